@@ -1,0 +1,496 @@
+#!/usr/bin/env python3
+"""p2pchat <username> [<peer> <port>]: the loop, and what the words mean.
+
+Knows: arguments, the selector, signals, the exit status, and which text is a command.
+Must not know: how bytes are framed, what a key sends, how a row is drawn.
+Leaves out: the chat itself (peers.py: Network) and the terminal (ui.py: Screen, Lines).
+
+The rules of the loop, which keep one thread enough for everything:
+1. Only `select` waits. No name is looked up and nothing sleeps once the loop runs.
+2. Handlers queue; one place sends, at the end of the turn (_send). Writability is asked for
+   only after a send fell short: a socket is nearly always writable, and asking would spin.
+3. Handlers mark; one place removes (_reap): the number of a closed descriptor can belong to
+   a new peer while events of the old one are still being handed out.
+4. Handlers change state; one place draws, at most once a turn.
+5. What to wait for is derived from state (_wanted), never switched on here and off there. The
+   timeout is the nearest deadline; without one it is None: an idle chat does not wake up.
+6. A bounded read per link and turn; the keyboard is served in every turn, whatever floods in.
+7. One place (_guarded) turns a link's failure into "this link is gone, because ..."; anything
+   else that raises is our bug and flies, after the terminal is as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+
+import peers
+import ui
+
+VERSION = "1.0"
+MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
+LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
+LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
+ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
+
+USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
+LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+SCREEN_SIGNALS = (signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP)
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Chat:
+    """A whole member: its network, its sockets and its front end (Screen or Lines), turned by step()."""
+
+    def __init__(self, name, listener, front):
+        self.network = peers.Network(name)
+        self.front = front
+        self.listener = listener
+        self.port = listener.getsockname()[1]
+        self.links = {}  # Neighbour -> Link
+        self.dials = []
+        self.status = None  # the exit status, once it is time to leave
+        self.leave_by = None
+        self._opened = False  # whether the front end has the terminal
+        self._accept_after = 0  # a time before which nothing is accepted
+        self._crowded = False  # whether the user was told that nothing is accepted
+        self._gone = {}  # Link -> why; removed at the end of the turn
+        self._watched = {}  # file object -> events, as the selector knows them
+        self._always_ready = {}  # what epoll refuses to wait for, since it never has to: files, /dev/null
+        self._selector = selectors.DefaultSelector()
+        self._signals, self._signal_source = socket.socketpair()
+        for end in (self._signals, self._signal_source):
+            end.setblocking(False)
+        self._commands = {":quit": self.leave, ":q": self.leave}
+        self._asks = {ui.Key.LEAVE: self.leave, ui.Key.SUSPEND: self.suspend, ui.Key.GONE: self.leave}
+        self._deeds = {
+            peers.Show: self._show, peers.Notice: self._notice,
+            peers.Connect: self._connect, peers.Hangup: self._hang_up,
+        }
+
+    # From outside
+
+    def join(self, label, addresses):
+        """Link up with the peer at one of `addresses`, before anything is drawn. Waits; raises ValueError if it fails."""
+        contact = self.network.join(label, addresses)
+        while not contact.reached and not contact.failure:
+            self.step()
+        if contact.failure:
+            raise ValueError(f"{label} {contact.failure}; check the host and the port that its screen shows as SERVER")
+
+    def open(self, hint):
+        """Take the terminal; `hint` tells our user how others can join."""
+        self._opened = True
+        self.front.open(self.port, hint)
+
+    def run(self):
+        """Turn until it is time to go. Returns the exit status."""
+        while not self.finished():
+            self.step()
+        return self.status
+
+    def step(self, limit=None):
+        """One turn: wait for the first event or deadline (`limit` seconds at most), then handle all there is."""
+        self._rewatch()
+        for key, mask in self._selector.select(self._timeout(limit)):
+            handler, subject = key.data
+            handler(subject, mask)
+        for events, (handler, subject) in list(self._always_ready.values()):
+            handler(subject, events)
+        now = time.monotonic()
+        self._expire(now)
+        self._obey()
+        self._send(now)
+        self._obey()
+        if self._opened:
+            self.front.draw(now)
+
+    def leave(self, status=0):
+        """Say goodbye and go once everything is sent, in LEAVE_SECONDS at the latest; at once when asked again."""
+        now = time.monotonic()
+        if self.status is not None:
+            self.leave_by = now
+            return
+        self.status, self.leave_by = status, now + LEAVE_SECONDS
+        self.network.leave()
+
+    def finished(self):
+        """Whether there is nothing left to wait for: all has arrived, or the time is up."""
+        if self.status is None:
+            return False
+        return time.monotonic() >= self.leave_by or all(link.settled() for link in self.links.values())
+
+    def close(self):
+        """Give everything back, the terminal first. Safe to call at any moment."""
+        self.front.close()
+        signal.set_wakeup_fd(-1)
+        for closable in (*self.links.values(), *(dial.sock for dial in self.dials), self.listener,
+                         self._signals, self._signal_source, self._selector):
+            closable.close()
+
+    # What to wait for
+
+    def _wanted(self):
+        """Everything the loop waits for, as (file object, events, (handler, subject))."""
+        yield self._signals, READ, (self._on_signal, None)
+        for link in self.links.values():
+            yield link.sock, READ | WRITE if link.blocked else READ, (self._on_link, link)
+        for dial in self.dials:
+            yield dial.sock, WRITE, (self._on_dial, dial)
+        if self.status is None and not self._accept_after:
+            yield self.listener, READ, (self._on_listener, None)
+        if not self._opened:
+            return
+        if self.front.input_fd is not None:
+            yield self.front.input_fd, READ, (self._on_input, None)
+        for descriptor in self.front.output_fds:
+            yield descriptor, WRITE, (self._on_output, None)
+
+    def _rewatch(self):
+        wanted = {source: (events, data) for source, events, data in self._wanted()}
+        for source in [source for source in self._watched if source not in wanted]:
+            self._unwatch(source)
+        for source, (events, data) in wanted.items():
+            if self._watched.get(source) != events:
+                self._watch(source, events, data)
+
+    def _watch(self, source, events, data):
+        if source in self._watched:
+            self._selector.modify(source, events, data)
+        else:
+            self._register(source, events, data)
+        self._watched[source] = events
+
+    def _register(self, source, events, data):
+        try:
+            self._selector.register(source, events, data)
+        except PermissionError:
+            self._always_ready[source] = (events, data)
+
+    def _unwatch(self, source):
+        if self._watched.pop(source, None) is None:
+            return
+        if self._always_ready.pop(source, None) is None:
+            self._selector.unregister(source)
+
+    def _timeout(self, limit):
+        if self._always_ready or self.network.events or any(link.ready for link in self.links.values()):
+            return 0
+        deadlines = [self.network.deadline, self._accept_after or None]
+        deadlines += [timed.deadline for timed in (*self.dials, *self.links.values())]
+        if self._opened:
+            deadlines.append(self.front.deadline)
+        waits = [deadline - time.monotonic() for deadline in deadlines if deadline is not None]
+        if limit is not None:
+            waits.append(limit)
+        if self.status is not None:
+            waits.append(LEAVE_POLL)
+        return max(min(waits), 0) if waits else None
+
+    # What happened: handlers, which only queue and mark
+
+    def _on_link(self, link, mask):
+        if link in self._gone:
+            return
+        if mask & WRITE:
+            link.blocked = False
+        if mask & READ:
+            self._guarded(link, self._receive)
+
+    def _receive(self, link):
+        data = link.receive()
+        if self.status is None:
+            self.network.received(link.neighbour, data)
+
+    def _guarded(self, link, action):
+        try:
+            action(link)
+        except peers.Gone as gone:
+            self._gone.setdefault(link, str(gone))
+
+    def _on_listener(self, _, mask):
+        for _ in range(peers.ACCEPTS_PER_TURN):
+            try:
+                accepted = peers.accept(self.listener)
+            except peers.OutOfDescriptors as error:
+                self._pause_accepting(str(error))
+                return
+            if accepted is None:
+                return
+            self._admit(*accepted)
+
+    def _admit(self, sock, host):
+        if len(self.links) >= peers.MAX_LINKS:
+            sock.close()
+            self._pause_accepting(f"there are {peers.MAX_LINKS} links already")
+            return
+        if self._crowded:
+            self._crowded = False
+            self.front.notice("new members can join again")
+        self._add_link(sock, host, None)
+
+    def _pause_accepting(self, reason):
+        self._accept_after = time.monotonic() + ACCEPT_PAUSE
+        if not self._crowded:
+            self._crowded = True
+            self.front.notice(f"nobody new can join for now: {reason}")
+
+    def _on_dial(self, dial, mask):
+        self.dials.remove(dial)
+        self._unwatch(dial.sock)
+        try:
+            sock = dial.finish(self.port)
+        except peers.Gone as gone:
+            self.network.dial_failed(dial.contact, str(gone), time.monotonic())
+            return
+        self._add_link(sock, dial.host, dial.contact)
+
+    def _add_link(self, sock, host, contact):
+        neighbour = self.network.opened(host, contact, time.monotonic())
+        self.links[neighbour] = peers.Link(sock, neighbour)
+
+    def _on_input(self, _, mask):
+        self._answer(self.front.read(time.monotonic()))
+
+    def _on_output(self, _, mask):
+        self._answer(self.front.flush())
+
+    def _answer(self, events):
+        for event in events:
+            if isinstance(event, ui.Key):
+                self._asks[event]()
+            elif self.status is None:
+                self._entered(event)
+
+    def _entered(self, text):
+        command = self._commands.get(text)
+        if command is not None:
+            command()
+        elif text:
+            self.network.say(text.encode("utf-8", "replace"))
+
+    def _on_signal(self, _, mask):
+        for number in self._signals.recv(64):
+            if number == signal.SIGWINCH:
+                self.front.resize()
+            elif number == signal.SIGCONT:
+                self.front.resume()
+            elif number == signal.SIGTSTP:
+                self.suspend()
+            else:
+                self.leave(128 + number)
+
+    # What to do about it: one place each
+
+    def _expire(self, now):
+        if self._accept_after and self._accept_after <= now:
+            self._accept_after = 0
+        for dial in [dial for dial in self.dials if dial.deadline <= now]:
+            self.dials.remove(dial)
+            self._unwatch(dial.sock)
+            dial.sock.close()
+            self.network.dial_failed(dial.contact, "does not answer", now)
+        if self.status is None:
+            self.network.tick(now)
+        if self._opened and self.front.deadline is not None and self.front.deadline <= now:
+            self._answer(self.front.expire(now))
+
+    def _obey(self):
+        while self.network.events or self._gone:
+            while self.network.events:
+                event = self.network.events.popleft()
+                self._deeds[type(event)](event)
+            self._reap()
+
+    def _show(self, event):
+        if self.front.shows_own or not event.mine:
+            self.front.show(event.name, event.text)
+
+    def _notice(self, event):
+        parts = [ui.clean_name(part) if isinstance(part, bytes) else part for part in event.parts]
+        self.front.notice(event.words.format(*parts))
+
+    def _connect(self, event):
+        try:
+            dial = peers.Dial(event.contact, event.address, time.monotonic() + event.seconds)
+        except peers.Gone as gone:
+            self.network.dial_failed(event.contact, str(gone), time.monotonic())
+            return
+        self.dials.append(dial)
+
+    def _hang_up(self, event):
+        link = self.links[event.neighbour]
+        if event.neighbour.left is None:
+            self._guarded(link, self._say_goodbye)
+        self._gone.setdefault(link, event.reason)
+
+    def _say_goodbye(self, link):
+        link.neighbour.queue(self.network.goodbye)
+        self._flush(link)
+
+    def _send(self, now):
+        for link in self.links.values():
+            if link.ready or link.deadline is not None and link.deadline <= now:
+                self._guarded(link, self._flush)
+
+    def _flush(self, link):
+        link.flush(time.monotonic())
+
+    def _reap(self):
+        for link, reason in self._gone.items():
+            del self.links[link.neighbour]
+            self._unwatch(link.sock)
+            link.close()
+            self.network.closed(link.neighbour, reason, time.monotonic())
+        self._gone.clear()
+
+    # The process
+
+    def take_signals(self):
+        """Have signals wake the loop (a handler alone does not: select goes on waiting, PEP 475). Main thread only."""
+        signal.set_wakeup_fd(self._signal_source.fileno(), warn_on_full_buffer=False)
+        for number in LEAVE_SIGNALS + (SCREEN_SIGNALS if self.front.shows_own else ()):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # ignored from the start: nohup, a background job
+                signal.signal(number, _note_signal)
+
+    def suspend(self):
+        """Stop as Ctrl-Z does, with the terminal as we found it; take it again when the shell says fg."""
+        self.front.suspend()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(0, signal.SIGTSTP)  # the whole job, as the terminal itself would; without a shell to wake us, nothing
+        signal.signal(signal.SIGTSTP, _note_signal)
+        self.front.resume()
+
+
+def _note_signal(number, frame):
+    """The wake-up descriptor has brought the signal's number to the loop; nothing is safe to do here."""
+
+
+# Before the loop: arguments to sockets, where waiting is allowed ------------------------------
+
+class Arguments(argparse.ArgumentParser):
+    """argparse, but a mistake is one sentence and status 1, as in the C program."""
+
+    def error(self, message):
+        raise ValueError(f"{message}. {USAGE}")
+
+
+def parse(arguments):
+    """The command line as a namespace: name (bytes), peer, peer_port, port, bind, lines. Raises ValueError."""
+    parser = Arguments(prog="p2pchat", usage=USAGE[len("usage: "):], description="Chat with everyone on a network, without a server.")
+    parser.add_argument("username", help=f"the name that others see, at most {MAX_NAME} bytes")
+    parser.add_argument("peer", nargs="?", help="a member to join: a host name, an IPv4 or an IPv6 address")
+    parser.add_argument("peer_port", nargs="?", metavar="port number", help="the port that this member's screen shows as SERVER")
+    parser.add_argument("--port", metavar="N", help="listen on this port instead of one that the system picks")
+    parser.add_argument("--bind", metavar="ADDRESS", default="", help="listen on this address only (default: every interface)")
+    parser.add_argument("--lines", action="store_true", help="no screen: messages on stdout, notices on stderr, a line of stdin is said")
+    parser.add_argument("--version", action="version", version=f"p2pchat {VERSION}")
+    options = parser.parse_args(arguments)
+    options.name = _checked_name(options.username)
+    if options.peer is not None and options.peer_port is None:
+        raise ValueError(f"the port of {options.peer} is missing. {USAGE}")
+    options.peer_port = _checked_port(options.peer_port) if options.peer is not None else None
+    options.port = _checked_port(options.port) if options.port is not None else 0
+    return options
+
+
+def _checked_name(name):
+    if not name.strip():
+        raise ValueError(f"the username is empty; choose a name that others see. {USAGE}")
+    if not name.isprintable():
+        raise ValueError("the username has characters that cannot be shown; choose another one")
+    if len(name.encode()) > MAX_NAME:
+        raise ValueError(f"the username is longer than {MAX_NAME} bytes; choose a shorter one")
+    return name.encode()
+
+
+def _checked_port(text):
+    if text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535:
+        return int(text)
+    raise ValueError(f"{text!r} is not a port; it is a number from 1 to 65535, shown as SERVER on the other's screen")
+
+
+def resolve(host, port):
+    """Every address of `host`, as the system orders them. Waits for the name service. Raises ValueError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a host name"
+        raise ValueError(f"the host {host!r} is not known ({reason}); check its spelling or use its address") from error
+    return [address for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]
+
+
+def open_listener(bind, port):
+    """The listening socket. Raises ValueError with what to do about it."""
+    host = resolve(bind, port)[0][0] if bind else ""
+    try:
+        return peers.listen(host, port)
+    except OSError as error:
+        where = " ".join([f"address {bind}"] * bool(bind) + [f"port {port}"] * bool(port)) or "any port"
+        reason = os.strerror(error.errno or 0)
+        raise ValueError(f"cannot listen on {where} ({reason}); choose another or leave the option out") from error
+
+
+def lan_host(bind):
+    """The address to tell people who want to join: `bind`, or the one that this machine has on its network."""
+    if bind:
+        return bind
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent: it only makes the system choose an interface
+        except OSError:
+            return "localhost"
+        return probe.getsockname()[0]
+
+
+def fill_standard_descriptors():
+    """Open /dev/null for each of 0, 1, 2 that came closed, so that no socket gets such a number and a chat line."""
+    while True:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            os.close(descriptor)
+            return
+
+
+def choose_front(lines):
+    """The screen where there is a capable terminal at both ends, else line mode."""
+    terminal = os.isatty(0) and os.isatty(1) and os.environ.get("TERM", "dumb") not in ("", "dumb")
+    return ui.Screen() if terminal and not lines else ui.Lines()
+
+
+def start(arguments):
+    """Everything that may fail because of the user: a Chat that has joined. Raises ValueError."""
+    options = parse(arguments)
+    addresses = resolve(options.peer, options.peer_port) if options.peer is not None else None
+    listener = open_listener(options.bind, options.port)
+    chat = Chat(options.name, listener, choose_front(options.lines))
+    if addresses:
+        chat.join(f"{options.peer} {options.peer_port}", addresses)
+    return chat, f"join: ./p2pchat NAME {lan_host(options.bind)} {chat.port}"
+
+
+def main():
+    """The program. Exit status: 0 after :quit, 1 for a mistake of the user (one sentence), 128+n for signal n."""
+    fill_standard_descriptors()
+    try:
+        chat, hint = start(sys.argv[1:])
+    except ValueError as mistake:
+        sys.exit(f"p2pchat: {mistake}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    try:
+        chat.take_signals()
+        chat.open(hint)
+        status = chat.run()
+    finally:
+        chat.close()
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

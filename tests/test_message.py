@@ -1,0 +1,134 @@
+"""The wire, pinned as literal bytes, and everything that may arrive on it."""
+
+import random
+import struct
+
+import pytest
+
+from message import (HEADER_SIZE, MAX_PLAIN_FRAME, SMALLEST_SEGMENT, FrameDecoder, PairDecoder, ProtocolError,
+                     encode_pair, is_quit, pair_pieces, plain_texts)
+
+HI = b"\x02\0\0\0\0\0\0\0al" b"\x02\0\0\0\0\0\0\0hi"
+
+
+def pairs(*pieces):
+    decoder = PairDecoder()
+    return [pair for piece in pieces for pair in decoder.feed(piece)]
+
+
+def test_a_pair_is_two_frames_of_eight_byte_little_endian_lengths():
+    assert encode_pair(b"al", b"hi") == HI
+
+
+def test_decoder_yields_nothing_until_the_last_byte_arrives():
+    assert pairs(HI[:-1]) == []
+    assert pairs(HI[:-1], HI[-1:]) == [(b"al", b"hi")]
+
+
+def test_decoder_gives_the_same_pairs_at_every_split_of_the_stream():
+    stream = HI + encode_pair(b"", b"") + encode_pair("zoë".encode(), b"x" * MAX_PLAIN_FRAME)
+    whole = pairs(stream)
+    assert whole == [(b"al", b"hi"), (b"", b""), ("zoë".encode(), b"x" * MAX_PLAIN_FRAME)]
+    for at in range(len(stream)):
+        assert pairs(stream[:at], stream[at:]) == whole
+    assert pairs(*(stream[at:at + 1] for at in range(len(stream)))) == whole
+
+
+def test_decoder_stops_at_a_nul_as_the_c_program_does():
+    assert pairs(encode_pair(b"bob\0hidden", b":q\0anything")) == [(b"bob", b":q")]
+
+
+@pytest.mark.parametrize("length", [MAX_PLAIN_FRAME + 1, 2**31, 2**32, 2**63, 2**64 - 1])
+def test_a_length_over_the_limit_is_refused_when_its_header_is_there_and_not_before(length):
+    header = struct.pack("<Q", length)
+    decoder = PairDecoder()
+    assert list(decoder.feed(HI + header[:-1])) == [(b"al", b"hi")]
+    with pytest.raises(ProtocolError, match=f"{length} bytes"):
+        list(decoder.feed(header[-1:]))
+
+
+def test_pairs_before_a_bad_length_are_yielded_first():
+    seen = []
+    with pytest.raises(ProtocolError):
+        for pair in PairDecoder().feed(HI + b"\xff" * 8):
+            seen.append(pair)
+    assert seen == [(b"al", b"hi")]
+
+
+def test_decoder_keeps_no_more_than_one_unfinished_frame():
+    decoder = FrameDecoder(MAX_PLAIN_FRAME)
+    list(decoder.feed(b"\x00\x08" + b"\0" * 6 + b"x" * 2047))
+    assert len(decoder._rest) == HEADER_SIZE + 2047
+    assert list(decoder.feed(b"x")) == [b"x" * 2048] and decoder._rest == b""
+
+
+def test_decoder_survives_random_bytes_in_random_pieces():
+    for seed in range(300):
+        rng = random.Random(seed)
+        decoder = PairDecoder()
+        try:
+            for _ in range(20):
+                piece = bytes(rng.choice((0, 0, 0, 1, 2, 8, 65, 255)) for _ in range(rng.randrange(40)))
+                for name, text in decoder.feed(piece):
+                    assert len(name) <= MAX_PLAIN_FRAME and len(text) <= MAX_PLAIN_FRAME and b"\0" not in name + text
+        except ProtocolError:
+            pass
+
+
+def test_only_two_texts_say_goodbye():
+    assert is_quit(b":q") and is_quit(b":quit")
+    assert not any(map(is_quit, (b":)", b":Q", b":q ", b" :q", b":quit now", b"")))
+
+
+def test_a_name_or_text_over_the_limit_is_never_encoded():
+    for name, text in ((b"n" * 2049, b""), (b"", b"t" * 2049)):
+        with pytest.raises(ValueError):
+            pair_pieces(name, text)
+
+
+def test_a_short_message_is_one_piece_and_a_long_one_is_cut_between_its_frames():
+    assert pair_pieces(b"al", b"hi") == (HI,)
+    first, second = pair_pieces(b"al", b"x" * SMALLEST_SEGMENT)
+    assert first == HI[:10] and second == struct.pack("<Q", SMALLEST_SEGMENT) + b"x" * SMALLEST_SEGMENT
+
+
+WORDS = ["hello", "é", "世界", "👨‍👩‍👧", "e\u0301\u0302", ":q", ":quit", " ", "  ", "x" * 100, "한국어", "y" * 3000, "🇩🇪"]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_splitting_loses_nothing_and_never_makes_a_bad_part(seed):
+    rng = random.Random(seed)
+    text = "".join(rng.choice(WORDS) + rng.choice((" ", "")) for _ in range(rng.randrange(400)))
+    parts = plain_texts(text.encode())
+    assert b"".join(parts).decode() == text
+    for part in parts:
+        assert len(part) <= MAX_PLAIN_FRAME
+        part.decode("utf-8")  # never inside a character
+        assert len(parts) == 1 or not is_quit(part)
+    for before, after in zip(parts, parts[1:]):
+        assert len(before) >= MAX_PLAIN_FRAME // 2 - 4
+        assert not before.endswith("\u200d".encode()) and after.decode()[0] not in "\u200d\u0301\u0302"
+
+
+def test_a_split_falls_behind_a_space():
+    parts = plain_texts(b"word " * 1000)
+    assert len(parts) == 3 and all(part.endswith(b"word ") for part in parts)
+
+
+@pytest.mark.parametrize("quit_text", [b":q", b":quit"])
+@pytest.mark.parametrize("filler", [b"x" * 2047 + b" ", b"x" * 2048, "é".encode() * 1024])
+def test_the_last_part_of_a_long_text_never_says_goodbye(filler, quit_text):
+    parts = plain_texts(filler + quit_text)
+    assert b"".join(parts) == filler + quit_text and len(parts) == 2
+    assert not is_quit(parts[-1])
+    parts[-1].decode("utf-8")
+
+
+def test_newlines_and_nuls_never_reach_a_plain_link():
+    assert plain_texts(b"a\r\nb\nc\0d") == ["a b c\ufffdd".encode()]
+
+
+def test_bytes_that_are_no_utf8_are_split_too():
+    text = b"\x80" * 10_000
+    parts = plain_texts(text)
+    assert b"".join(parts) == text and all(0 < len(part) <= MAX_PLAIN_FRAME for part in parts)

@@ -1,0 +1,311 @@
+"""The chat without I/O (Network), and real sockets without chat (Link, Dial, listen, accept)."""
+
+import socket
+
+import pytest
+
+import peers
+from message import encode_pair
+from peers import Connect, Dial, Gone, Hangup, Link, Neighbour, Network, Notice, Show, accept, listen
+
+
+class Room:
+    """A Network and what it asked for."""
+
+    def __init__(self):
+        self.network = Network(b"me")
+
+    def neighbour(self, host="10.0.0.1", contact=None, now=0.0):
+        neighbour = self.network.opened(host, contact, now)
+        self.events()
+        return neighbour
+
+    def events(self, kind=object):
+        found = [event for event in self.network.events if isinstance(event, kind)]
+        self.network.events.clear()
+        return found
+
+    def notices(self):
+        parts = [(event.words, [part.decode() if isinstance(part, bytes) else part for part in event.parts])
+                 for event in self.events(Notice)]
+        return [words.format(*values) for words, values in parts]
+
+
+def sent(neighbour):
+    return neighbour.take(1 << 30, 1 << 30)
+
+
+@pytest.fixture
+def room():
+    return Room()
+
+
+def test_what_comes_from_one_neighbour_goes_to_all_others_and_to_the_screen(room):
+    ann, bob, cy = (room.neighbour() for _ in range(3))
+    room.network.received(bob, encode_pair(b"bob", b"hi"))
+    assert room.events() == [Show(b"bob", b"hi")]
+    assert sent(ann) == sent(cy) == encode_pair(b"bob", b"hi")
+    assert sent(bob) == b""
+
+
+def test_half_a_message_is_nobodys_business_yet(room):
+    ann, bob = room.neighbour(), room.neighbour()
+    room.network.received(bob, encode_pair(b"bob", b"hi")[:-1])
+    assert room.events() == [] and sent(ann) == b""
+
+
+def test_what_we_say_goes_to_everyone_once_and_long_texts_in_parts(room):
+    ann = room.neighbour()
+    room.network.say(b"x" * 3000)
+    assert room.events() == [Show(b"me", b"x" * 3000, mine=True)]
+    assert sent(ann) == encode_pair(b"me", b"x" * 2048) + encode_pair(b"me", b"x" * 952)
+
+
+def test_a_goodbye_is_not_relayed_and_names_who_left(room):
+    ann, bob = room.neighbour(), room.neighbour()
+    room.network.received(bob, encode_pair(b"bob", b":q") + encode_pair(b"bob", b"a ghost"))
+    assert room.events() == [Hangup(bob, "left")] and sent(ann) == b""
+    room.network.closed(bob, "left", 1)
+    assert room.notices() == ["bob left"]
+
+
+def test_leaving_says_goodbye_behind_what_is_unsent(room):
+    ann = room.neighbour()
+    room.network.say(b"last words")
+    room.network.leave()
+    assert sent(ann) == encode_pair(b"me", b"last words") + encode_pair(b"me", b":q")
+
+
+def test_a_lost_neighbour_is_named_by_who_was_heard_through_it(room):
+    bob = room.neighbour("10.0.0.7")
+    room.network.received(bob, encode_pair(b"bob", b"1") + encode_pair(b"cy", b"2") + encode_pair(b"bob", b"3"))
+    room.events()
+    room.network.closed(bob, "closed the connection", 1)
+    assert room.notices() == ["lost bob, cy at 10.0.0.7: it closed the connection"]
+    room.network.closed(room.neighbour("10.0.0.8"), "broke the connection off", 1)
+    assert room.notices() == ["lost somebody at 10.0.0.8: it broke the connection off"]
+
+
+def test_the_names_behind_one_link_are_bounded(room):
+    bob = room.neighbour()
+    for number in range(1000):
+        room.network.received(bob, encode_pair(b"%d" % number, b""))
+    assert len(bob.names) == peers.MAX_NAMES
+
+
+def test_a_frame_too_long_costs_that_link_and_only_what_came_before_it_counts(room):
+    ann, bob = room.neighbour(), room.neighbour()
+    room.network.received(bob, encode_pair(b"bob", b"ok") + b"\xff" * 8)
+    show, hangup = room.events()
+    assert show == Show(b"bob", b"ok") and hangup.neighbour is bob and "2048 at most" in hangup.reason
+    assert sent(ann) == encode_pair(b"bob", b"ok")
+
+
+def test_a_neighbour_that_takes_nothing_is_let_go_and_the_others_are_not(room, monkeypatch):
+    monkeypatch.setattr(peers, "MAX_UNSENT", 10_000)
+    ann, stuck = room.neighbour(), room.neighbour()
+    for _ in range(20):
+        room.network.say(b"x" * 1000)
+        sent(ann)
+    assert [event.neighbour for event in room.events(Hangup)] == [stuck]
+    assert stuck.unsent == 0 and not stuck.waiting  # its memory is given back at once
+    assert ann.unsent == 0 and not ann.ending
+
+
+def test_waiting_messages_are_joined_whole_up_to_the_size_and_counted_down(room):
+    ann = room.neighbour()
+    for _ in range(5):
+        room.network.say(b"hello")
+    one = encode_pair(b"me", b"hello")
+    assert ann.unsent == 5 * len(one)
+    assert ann.take(2 * len(one) + 1, 1000) == 2 * one
+    assert ann.take(1000, len(one) - 1) == b""  # no room for a whole one: not a byte of it
+    assert ann.take(1, 1000) == one  # a single piece may be longer than a segment
+    assert ann.take(1000, 1000) == 2 * one and ann.unsent == 0 and ann.take(1000, 1000) == b""
+
+
+def test_addresses_of_a_named_peer_are_tried_in_turn(room):
+    contact = room.network.join("localhost 7", [("::1", 7, 0, 0), ("127.0.0.1", 7)])
+    assert room.events() == [Connect(contact, ("::1", 7, 0, 0), peers.DIAL_SECONDS / 2)]
+    room.network.dial_failed(contact, "refused the connection", 0)
+    assert [event.address for event in room.events(Connect)] == [("127.0.0.1", 7)] and not contact.failure
+    room.network.dial_failed(contact, "does not answer", 0)
+    assert contact.failure == "does not answer" and room.network.deadline is None
+
+
+def test_a_named_peer_that_is_lost_is_dialled_again_with_a_growing_pause(room):
+    contact = room.network.join("bob", [("10.0.0.1", 7)])
+    bob = room.neighbour("10.0.0.1", contact)
+    room.network.closed(bob, "broke the connection off", 5)
+    assert room.notices() == ["lost somebody at 10.0.0.1: it broke the connection off; dialling again"]
+    now, pauses = 5, []
+    for _ in range(9):
+        pauses.append(room.network.deadline - now)
+        now = room.network.deadline
+        room.network.tick(now - 0.01)
+        assert room.events(Connect) == []
+        room.network.tick(now)
+        assert [event.contact for event in room.events(Connect)] == [contact] and room.network.deadline is None
+        room.network.dial_failed(contact, "refused the connection", now)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert room.notices() == []
+    room.network.opened("10.0.0.1", contact, now)
+    assert room.notices() == ["linked to bob again"]
+
+
+def test_the_pause_starts_anew_only_after_a_link_that_held(room):
+    contact = room.network.join("bob", [("10.0.0.1", 7)])
+    for length, pause in ((1, 1), (1, 2), (1, 4), (100, 1), (1, 2)):
+        bob = room.network.opened("10.0.0.1", contact, 0)
+        room.network.closed(bob, "failed", length)
+        assert room.network.deadline == length + pause
+        contact.due = None
+
+
+def test_a_named_peer_that_says_goodbye_is_not_dialled_again(room):
+    contact = room.network.join("bob", [("10.0.0.1", 7)])
+    bob = room.neighbour("10.0.0.1", contact)
+    room.network.received(bob, encode_pair(b"bob", b":quit"))
+    room.network.closed(bob, "left", 5)
+    assert room.network.deadline is None and room.network.contacts == []
+
+
+# Real sockets --------------------------------------------------------------------------------
+
+@pytest.fixture
+def linked():
+    """A Link and the plain blocking socket at its far end."""
+    listener = listen("127.0.0.1", 0)
+    far = socket.create_connection(listener.getsockname())
+    listener.setblocking(True)
+    sock, host = accept(listener)
+    link = Link(sock, Neighbour(host, None, 0))
+    yield link, far
+    for closable in (link, far, listener):
+        closable.close()
+
+
+def test_a_link_reports_what_came_nothing_and_the_end(linked):
+    link, far = linked
+    assert link.receive() == b""
+    far.sendall(b"abc")
+    assert link.receive() == b"abc"
+    far.close()
+    with pytest.raises(Gone, match="closed the connection"):
+        link.receive()
+
+
+def test_a_link_that_is_reset_is_gone(linked):
+    link, far = linked
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    far.close()
+    with pytest.raises(Gone, match="broke the connection off"):
+        link.receive()
+    link.neighbour.queue([b"x"])
+    with pytest.raises(Gone):
+        link.flush(0)
+
+
+def test_a_far_end_that_stops_reading_makes_the_link_wait_and_gets_all_of_it_later(linked):
+    link, far = linked
+    pieces = [b"%06d" % number * 100 for number in range(20_000)]
+    link.neighbour.queue(pieces)
+    while not link.cramped:
+        link.flush(0)
+    assert 0 < link.unsent < 12_000_000 and not link.settled() and not link.ready
+    arrived = bytearray()
+    while len(arrived) < 12_000_000:
+        arrived += far.recv(1 << 20)
+        link.flush(0)
+    assert arrived == b"".join(pieces) and not link.unsent and not link.cramped and link.deadline is None
+
+
+def test_nothing_is_sent_into_a_window_that_it_does_not_fit(linked):
+    link, far = linked
+    link.neighbour.queue([b"x" * 1000] * 20_000)
+    while not link.cramped:
+        link.flush(0)
+    joined, room = link._room()
+    assert room < 1000 < joined
+
+
+def test_a_link_that_takes_nothing_is_let_go_after_a_while_and_not_before(linked):
+    link, far = linked
+    link.neighbour.queue([b"x" * 1000] * 20_000)
+    while not link.cramped:
+        link.flush(5)
+    pauses, now = [], 5
+    while now < 6:
+        pauses.append(link.deadline - now)
+        now = link.deadline
+        link.flush(now)
+    assert pauses[0] < 0.002 and max(pauses) == pytest.approx(peers.WINDOW_POLLS[1])
+    link.flush(5 + peers.STALL_SECONDS - 0.1)
+    before = link.unsent
+    while link.unsent == before:  # until the kernel has heard that there is room again
+        far.recv(1 << 24)
+        link.flush(20)
+    while not link.cramped:
+        link.flush(20)
+    link.flush(20 + peers.STALL_SECONDS - 0.1)
+    with pytest.raises(Gone, match="took nothing for 30 seconds"):
+        link.flush(20 + peers.STALL_SECONDS)
+
+
+def test_one_flush_costs_a_bounded_number_of_sends(linked, monkeypatch):
+    monkeypatch.setattr(peers, "SENDS_PER_TURN", 2)
+    link, _ = linked
+    link._room = lambda: (100, 1000)
+    link.neighbour.queue([b"x" * 100] * 3)
+    link.flush(0)
+    assert link.unsent == 100 and link.blocked
+
+
+@pytest.mark.skipif(not peers._SEGMENT_FLAG, reason="needs MSG_EOR as Linux keeps it; elsewhere each message is a send of its own")
+def test_no_send_is_longer_than_a_segment_unless_it_is_a_single_piece(linked):
+    link, _ = linked
+    sends, send = [], link._send
+    link._send = lambda chunk: sends.append((len(chunk), link._room()[0])) or send(chunk)
+    link.neighbour.queue([b"x" * 100] * 1000)
+    link.flush(0)
+    assert 1 < len(sends) < 10 and sum(size for size, _ in sends) == 100_000
+    assert all(size <= segment for size, segment in sends)
+
+
+def dial(address):
+    call = Dial(None, address, 0)
+    socket_ready(call.sock)
+    return call
+
+
+def socket_ready(sock):
+    import select
+    assert select.select([], [sock], [], 10)[1]
+
+
+def test_a_dial_ends_in_a_socket_or_in_a_reason():
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    sock = dial(("127.0.0.1", port)).finish(own_port=1)
+    assert sock.getpeername() == ("127.0.0.1", port) and not sock.getblocking()
+    with pytest.raises(Gone, match="this program itself"):
+        dial(("127.0.0.1", port)).finish(own_port=port)
+    listener.close()
+    with pytest.raises(Gone, match="refused"):
+        dial(("127.0.0.1", port)).finish(own_port=1)
+    sock.close()
+
+
+def test_every_interface_means_both_families_and_ipv4_callers_look_like_ipv4():
+    listener = listen("", 0)
+    port = listener.getsockname()[1]
+    hosts = {"127.0.0.1": "127.0.0.1", "::1": "::1"} if socket.has_dualstack_ipv6() else {"127.0.0.1": "127.0.0.1"}
+    listener.setblocking(True)
+    for host, seen in hosts.items():
+        with socket.create_connection((host, port)):
+            sock, where = accept(listener)
+            assert where == seen
+            sock.close()
+    listener.setblocking(False)
+    assert accept(listener) is None
+    listener.close()

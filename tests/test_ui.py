@@ -1,0 +1,972 @@
+"""The screen and the keys, from one function up to a real pty. Nothing here sleeps."""
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pty
+import random
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+import unicodedata
+
+import pytest
+from wcwidth import iter_graphemes, wcswidth
+
+import ui
+from screen import Model, Unknown
+from ui import Decoder, Key, Line, Lines, Screen, Scrollback, View, clean_name, clean_text, render
+
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+SEED = int(os.environ.get("SEED", "7"))         # printed by pytest with the failing parameters
+
+
+# ---- cleaning -----------------------------------------------------------------------------------------------
+
+def test_printable_ascii_passes_unchanged():
+    text = bytes(range(0x20, 0x7f))
+    assert clean_text(text) == text.decode()
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_no_single_byte_reaches_the_terminal_as_a_control(byte):
+    for text in (clean_text(bytes([byte])), clean_text(b"a" + bytes([byte]) + b"b")):
+        assert all(char.isprintable() or char == "\n" for char in text)
+        assert text
+    assert "\n" not in clean_name(b"a" + bytes([byte]) + b"b")
+
+
+def test_every_character_of_an_unseen_category_is_made_visible():
+    allowed = set("\n" + ui.NUMBER_SIGNS)
+    for code in range(0x110000):
+        char = chr(code)
+        if unicodedata.category(char) not in ui.UNSEEN or char in allowed or char in "\t":
+            continue
+        if 0xd800 <= code < 0xe000:
+            continue                            # cannot be in UTF-8: the decoder makes U+FFFD of it
+        assert clean_text(b"a" + char.encode() + b"b") == "a\ufffdb", hex(code)
+
+
+def test_random_bytes_give_only_harmless_characters():
+    rng = random.Random(SEED)
+    pool = [chr(c) for c in (*range(0x20), 0x7f, 0x9b, 0x202e, 0x2066, 0x200b, 0x200d, 0x200c, 0x2028, 0xfeff, 0x301,
+                             0xfe0f, 0x1f468, 0x627, 0x94d, 0x915, 0x61, 0x20, 0xe0061, 0x1160, 0xe000)]
+    for _ in range(3000):
+        data = b"".join(rng.choice(pool).encode() if rng.random() < .8 else bytes([rng.randrange(256)])
+                        for _ in range(rng.randrange(30)))
+        for text in (clean_text(data), clean_name(data)):
+            bad = [c for c in text if unicodedata.category(c) in ui.UNSEEN and c not in "\n" + ui.JOINERS + ui.NUMBER_SIGNS]
+            assert not bad, data
+        assert clean_text(clean_text(data).encode()) == clean_text(data), data
+        name = clean_name(data)
+        assert name and "\n" not in name and ": " not in name and name[0] not in "- " and name[-1] not in ": ", data
+
+
+@pytest.mark.parametrize("text", [
+    FAMILY, "❤️", "1️⃣", "👍🏽", "🇩🇪", "می‌خواهم", "क्‍ष", "ශ්‍රී", "മലയാളം ന്‍", "한국어", "\u1112\u1161\u11ab", "Việt",
+    "e\u0301", "日本語", "שָׁלוֹם", "ไทยนี้", "a\nb"])
+def test_scripts_and_emoji_stay_whole(text):
+    assert clean_text(text.encode()) == text
+
+
+@pytest.mark.parametrize("data, shown", [
+    (b"a\r\nb\rc", "a\nb\ufffdc"), (b"\tx", "    x"), (b"\x1b[2J", "\ufffd[2J"), (b"\xff\xfe", "\ufffd\ufffd"),
+    ("a\u200db".encode(), "a\ufffdb"), ("a\ufe0fb".encode(), "a\ufffdb"), ("\u0301x".encode(), "\u25cc\u0301x"),
+    ("a \u0301".encode(), "a \u25cc\u0301"), ("\u202egnp.exe".encode(), "\ufffdgnp.exe"), ("\u3164".encode(), "\ufffd"),
+    (("a" + "\u0301" * 500 + "b").encode(), "a" + "\u0301" * ui.MARKS_PER_BASE + "b")])
+def test_text_that_hides_or_paints_over_is_shown(data, shown):
+    assert clean_text(data) == shown
+
+
+@pytest.mark.parametrize("data, shown", [
+    (b"al", "al"), (b"", "\ufffd"), (b"   ", "\ufffd"), (b"a\nb", "a\ufffdb"), (b"-- bob", "\ufffd- bob"), (b"-", "\ufffd"),
+    ("\u2013x".encode(), "\ufffdx"), (b"bob: hi", "bob\ufffd hi"), (b"bob:", "bob\ufffd"), (b"a:b", "a:b"), (b" a  b ", "a b"),
+    (b" -x", "\ufffdx"), ("\u0301".encode(), "\u25cc\u0301"), (b"x" * 99, "x" * 31 + "\u2026")])
+def test_a_name_is_one_line_that_imitates_nothing(data, shown):
+    assert clean_name(data) == shown
+
+
+def test_a_wide_name_is_shortened_by_cells():
+    assert wcswidth(clean_name(("漢" * 40).encode())) <= ui.NAME_CELLS
+
+
+# ---- keys ---------------------------------------------------------------------------------------------------
+
+STREAM = ("hé\U0001f600\r\x1b[A\x1bOB\x1b[1;5C\x1b[[A\x1b]0;title\x07x\x1bPq\x1b\\y\x1b[200~a\r\nb\x1b[c\x1b[201~\x7f\x1bz"
+          "\x1b[<0;1;2M\x1b[99~\x1b\x1b[D\x03").encode() + b"\xff\xc3(\x04"
+
+
+def joined(tokens):
+    """Text runs may be cut anywhere; everything else may not."""
+    out = []
+    for token in tokens:
+        if token.kind == "text" and out and out[-1][0] == "text":
+            out[-1] = ("text", out[-1][1] + token.text)
+        else:
+            out.append((token.kind, token.text))
+    return out
+
+
+WHOLE = [("text", "hé\U0001f600"), ("key", "\r"), ("key", "\x1b[A"), ("key", "\x1bOB"), ("key", "\x1b[1;5C"),
+         ("key", "\x1b[[A"), ("text", "xy"), ("paste", "a\r\nb\x1b[c"), ("key", "\x7f"), ("key", "\x1bz"),
+         ("key", "\x1b[<0;1;2M"), ("key", "\x1b[99~"), ("key", "\x1b[D"), ("key", "\x03"), ("text", "\ufffd\ufffd("),
+         ("key", "\x04")]
+
+
+def test_decoder_gives_the_same_tokens_at_every_split():
+    assert joined(Decoder().feed(STREAM, 0)) == WHOLE
+    for cut in range(len(STREAM)):
+        decoder = Decoder()
+        assert joined(decoder.feed(STREAM[:cut], 0) + decoder.feed(STREAM[cut:], 0)) == WHOLE, cut
+
+
+def test_decoder_gives_the_same_tokens_byte_by_byte_and_at_random_splits():
+    rng = random.Random(SEED)
+    for largest in [1] + [rng.randrange(2, 9) for _ in range(200)]:
+        decoder, tokens, rest = Decoder(), [], STREAM
+        while rest:
+            size = rng.randint(1, largest)
+            tokens += decoder.feed(rest[:size], 0)
+            rest = rest[size:]
+        assert joined(tokens) == WHOLE
+        assert decoder.deadline is None
+
+
+def test_decoder_never_gives_a_control_as_text_whatever_comes():
+    rng = random.Random(SEED)
+    for _ in range(2000):
+        decoder = Decoder()
+        data = bytes(rng.choice(b"\x1b\x1b\x1b[[]O;?01~mAPX^_\\\x07\x18\x9b\xc2\xff a\r") for _ in range(40))
+        for token in decoder.feed(data, 0) + decoder.expire(9):
+            assert token.kind != "text" or token.text.isprintable()
+
+
+def test_a_lone_escape_is_a_key_only_after_its_deadline():
+    decoder = Decoder()
+    assert decoder.feed(b"\x1b", 10.0) == []
+    assert decoder.deadline == 10.0 + ui.ESC_SECONDS
+    assert decoder.expire(10.0) == []
+    assert decoder.expire(11.0) == [ui.Token("key", "\x1b")]
+    assert decoder.deadline is None
+
+
+def test_a_sequence_that_never_ends_costs_nothing_and_types_nothing():
+    decoder = Decoder()
+    for start in (b"\x1b[", b"\x1b]", b"\x1bP", b"\x1bO"):
+        tokens = decoder.feed(start, 0)
+        for _ in range(50):
+            tokens += decoder.feed(b"1" * 1000, 0)
+            assert len(decoder._rest) <= 2000
+        tokens += decoder.feed({b"\x1b[": b"~", b"\x1bO": b"~"}.get(start, b"\x1b\\") + b"x", 0)
+        assert joined(tokens)[-1] == ("text", "x") and len(joined(tokens)) <= 2, start
+
+
+def test_a_paste_stays_open_across_slow_reads_and_is_kept_if_its_end_is_lost():
+    decoder = Decoder()
+    assert decoder.feed(b"\x1b[200~one\r", 0.0) == []
+    assert decoder.expire(1.5) == []
+    assert decoder.feed(b"two\x1b[2", 1.5) == []
+    assert decoder.deadline == 1.5 + ui.PASTE_SECONDS
+    assert decoder.expire(4.0) == [ui.Token("paste", "one\rtwo")]
+    assert joined(decoder.feed(b"x", 5.0)) == [("text", "x")]
+
+
+def test_a_paste_is_capped_and_says_how_much_was_lost():
+    decoder = Decoder()
+    tokens = decoder.feed(b"\x1b[200~" + b"x" * (ui.INPUT_LIMIT + 5) + b"\x1b[201~", 0)
+    assert [(len(token.text), token.lost) for token in tokens] == [(ui.INPUT_LIMIT, 5)]
+
+
+# ---- editing: the cursor is the bar -------------------------------------------------------------------------
+
+def line(marked):
+    return Line(marked.replace("|", ""), marked.index("|"))
+
+
+def marked(edited):
+    return edited.text[:edited.at] + "|" + edited.text[edited.at:]
+
+
+@pytest.mark.parametrize("edit, start, result", [
+    (ui.backspace, "foo bar|", "foo ba|"), (ui.backspace, "|foo", "|foo"), (ui.backspace, "foo|bar", "fo|bar"),
+    (ui.delete, "foo |bar", "foo |ar"), (ui.delete, "foo|", "foo|"), (ui.left, "foo ba|r", "foo b|ar"), (ui.left, "|a", "|a"),
+    (ui.right, "fo|o", "foo|"), (ui.right, "foo|", "foo|"), (ui.home, "foo|", "|foo"), (ui.end, "|foo", "foo|"),
+    (ui.home, "a\nfo|o", "a\n|foo"), (ui.end, "f|oo\nbar", "foo|\nbar"), (ui.left, "a\n|b", "a|\nb"),
+    (ui.left, f"a{FAMILY}|b", f"a|{FAMILY}b"), (ui.right, f"a|{FAMILY}b", f"a{FAMILY}|b"),
+    (ui.backspace, f"a{FAMILY}|b", "a|b"), (ui.delete, f"a|{FAMILY}b", "a|b"), (ui.backspace, "xe\u0301|", "x|"),
+    (ui.right, "|e\u0301x", "e\u0301|x"), (ui.left, "漢字|", "漢|字"), (ui.backspace, "🇩🇪🇫🇷|", "🇩🇪|")])
+def test_edits(edit, start, result):
+    assert marked(edit(line(start))) == result
+
+
+def test_inserted_text_keeps_its_newlines_and_loses_its_controls():
+    assert marked(ui.insert(line("a|b"), "x\r\ny\rz\t\x00\x1b\x9b")) == "ax\ny\nz    |b"
+
+
+def test_history_keeps_the_draft():
+    history = ui.History()
+    history.add("one")
+    history.add("two")
+    history.add("two")
+    at = history.move(line("dra|ft"), -1)
+    assert marked(at) == "two|"
+    assert marked(history.move(at, -1)) == "one|"
+    assert marked(history.move(line("one|"), -1)) == "one|"
+    assert marked(history.move(line("one|"), 1)) == "two|"
+    assert marked(history.move(line("two|"), 1)) == "draft|"
+    assert marked(history.move(line("draft|"), 1)) == "draft|"
+
+
+def test_history_is_bounded():
+    history = ui.History()
+    for at in range(20):
+        history.add(str(at) * (ui.INPUT_LIMIT // 2))
+    assert sum(map(len, history._texts)) <= ui.HISTORY_BYTES
+
+
+# ---- wrapping and rendering ---------------------------------------------------------------------------------
+
+def wrapped(text, width, rest, **kind):
+    return [text[span.start:span.end] for span in ui.wrap(text, width, rest, **kind)]
+
+
+@pytest.mark.parametrize("text, rows", [
+    ("", [""]), ("abc", ["abc"]), ("al: one two three", ["al: one", "two", "three"]), ("abcdefghijklm", ["abcdefgh", "ijklm"]),
+    ("a\n\nb", ["a", "", "b"]), ("a\n", ["a", ""]), ("12345678 9", ["12345678", "9"]), ("漢字漢字漢字", ["漢字漢字", "漢字"]),
+    ("abcdefg漢", ["abcdefg", "漢"]), ("abcdefge\u0301x", ["abcdefge\u0301", "x"])])
+def test_wrap(text, rows):
+    assert wrapped(text, 8, 6) == rows
+
+
+def test_simple_characters_are_what_the_shortcut_takes_them_for():
+    simple = [chr(c) for c in range(0x110000) if ui.SIMPLE.fullmatch(chr(c))]
+    assert len(simple) > 30_000
+    for char in simple:
+        assert wcswidth(char) == (2 if char >= "\u1100" else 1), hex(ord(char))
+    rng = random.Random(SEED)
+    mixed = "".join(rng.choices(simple, k=5000))
+    assert list(iter_graphemes(mixed)) == list(mixed)
+
+
+def test_a_huge_message_is_shown_in_part_and_says_so(monkeypatch):
+    monkeypatch.setattr(ui, "SHOWN_CHARACTERS", 10)
+    assert plain(view((b"al", b"0123456789abc")), 9, 40)[1:3] == ["al: 0123456789", "    [3 more characters]"]
+
+
+def test_wrap_without_words_loses_no_character():
+    assert "".join(wrapped("a b  c" * 9, 7, 7, words=False)) == "a b  c" * 9
+
+
+STYLE = ui.Style("\x1b[1m", "\x1b[2m", "\x1b[m")
+PIECES = ["a", "word ", "漢字", FAMILY, "e\u0301", "❤️", "🇩🇪", "ไทย", "\n", " ", "x" * 90, "שלום", "\x1b[31m", "\t", "\u200b"]
+
+
+def bare(row):
+    return re.sub("\x1b\\[[12]?m", "", row)
+
+
+def random_text(rng, most):
+    return "".join(rng.choice(PIECES) for _ in range(rng.randrange(most)))
+
+
+def random_view(rng, rows, cols):
+    back = Scrollback()
+    for _ in range(rng.randrange(60)):
+        back.add(rng.choice([None, random_text(rng, 5).encode()]), random_text(rng, 20).encode())
+    typed = ui.insert(Line("", 0), random_text(rng, rng.choice([3, 30, 300])))
+    at = rng.randrange(len(typed.text) + 1)
+    typed = Line(typed.text, ui.before(typed.text, at) if at else 0)
+    anchor = None
+    if back.end and rng.random() < .5:
+        anchor = back.anchor_of((rng.randrange(back.end), 0), cols)
+    return View("SERVER: 4711  join: ./p2pchat NAME host 4711", back, anchor, rng.randrange(back.end + 1), typed)
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + 12))
+def test_a_frame_has_exactly_the_cells_of_its_screen(seed):
+    rng = random.Random(seed)
+    sizes = [(1, 1), (1, 2), (2, 1), (3, 3), (500, 200)][seed % 5:seed % 5 + 1]
+    sizes += [(rng.randint(1, 12), rng.randint(1, 30)) for _ in range(20)] + [(rng.randint(1, 60), rng.randint(1, 200))]
+    for rows, cols in sizes:
+        frame = render(random_view(rng, rows, cols), rows, cols, STYLE)
+        assert len(frame.rows) == rows
+        for row in frame.rows:
+            assert wcswidth(bare(row)) == cols, (rows, cols, row)
+            assert all(c.isprintable() or c in ui.JOINERS for c in bare(row)), (rows, cols, row)
+        assert 0 <= frame.cursor[0] < rows and 0 <= frame.cursor[1] < cols
+
+
+def view(*messages, status="SERVER: 1", anchor=None, seen=0, typed="|"):
+    back = Scrollback()
+    for name, text in messages:
+        back.add(name, text)
+    return View(status, back, anchor, seen, line(typed))
+
+
+def plain(shown, rows, cols):
+    return [row.rstrip() for row in render(shown, rows, cols, ui.PLAIN).rows]
+
+
+def test_the_whole_screen():
+    shown = view((b"al", b"hello"), (None, b"bob left"), (b"bob", b"one two three four"), (b"bo", b"a\nb"), typed="foo ba|r")
+    assert plain(shown, 13, 16) == [
+        "SERVER: 1", "al: hello", "-- bob left", "bob: one two", "    three four", "bo: a", "    b", "", "", "-" * 16,
+        "foo bar", "", ""]
+    assert render(shown, 13, 16, ui.PLAIN).cursor == (10, 6)
+
+
+def test_messages_scroll_only_once_the_area_is_full():
+    messages = [(b"al", b"%d" % at) for at in range(9)]
+    assert plain(view(*messages[:3]), 10, 9)[1:6] == ["al: 0", "al: 1", "al: 2", "", ""]
+    assert plain(view(*messages), 10, 9)[1:6] == ["al: 4", "al: 5", "al: 6", "al: 7", "al: 8"]
+
+
+def test_nothing_of_a_text_ever_starts_a_row():
+    hostile = "x -- bob left\n-- bob left\nal: yes\n" + "-- y " * 30 + "漢字" * 40
+    for cols in range(2, 40):
+        rows = plain(view((b"m", hostile.encode())), 900, cols)[1:-4]
+        assert rows[0][0] == "m" and all(row[:1] in ("", " ") for row in rows[1 + (cols < 3):]), cols
+
+
+def test_the_status_is_cut_gracefully():
+    status = "SERVER: 4711  join: ./p2pchat NAME host 4711"
+    assert plain(view(status=status), 10, 60)[0] == status
+    assert plain(view(status=status), 10, 24)[0] == "SERVER: 4711  join: ./.."
+    assert plain(view(status=status), 10, 6)[0] == "SERVER"
+
+
+@pytest.mark.parametrize("rows, parts", [(1, "i"), (2, "mi"), (3, "smi"), (4, "smri"), (6, "smmmri"), (7, "smmmrii"), (9, "smmmmriii")])
+def test_on_a_tiny_screen_the_input_survives(rows, parts):
+    heights = ui.layout(rows)
+    assert "s" * heights.status + "m" * heights.messages + "r" * heights.rule + "i" * heights.input == parts
+
+
+def test_names_are_bold_and_notices_dim():
+    rows = render(view((b"al", b"hi"), (None, b"bob left")), 10, 20, STYLE).rows
+    assert rows[1].startswith("\x1b[1mal\x1b[m: hi ") and rows[2].startswith("\x1b[2m-- bob left")
+
+
+@pytest.mark.parametrize("typed, rows, cursor", [
+    ("|", ["", "", ""], (0, 0)), ("ab|", ["ab", "", ""], (0, 2)), ("abcd|", ["abcd", "", ""], (1, 0)),
+    ("abc|d", ["abcd", "", ""], (0, 3)), ("a\n|b", ["a", "b", ""], (1, 0)), ("a|\nb", ["a", "b", ""], (0, 1)),
+    ("abcdefghijklmnop|", ["ijkl", "mnop", ""], (2, 0)), ("|abcdefghijklmnop", ["abcd", "efgh", "ijkl"], (0, 0)),
+    (f"{FAMILY * 3}|{FAMILY * 12}", [FAMILY * 2] * 3, (1, 2)), ("漢字漢字|漢字漢字", ["漢字"] * 3, (1, 0)), ("é|", ["é", "", ""], (0, 1)),
+    ("abcdefg|hijklmnop", ["abcd", "efgh", "ijkl"], (1, 3)), ("漢字|", ["漢字", "", ""], (1, 0)), ("a漢字|", ["a漢", "字", ""], (1, 2))])
+def test_the_input_wraps_and_scrolls_inside_its_rows(typed, rows, cursor):
+    shown, at = ui.input_rows(line(typed), 3, 4)
+    assert ([row.rstrip() for row in shown], at) == (rows, cursor)
+
+
+def test_far_into_a_long_input_the_rows_are_those_of_the_whole():
+    text = "".join(chr(97 + at % 26) for at in range(5000))
+    for at in range(0, 5000, 37):
+        shown, (row, column) = ui.input_rows(Line(text, at), 3, 10)
+        assert column == at % 10 and shown[row] == text[at // 10 * 10:at // 10 * 10 + 10]
+        assert row == (0 if at < 10 else 2 if at >= 4990 else 1)
+
+
+# ---- the scrollback -----------------------------------------------------------------------------------------
+
+def test_the_scrollback_is_bounded_in_messages_and_bytes(monkeypatch):
+    monkeypatch.setattr(ui, "SCROLLBACK_MESSAGES", 10)
+    monkeypatch.setattr(ui, "SCROLLBACK_BYTES", 1000)
+    back = Scrollback()
+    for at in range(100):
+        back.add(b"n", b"x")
+    assert (back.start, back.end) == (90, 100)
+    for at in range(100):
+        back.add(b"n", b"x" * 300)
+    assert (back.start, back.end) == (197, 200)
+
+
+def test_moves_in_the_scrollback_are_those_in_the_list_of_all_rows():
+    rng = random.Random(SEED)
+    back = Scrollback()
+    for _ in range(40):
+        back.add(b"al", random_text(rng, 9).encode())
+    places = [(n, row) for n in range(back.end) for row in range(len(back.entry(n, 20).spans))] + [(back.end, 0)]
+    for _ in range(500):
+        at, by = rng.randrange(len(places)), rng.randint(-30, 30)
+        assert back.move(places[at], by, 20) == places[max(0, min(len(places) - 1, at + by))]
+
+
+# ---- the screen, on a pty -----------------------------------------------------------------------------------
+
+class Session:
+    """A Screen on a pty, and the terminal at its other end; whoever uses it plays the loop."""
+
+    def __init__(self, rows=12, cols=40):
+        self.master, self.slave = pty.openpty()
+        self.size(rows, cols)
+        self.found = termios.tcgetattr(self.slave)
+        self.model = Model(rows, cols)
+        self.screen = Screen(self.slave, self.slave)
+        self.now = 100.0
+
+    def size(self, rows, cols):
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def open(self):
+        self.screen.open(4711, "  join: ./p2pchat NAME host 4711")
+        self.look()
+        return self
+
+    def look(self):
+        """Draw, pass all output to the model, and return its rows."""
+        self.now += 1
+        self.screen.draw(self.now)
+        while True:
+            self.screen.flush()
+            if not select.select([self.master], [], [], 0)[0]:
+                if not self.screen.output_fds:
+                    return [row.rstrip() for row in self.model.display]
+                continue
+            self.model.feed(os.read(self.master, 65536))
+
+    def type(self, data):
+        """Type it and return the events."""
+        if isinstance(data, str):
+            data = data.encode()
+        events = []
+        while data:
+            data = data[os.write(self.master, data[:2000]):]
+            while select.select([self.slave], [], [], 0)[0]:
+                events += self.screen.read(self.now)
+        return events
+
+    def restored(self):
+        return termios.tcgetattr(self.slave) == self.found and self.model.restored
+
+
+@pytest.fixture
+def session():
+    made = Session()
+    yield made
+    made.screen.close()
+    os.close(made.master)
+    os.close(made.slave)
+
+
+def test_the_first_screen(session):
+    assert session.open().look() == ["SERVER: 4711  join: ./p2pchat NAME host.."] [:0] + [
+        "SERVER: 4711  join: ./p2pchat NAME hos..", *[""] * 7, "-" * 40, "", "", ""]
+    assert session.model.cursor == (9, 0)
+    assert session.model.modes == {"alternate": True, "paste": True, "synchronized": False, "cursor": True, "autowrap": False}
+    modes = termios.tcgetattr(session.slave)
+    assert not modes[3] & (termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN) and not modes[0] & termios.IXON
+    assert session.screen.deadline is None and session.screen.output_fds == []
+
+
+def test_typing_shows_and_enter_enters(session):
+    session.open()
+    assert session.type("hé 漢") == []
+    assert session.look()[9] == "hé 漢" and session.model.cursor == (9, 5)
+    assert session.type("\x1b[D\x1bOD!\r") == ["hé! 漢"]
+    assert session.look()[9] == ""
+
+
+def test_keys_edit_the_line(session):
+    session.open()
+    assert session.type("bar\x01foo \x05!\x1b[D\x1b[D\x1b[3~\x7fb\x1b[H>\x1b[F<\r") == [">foo bb!<"]
+    assert session.type("draft\x1b[A") == []
+    assert session.look()[9] == ">foo bb!<"
+    session.type("\x1b[B")
+    assert session.look()[9] == "draft"
+
+
+def test_an_empty_line_is_nothing_and_commands_are_only_text(session):
+    session.open()
+    assert session.type("\r  \r:quit\r\r:)\n") == [":quit", ":)"]
+
+
+@pytest.mark.parametrize("typed, events", [
+    ("\x03", [Key.LEAVE]), ("\x04", [Key.LEAVE]), ("ab\x01\x04\r", ["b"]), ("\x1a", [Key.SUSPEND]), ("\x1b[99~\x1b[15;2~\x02\x13", [])])
+def test_control_keys(session, typed, events):
+    assert session.open().type(typed) == events
+
+
+def test_a_lone_escape_does_nothing_and_keeps_nobody_waiting(session):
+    session.open()
+    session.type("\x1b")
+    assert session.screen.deadline == session.now + ui.ESC_SECONDS
+    assert session.screen.expire(session.now + 1) == []
+    session.look()
+    assert session.screen.deadline is None
+
+
+def test_a_paste_with_newlines_is_one_text(session):
+    session.open()
+    assert session.type("\x1b[200~one\r\ntwo\r\x1b[201~") == []
+    assert session.look()[9:] == ["one", "two", ""]
+    assert session.type("\r") == ["one\ntwo"]
+
+
+def test_a_paste_beyond_the_limit_is_cut_with_a_notice(session, monkeypatch):
+    monkeypatch.setattr(ui, "INPUT_LIMIT", 10)
+    session.open()
+    session.type("\x1b[200~0123456789abc\x1b[201~")
+    session.type("xy")
+    rows = session.look()
+    assert rows[9] == "0123456789"
+    assert rows[1:3] == ["-- the input holds 10 characters: the", "    last 3 were left out"]
+
+
+def test_messages_and_notices_are_drawn_clean(session):
+    session.open()
+    session.screen.show(b"al", b"hi \x1b[31m there")
+    session.screen.notice("bob left")
+    assert session.look()[1:3] == ["al: hi \ufffd[31m there", "-- bob left"]
+
+
+def test_messages_are_drawn_thirty_times_a_second_and_keys_at_once(session):
+    session.open()
+    screen = session.screen
+    screen.show(b"al", b"one")
+    screen.draw(session.now + 1)
+    screen.show(b"al", b"two")
+    screen.draw(session.now + 1.001)
+    assert screen.deadline == pytest.approx(session.now + 1 + ui.FRAME_SECONDS)
+    assert "al: two" not in [row.text for row in screen._back._entries.values()]
+    os.write(session.master, b"k")
+    screen.read(session.now + 1.002)
+    screen.draw(session.now + 1.002)
+    assert session.look()[1:3] == ["al: one", "al: two"]
+
+
+def test_only_changed_rows_are_sent(session):
+    session.open()
+    session.type("x")
+    session.screen.draw(session.now)
+    sent = os.read(session.master, 65536)
+    assert sent == b"\x1b[?2026h\x1b[?25l\x1b[10;1H\x1b[2Kx\x1b[10;2H\x1b[?25h\x1b[?2026l"
+    session.screen._dirty = True
+    session.screen.draw(session.now + 9)
+    assert not select.select([session.master], [], [], 0)[0]
+
+
+def fill(session, count, start=0):
+    for at in range(start, start + count):
+        session.screen.show(b"al", b"%d one two three four five six seven eight nine ten" % at)
+
+
+def test_a_view_that_is_scrolled_up_never_moves(session):
+    session.open()
+    fill(session, 50)
+    session.look()
+    session.type("\x1b[5~\x1b[5~")
+    kept = session.look()
+    assert kept[8] == "---- earlier messages, PageDown " + "-" * 8
+    fill(session, 30, 50)
+    rows = session.look()
+    assert rows[:8] == kept[:8]
+    assert rows[8].startswith("---- 30 new, PageDown ---")
+
+
+def test_a_resize_keeps_the_first_character_in_place_and_redraws_everything(session):
+    session.open()
+    fill(session, 50)
+    session.type("\x1b[5~\x1b[5~\x1b[5~")
+    top = session.look()[1]
+    for rows, cols in ((20, 25), (9, 100), (12, 40)):
+        session.size(rows, cols)
+        session.model.resize(rows, cols)
+        session.screen.resize()
+        shown = session.look()
+        assert shown[0].startswith("SERVER: 4711") and shown[rows - 4][:4] == "----"
+        assert shown[1].split()[:2] == top.split()[:2]
+    assert shown[1] == top
+
+
+def test_page_down_to_the_end_follows_again_and_so_does_entering(session):
+    session.open()
+    fill(session, 50)
+    bottom = session.look()
+    session.type("\x1b[5~" * 99)
+    assert session.look()[1].startswith("al: 0 one")
+    session.type("\x1b[6~" * 99)
+    assert session.look() == bottom
+    session.type("\x1b[5~")
+    assert session.look() != bottom
+    session.type("x\r")
+    assert session.look() == bottom
+
+
+def test_page_up_with_nothing_above_does_nothing(session):
+    session.open()
+    assert session.type("\x1b[5~\x1b[6~") == []
+    fill(session, 1)
+    before = session.look()
+    session.type("\x1b[5~")
+    assert session.look() == before and session.screen._anchor is None
+
+
+def test_the_view_stays_usable_when_its_messages_are_dropped(session, monkeypatch):
+    monkeypatch.setattr(ui, "SCROLLBACK_MESSAGES", 20)
+    session.open()
+    fill(session, 20)
+    session.type("\x1b[5~" * 9)
+    fill(session, 30, 20)
+    assert session.look()[1].startswith("al: 30 one")
+
+
+def test_ctrl_l_repaints_what_others_wrote_over(session):
+    session.open()
+    before = session.look()
+    session.model.feed(b"\x1b[1;1HGARBAGE")
+    session.type("\x0c")
+    assert session.look() == before
+
+
+def test_a_size_of_nothing_is_80_by_24():
+    session = Session(0, 0)
+    session.model = Model(24, 80)
+    assert session.open().look()[20] == "-" * 80
+    session.screen.close()
+
+
+@pytest.mark.parametrize("rows, cols", [(1, 1), (2, 2), (3, 9), (500, 200)])
+def test_any_size_can_be_typed_into_and_left(rows, cols):
+    session = Session(rows, cols)
+    session.open()
+    fill(session, 3)
+    session.type("漢字 hello \x1b[5~\x1b[A")
+    session.look()
+    session.screen.close()
+    session.look()
+    assert session.restored()
+
+
+def test_close_restores_everything_and_may_be_called_twice(session):
+    session.open()
+    session.screen.close()
+    session.screen.close()
+    session.look()
+    assert session.restored()
+
+
+def test_suspend_restores_everything_and_resume_repaints(session):
+    session.open()
+    session.screen.show(b"al", b"hi")
+    before = session.look()
+    session.screen.suspend()
+    session.look()
+    assert session.restored() and not any(session.look())
+    session.screen.show(b"al", b"meanwhile")
+    session.screen.resume()
+    assert session.look()[:3] == before[:2] + ["al: meanwhile"]
+    session.screen.close()
+    session.look()
+    assert session.restored()
+
+
+def test_a_terminal_that_stops_reading_blocks_neither_draw_nor_close():
+    session = Session(200, 200)
+    session.open()
+    screen, began = session.screen, time.monotonic()
+    for at in range(300):
+        fill(session, 200, at * 200)
+        screen.draw(session.now + at)
+        if screen.output_fds:
+            break
+    unfinished = screen._unsent
+    assert unfinished and screen.deadline is None
+    fill(session, 5)
+    screen.draw(session.now + 900)
+    assert screen._unsent == unfinished, "no new frame before the last one is out"
+    assert time.monotonic() - began < 3
+    began = time.monotonic()
+    screen.close()
+    assert time.monotonic() - began < ui.CLOSE_SECONDS + 0.5
+    assert termios.tcgetattr(session.slave) == session.found
+
+
+def test_an_unfinished_frame_goes_on_where_it_was_and_is_then_outdated():
+    session = Session(200, 200)
+    session.open()
+    fill(session, 500)
+    session.screen.draw(session.now + 1)
+    assert session.screen.output_fds
+    fill(session, 1, 999)
+    assert session.look()[195].startswith("al: 499 ")
+    assert session.look()[195].startswith("al: 999 ")
+    session.screen.close()
+
+
+def test_a_frame_cut_by_leaving_is_cancelled():
+    session = Session(200, 200)
+    session.open()
+    fill(session, 500)
+    session.screen.draw(session.now + 1)
+    assert session.screen.output_fds
+    heard = b""
+    while select.select([session.master], [], [], 0)[0]:
+        heard += os.read(session.master, 65536)
+    session.screen.close()
+    while select.select([session.master], [], [], 0)[0]:
+        heard += os.read(session.master, 65536)
+    assert heard.endswith(ui.CANCEL + ui.LEAVE)
+
+
+def test_a_terminal_that_hangs_up_is_gone(session):
+    session.open()
+    master, session.master = session.master, os.open(os.devnull, os.O_RDONLY)
+    os.close(master)
+    assert session.screen.read(0) == [Key.GONE]
+    assert session.screen.input_fd is None
+    session.screen.show(b"al", b"x")
+    session.screen.draw(session.now + 9)
+    assert session.screen.deadline == 0.0
+    assert session.screen.expire(session.now) == [Key.GONE]
+    session.screen.close()
+
+
+def test_an_error_of_the_terminal_means_that_it_is_gone(session, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "hung up")
+    session.open()
+    monkeypatch.setattr(os, "read", fail)
+    assert session.screen.read(0) == [Key.GONE] and session.screen.input_fd is None
+
+
+def test_a_view_inside_a_long_message_keeps_its_place(session):
+    session.open()
+    session.screen.show(b"al", b" ".join(b"word%04d" % at for at in range(1000)))
+    session.type("\x1b[5~" * 9)
+    top = session.look()[1].split()[0]
+    fill(session, 20)
+    assert session.look()[1].split()[0] == top
+    for cols in (25, 100, 40):
+        session.size(12, cols)
+        session.model.resize(12, cols)
+        session.screen.resize()
+        assert top in session.look()[1]
+
+
+def test_hostile_text_never_reaches_the_terminal_as_a_sequence(session):
+    rng = random.Random(SEED)
+    session.open()
+    for _ in range(300):
+        session.screen.show(bytes(rng.choices(range(256), k=9)), bytes(rng.choices(b"\x1b[]\x9b\x07;0m1\xe2\x80\xae\n:- a", k=60)))
+        session.look()                              # Model raises on any sequence but ours
+    session.type(bytes(rng.choices(range(0x20, 256), k=3000)))
+    session.look()
+
+
+RUN = """
+import os, sys
+sys.path.insert(0, {path!r})
+import ui
+class Spy(ui.Screen):
+    def _write(self):
+        if b"SERVER" in self._unsent:
+            os.write(2, b"painted with %d\\n" % sum(name in sys.modules for name in ("blessed", "wcwidth")))
+        super()._write()
+spy = Spy()
+spy.open(1, "join: me")
+os.write(2, b"then %d %r %r" % ("blessed" in sys.modules, spy._style.bold, os.environ["NO_COLOR"].encode()))
+spy.close()
+"""
+
+
+def test_the_first_frame_is_out_before_blessed_is_loaded_and_no_color_leaves_us_bold():
+    master, slave = pty.openpty()
+    path = os.path.dirname(os.path.abspath(ui.__file__))
+    done = subprocess.run([sys.executable, "-c", RUN.format(path=path)], stdin=slave, stdout=slave, stderr=subprocess.PIPE,
+                          env={**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}, timeout=20)
+    assert done.stderr == b"painted with 0\nthen 1 '\\x1b[1m' b'1'"
+    os.close(master)
+    os.close(slave)
+
+
+# ---- line mode ----------------------------------------------------------------------------------------------
+
+class Pipes:
+    def __init__(self, output=None):
+        self.stdin_reader, self.stdin = os.pipe()
+        self.stdout, self.stdout_writer = os.pipe()
+        self.stderr, self.stderr_writer = os.pipe()
+        self.lines = Lines(self.stdin_reader, self.stdout_writer if output is None else output, self.stderr_writer)
+
+    def said(self, fd):
+        """All that is written to it by now."""
+        heard = b""
+        while select.select([fd], [], [], 0)[0]:
+            piece = os.read(fd, 65536)
+            if not piece:
+                break
+            heard += piece
+        return heard
+
+    def events(self, data, close=True):
+        os.write(self.stdin, data)
+        if close:
+            os.close(self.stdin)
+        events = []
+        while self.lines.input_fd is not None and select.select([self.stdin_reader], [], [], 0)[0]:
+            events += self.lines.read(0)
+        return events
+
+
+def test_lines_open_says_where_we_are():
+    pipes = Pipes()
+    pipes.lines.open(4711, "  join: ./p2pchat NAME host 4711")
+    assert pipes.said(pipes.stdout) == b"SERVER: 4711\n"
+    assert pipes.said(pipes.stderr) == b"-- join: ./p2pchat NAME host 4711\n"
+    assert pipes.lines.deadline is None and pipes.lines.output_fds == [] and not pipes.lines.shows_own
+
+
+def test_lines_show_one_message_a_line_and_nobody_forges_one():
+    pipes = Pipes()
+    pipes.lines.show(b"al", b"hi")
+    pipes.lines.show(b"al\nbob: x", b"a\nbob: b\r\nc\x1b[2J\n")
+    pipes.lines.draw(0)
+    assert pipes.said(pipes.stdout).decode() == "al: hi\nal\ufffdbob\ufffd x: a\n    bob: b\n    c\ufffd[2J\n"
+
+
+@pytest.mark.parametrize("data, events", [
+    (b"", []), (b"one\ntwo\n", ["one", "two"]), (b"one\r\ntwo", ["one", "two"]), (b"\n\n:quit\n", [":quit"]),
+    ("h\u00e9\n".encode() + b"\xff\n", ["h\u00e9", "\ufffd"]), (b"a\rb\n", ["a\rb"]), (b"a\xc3", ["a\ufffd"])])
+def test_lines_events_end_with_leave(data, events):
+    pipes = Pipes()
+    assert pipes.events(data) == events + [Key.LEAVE]
+    assert pipes.lines.input_fd is None and pipes.lines.read(0) == []
+
+
+def test_lines_may_come_in_any_pieces():
+    pipes, events = Pipes(), []
+    for byte in "hé\r\n漢字\n".encode():
+        events += pipes.events(bytes([byte]), close=False)
+    assert events == ["hé", "漢字"]
+
+
+def test_lines_from_a_file_and_from_dev_null(tmp_path):
+    (tmp_path / "in").write_bytes(b"one\ntwo")
+    for path, events in ((tmp_path / "in", ["one", "two"]), (os.devnull, [])):
+        pipes = Pipes()
+        pipes.lines.input_fd = os.open(path, os.O_RDONLY)
+        assert pipes.lines.read(0) + pipes.lines.read(0) == events + [Key.LEAVE]
+
+
+def test_an_endless_line_is_cut_and_nothing_of_it_is_lost(monkeypatch):
+    monkeypatch.setattr(ui, "INPUT_LIMIT", 1000)
+    pipes = Pipes()
+    events = pipes.events(b"x" * 2500 + b"y\nz")
+    assert [len(event) for event in events[:-1]] == [1000, 1000, 501, 1] and events[-1] == Key.LEAVE
+
+
+def test_a_full_pipe_never_blocks_and_the_overflow_is_counted(monkeypatch):
+    monkeypatch.setattr(ui, "UNSENT_LIMIT", 200_000)
+    pipes = Pipes()
+    began = time.monotonic()
+    for at in range(10_000):
+        pipes.lines.show(b"al", b"%05d " % at + b"x" * 60)
+        pipes.lines.draw(0)
+    assert time.monotonic() - began < 4
+    assert pipes.lines.output_fds == [pipes.stdout_writer]
+    heard = b""
+    while pipes.lines.output_fds:
+        heard += pipes.said(pipes.stdout)
+        assert pipes.lines.flush() == []
+    heard += pipes.said(pipes.stdout)
+    numbers = [int(row[4:9]) for row in heard.splitlines()]
+    assert numbers == list(range(len(numbers))) and heard.endswith(b"x\n")
+    said = pipes.said(pipes.stderr).decode()
+    assert said == f"-- {10_000 - len(numbers):,} lines were dropped: our output was not read fast enough\n"
+
+
+def test_a_closed_stdout_is_gone_quietly():
+    pipes = Pipes()
+    os.close(pipes.stdout)
+    pipes.lines.show(b"al", b"hi")
+    pipes.lines.draw(0)
+    assert pipes.lines.deadline == 0.0
+    assert pipes.lines.expire(0) == [Key.GONE] and pipes.lines.expire(0) == []
+    pipes.lines.show(b"al", b"hi")
+    pipes.lines.draw(0)
+    pipes.lines.close()
+    assert pipes.said(pipes.stderr) == b""
+
+
+def test_a_closed_stderr_ends_nothing():
+    pipes = Pipes()
+    os.close(pipes.stderr)
+    pipes.lines.notice("bob left")
+    pipes.lines.show(b"al", b"hi")
+    pipes.lines.draw(0)
+    pipes.lines.notice("bob left")
+    assert pipes.lines.flush() == [] and pipes.said(pipes.stdout) == b"al: hi\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+def test_a_full_disk_is_gone_with_a_sentence():
+    pipes = Pipes(os.open("/dev/full", os.O_WRONLY))
+    pipes.lines.open(1, "")
+    assert pipes.lines.flush() == [Key.GONE]
+    assert pipes.said(pipes.stderr) == b"-- cannot write any more: No space left on device\n"
+
+
+def test_a_regular_file_and_dev_null_are_written_at_once_and_never_waited_for(tmp_path):
+    for path in (tmp_path / "out", os.devnull):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+        pipes = Pipes(fd)
+        for _ in range(5000):
+            pipes.lines.show(b"al", b"x" * 100)
+        assert pipes.lines.output_fds == []
+        pipes.lines.draw(0)
+        assert len(pipes.lines._out) == 0
+    assert (tmp_path / "out").stat().st_size == 5000 * 105
+
+
+def test_a_terminal_gets_small_writes_and_keeps_its_modes():
+    master, slave = pty.openpty()
+    found = termios.tcgetattr(slave)
+    pipes = Pipes(slave)
+    pipes.lines.open(1, "")
+    for _ in range(2000):
+        pipes.lines.show(b"al", b"x" * 100)
+    pipes.lines.draw(0)                             # nobody reads the master: must return
+    assert pipes.lines.output_fds == [slave]
+    assert termios.tcgetattr(slave) == found and not fcntl.fcntl(slave, fcntl.F_GETFL) & os.O_NONBLOCK
+    pipes.lines.close()
+
+
+def test_close_gets_the_rest_out_and_does_not_wait_for_ever():
+    pipes = Pipes()
+    pipes.lines.show(b"al", b"x" * 50_000)
+    pipes.lines.close()
+    assert len(pipes.said(pipes.stdout)) == 50_005
+    pipes = Pipes()
+    pipes.lines.show(b"al", b"x" * 500_000)
+    began = time.monotonic()
+    pipes.lines.close()
+    pipes.lines.close()
+    assert time.monotonic() - began < ui.CLOSE_SECONDS + 0.5
+
+
+def test_line_mode_never_loads_blessed_or_wcwidth():
+    code = ("import sys; sys.path.insert(0, %r); import ui; lines = ui.Lines(); lines.open(1, 'x');"
+            "lines.show('漢字'.encode() * 40, '❤️'.encode()); lines.close();"
+            "print([name for name in ('blessed', 'wcwidth') if name in sys.modules])")
+    path = os.path.dirname(os.path.abspath(ui.__file__))
+    done = subprocess.run([sys.executable, "-c", code % path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+    assert done.stdout.decode().splitlines()[-1] == "[]" and done.stderr == b"-- x\n"
+
+
+# ---- the model itself ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("data", [b"\x1b[5n", b"\x1b[c", b"\x07", b"\x1b[9;1H", b"\x1b[?1000h", b"\x9b"])
+def test_the_model_raises_on_what_it_does_not_know(data):
+    with pytest.raises((Unknown, UnicodeDecodeError)):
+        Model(5, 5).feed(data)
+
+
+def test_the_model_knows_wide_characters_and_graphemes():
+    model = Model(1, 8)
+    for byte in f"\x1b[?7l漢e\u0301{FAMILY}x".encode():
+        model.feed(bytes([byte]))
+    assert model.display == [f"漢e\u0301{FAMILY}x  "] and model.cursor == (0, 6)

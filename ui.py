@@ -1,0 +1,1108 @@
+"""The screen and the keys: bytes from a terminal in, texts and frames out.
+
+What it knows: keys, editing, cleaning, wrapping, drawing; how to take a terminal and give it back.
+What it must not know: sockets, peers, the protocol, what `:quit` means, how the program waits. It is
+handed bytes and strings, and it never blocks (close() may, for CLOSE_SECONDS). The loop in p2pchat.py
+waits for `input_fd`, `output_fds` and `deadline`, and calls read(), flush() and expire() for them.
+What it leaves out: mouse, questions to the terminal, right-to-left layout (the terminal's own matter),
+undo and most readline keys, flags made of tag characters (they carry hidden text, so they show as marks).
+
+Reading order: clean_text (what of a peer's bytes may reach a terminal), Decoder (keys), the edits (a Line
+in, a Line out), wrap, Scrollback, render (a pure function), Screen (which owns the terminal), Lines.
+
+The rules of this file:
+1. Everything above Screen is pure or touches only its own object: no descriptor, no clock.
+2. A descriptor is written to in two places: Screen._write and Outlet.push. Neither can block.
+3. Text of a peer is cleaned on its way to the eye, not on arrival: 500,000 messages a second may come
+   in, and thirty frames of fifty rows are what anybody sees.
+"""
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import re
+import select
+import stat
+import termios
+import time
+from bisect import bisect_right
+from collections import deque
+from enum import Enum
+from typing import Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from unicodedata import category, combining, east_asian_width
+
+# blessed and wcwidth are imported inside functions: together they cost ~100 ms, and the first frame is on
+# the screen before that. Line mode never pays. wcwidth is asked directly; blessed itself measures with it.
+
+READ_BYTES = 64 * 1024          # one read a turn: a paste of a megabyte may not keep the peers waiting
+INPUT_LIMIT = 1024 * 1024       # characters in the input or in one paste: more was hardly meant to be said
+ESC_SECONDS = 0.05              # a key's bytes come together; a human needs longer than this between two keys
+PASTE_SECONDS = 2.0             # a paste over a slow line pauses; given up too early, each line of it is sent
+FRAME_SECONDS = 1 / 30          # for arriving messages; a key press does not wait for it
+CLOSE_SECONDS = 0.3             # the goodbye to a terminal that may have stopped reading
+SEQUENCE_LIMIT = 64             # characters of one escape sequence; real ones stay under twenty
+SHOWN_CHARACTERS = 64 * 1024    # of one message: wrapping more would be felt (0.3 s in the slowest script)
+SCROLLBACK_MESSAGES = 100_000
+SCROLLBACK_BYTES = 32 << 20     # whichever comes first: a peer may send long messages too
+HISTORY_BYTES = 4 << 20         # earlier inputs, a few large pastes among them
+MAX_ROWS, MAX_COLS = 500, 1000  # a terminal that claims 65535 x 65535 would cost gigabytes a frame
+NAME_CELLS = 32                 # a name is a label; with more, there is no room for the text
+NAME_BYTES = 512                # looked at; enough for NAME_CELLS in any script
+MARKS_PER_BASE = 8              # real writing stays below; "zalgo" stacks hundreds and paints over other rows
+HANG = 4                        # cells: the indent of all rows but a message's first
+INPUT_ROWS = 3
+INPUT_CHUNK_ROWS = 4            # see input_origin
+UNSENT_LIMIT = 4 << 20          # bytes for a reader of our stdout that is slow, or stopped
+NOTICE_LIMIT = 64 * 1024        # the same for stderr
+WRITES_PER_TURN = 64            # of at most PIPE_BUF each: bounded work, then the next peer's turn
+
+MARK = "\ufffd"                 # stands for whatever a terminal must not get, or an eye could not see
+
+
+class Key(Enum):
+    """What the front end asks of the program. Any other event is a `str`: a text that the user entered."""
+
+    LEAVE = "leave"         # Ctrl-C, Ctrl-D on an empty line, or the end of input in line mode
+    SUSPEND = "suspend"     # Ctrl-Z
+    GONE = "gone"           # the terminal hung up, or nobody reads our stdout any more
+
+
+Event = Union[str, Key]
+
+# ---- what of a peer's bytes may reach a terminal ------------------------------------------------------------
+
+JOINERS = "\u200c\u200d"                            # invisible, but Persian, Indic scripts and emoji need them
+NUMBER_SIGNS = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u0890\u0891\u08e2\U000110bd\U000110cd"
+FILLERS = "\u115f\u1160\u3164\uffa0\u2800"          # letters by category, blank to the eye
+# Variation selectors and their like: without a base that they change, they are hidden text.
+UNSEEN_MARKS = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+UNSEEN = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}  # Cn, unassigned, as of this Python's Unicode tables
+
+
+def is_mark(char: str) -> bool:
+    """Whether it sits on the character before it: combining marks, and the later parts of a Hangul syllable."""
+    kind = category(char)
+    return kind[0] == "M" or kind == "Lo" and ("\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7ff")
+
+
+def is_delicate(char: str) -> bool:
+    return not (char.isprintable() or char == "\n") or is_mark(char) or char in FILLERS
+
+
+def joins(before: str, after: str) -> bool:
+    """Whether an invisible joiner does something between the two: after a virama, or in non-Latin scripts."""
+    if combining(before) == 9:
+        return True
+    return (not before.isascii() and category(before) in ("Lo", "Mn", "Mc", "So", "Sk")
+            and not after.isascii() and category(after) in ("Lo", "So"))
+
+
+def clean_text(data: bytes) -> str:
+    """A peer's bytes as text that is safe to show: what steers a terminal, reorders a line or hides becomes U+FFFD.
+
+    Bytes that are no UTF-8 become U+FFFD too. Only "\\n" breaks lines; a tab is four spaces. Scripts and emoji
+    stay whole, but no more than MARKS_PER_BASE marks stay on one base. Never raises; standard library only.
+    """
+    text = data.decode("utf-8", "replace")
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n").replace("\t", "    ")
+    if not any(map(is_delicate, set(text))):        # the set: a long text costs as much as its alphabet
+        return text
+    return clean_delicate(text)
+
+
+def clean_delicate(text: str) -> str:
+    shown: List[str] = []
+    base, marks = "\n", 0
+    for at, char in enumerate(text):
+        if char in JOINERS:
+            char = char if shown and joins(shown[-1], text[at + 1:at + 2] or " ") else MARK
+        if is_mark(char) or char in JOINERS:
+            marks += 1
+            if base.isspace():                      # it would sit on text of somebody else
+                base = "\u25cc"
+                shown.append(base)
+            if marks <= MARKS_PER_BASE:
+                shown.append(clean_mark(char, base))
+            continue
+        base, marks = clean_base(char), 0
+        shown.append(base)
+    return "".join(shown)
+
+
+def clean_base(char: str) -> str:
+    kind = category(char)
+    if char in FILLERS or kind in UNSEEN and char != "\n" and char not in NUMBER_SIGNS:
+        return MARK
+    return " " if kind == "Zs" and char != "\u3000" else char      # sixteen spaces of doubtful width
+
+
+def clean_mark(char: str, base: str) -> str:
+    hides = UNSEEN_MARKS.match(char) and base.isascii() and base not in "0123456789#*"      # these make keycaps
+    return MARK if hides or char in FILLERS else char
+
+
+PLAIN_NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_-]{0,%d}" % (NAME_CELLS - 1))
+
+
+def clean_name(data: bytes) -> str:
+    """A peer's name as one line of 1 to NAME_CELLS cells that imitates neither a notice nor `other: text`."""
+    if PLAIN_NAME.fullmatch(data):              # nearly all of them
+        return data.decode()
+    name = " ".join(clean_text(data[:NAME_BYTES]).replace("\n", MARK).split())
+    name = re.sub(":(?= |$)", MARK, name)
+    if not name or category(name[0]) == "Pd" or name[0] == "\u2212":    # any dash: the eye tells few apart
+        name = MARK + name[1:]
+    return shorten(name)
+
+
+def shorten(name: str) -> str:
+    # Widths by the standard library, good enough to cut with: line mode may not load wcwidth.
+    used = 0
+    for at, char in enumerate(name):
+        used += 0 if is_mark(char) or char in JOINERS else 2 if east_asian_width(char) in "WF" else 1
+        if used > NAME_CELLS:
+            return name[:at - 1].rstrip() + "\u2026"
+    return name
+
+# ---- keys ---------------------------------------------------------------------------------------------------
+
+
+class Token(NamedTuple):
+    kind: str           # "text" (a run of typed characters), "paste", or "key" (one whole control or sequence)
+    text: str
+    lost: int = 0       # characters of a paste beyond INPUT_LIMIT
+
+
+PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"
+
+# ECMA-48. A sequence is taken whole or not at all, so that one we do not know types nothing into the line.
+# "more" is a sequence whose end has not arrived; "bad" is one broken off by a character that cannot belong.
+TOKEN = re.compile(r"""
+    (?P<text> [^\x00-\x1f\x7f-\x9f]+ )
+  | (?P<string> \x1b[P\]X^_] [^\x07\x18\x1a\x1b]* (?: \x1b\\ | [\x07\x18\x1a] ) )    # DCS, OSC, SOS, PM, APC
+  | (?P<more> \x1b (?: \[ \[? | \[ [0-?]*[ -/]* | O [0-9;]* | [P\]X^_] [^\x07\x18\x1a\x1b]* \x1b? )? \Z )
+  | (?P<key> \x1b\[\[[A-E] | \x1b\[ [0-?]*[ -/]*[@-~] | \x1bO [0-9;]*[@-~]           # CSI, SS3
+           | \x1b[^\x1b\[OP\]X^_] | [^\x1b] )                                        # Alt and a key; a control
+  | (?P<bad> \x1b (?: \[ [0-?]*[ -/]* | O [0-9;]* | [P\]X^_] [^\x07\x18\x1a\x1b]* )? )
+""", re.VERBOSE)
+
+
+class Decoder:
+    """Bytes of a terminal in, tokens out, however the bytes were cut. It is fed: it reads nothing and never waits.
+
+    `deadline`: when (time.monotonic() seconds) expire() has something to say; None while nothing is unfinished.
+    The one subtle spot: ESC is a key and also begins every other key. Only time tells which, hence the deadline.
+    """
+
+    def __init__(self) -> None:
+        self.deadline: Optional[float] = None
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""                                 # begun, not finished: never more than SEQUENCE_LIMIT
+        self._paste: Optional[List[str]] = None         # the pieces of an open paste
+        self._room = self._lost = 0
+
+    def feed(self, data: bytes, now: float) -> List[Token]:
+        text, at, tokens = self._rest + self._utf8.decode(data), 0, []      # type: str, int, List[Token]
+        self._rest = ""
+        while at < len(text):
+            at = self._step(text, at, tokens) if self._paste is None else self._step_paste(text, at, tokens)
+        self.deadline = None
+        if self._paste is not None:
+            self.deadline = now + PASTE_SECONDS
+        elif self._rest:
+            self.deadline = now + ESC_SECONDS
+        return tokens
+
+    def expire(self, now: float) -> List[Token]:
+        if self.deadline is None or now < self.deadline:
+            return []
+        rest, self._rest, self.deadline = self._rest, "", None
+        if self._paste is not None:                     # the end of the paste got lost: keep what came
+            return [self._pasted()]
+        return [Token("key", rest)] if rest == "\x1b" else []
+
+    def _step(self, text: str, at: int, tokens: List[Token]) -> int:
+        match = TOKEN.match(text, at)
+        assert match is not None and match.lastgroup is not None, "every character begins a token"
+        token = Token(match.lastgroup, match.group())
+        if token.kind == "more":
+            self._rest = abridged(token.text)
+        elif token.text == PASTE_BEGIN:
+            self._paste, self._room, self._lost = [], INPUT_LIMIT, 0
+        elif token.kind in ("text", "key"):
+            tokens.append(token)
+        return match.end()
+
+    def _step_paste(self, text: str, at: int, tokens: List[Token]) -> int:
+        end = text.find(PASTE_END, at)
+        if end >= 0:
+            self._collect(text[at:end])
+            tokens.append(self._pasted())
+            return end + len(PASTE_END)
+        half = next((n for n in range(5, 0, -1) if text.endswith(PASTE_END[:n], at)), 0)
+        self._collect(text[at:len(text) - half])
+        self._rest = text[len(text) - half:]
+        return len(text)
+
+    def _collect(self, piece: str) -> None:
+        assert self._paste is not None
+        self._paste.append(piece[:self._room])
+        self._lost += max(0, len(piece) - self._room)
+        self._room -= len(self._paste[-1])
+
+    def _pasted(self) -> Token:
+        token = Token("paste", "".join(self._paste or []), self._lost)
+        self._paste = None
+        return token
+
+
+def abridged(sequence: str) -> str:
+    """An unfinished sequence, cut so that one that never ends costs nothing and still swallows its end."""
+    if sequence[1:2] in ("P", "]", "X", "^", "_"):
+        return sequence[:2] + ("\x1b" if sequence.endswith("\x1b") else "")
+    return sequence if len(sequence) <= SEQUENCE_LIMIT else "\x1b[??"       # a CSI that will name no key
+
+# ---- editing: a Line in, a Line out -------------------------------------------------------------------------
+# blessed.line_editor was looked at: one row, no newlines in the text, a list rebuilt at every key. Ours has three.
+
+
+class Line(NamedTuple):
+    text: str
+    at: int             # the cursor, in characters; always between two graphemes
+
+
+TYPED = dict.fromkeys([*range(0x20), *range(0x7f, 0xa0)])       # never part of a text ...
+TYPED.update({ord("\n"): "\n", ord("\t"): "    "})              # ... but these
+GRAPHEME_SPAN = 64      # characters looked at for one; a family of emoji has 7 to 11. Keeps a step O(1)
+
+
+def insert(line: Line, piece: str) -> Line:
+    piece = piece.replace("\r\n", "\n").replace("\r", "\n").translate(TYPED)
+    return Line(line.text[:line.at] + piece + line.text[line.at:], line.at + len(piece))
+
+
+def before(text: str, at: int) -> int:
+    """Where the grapheme that ends at `at` begins."""
+    near = text[max(0, at - GRAPHEME_SPAN):at]
+    if SIMPLE.fullmatch(near[-2:]):
+        return max(0, at - 1)
+    from wcwidth import grapheme_boundary_before
+    return at - len(near) + grapheme_boundary_before(near, len(near))
+
+
+def after(text: str, at: int) -> int:
+    """Where the grapheme that begins at `at` ends."""
+    near = text[at:at + GRAPHEME_SPAN]
+    if SIMPLE.fullmatch(near[:2]):
+        return min(len(text), at + 1)
+    from wcwidth import iter_graphemes
+    return at + len(next(iter_graphemes(near)))
+
+
+def line_start(text: str, at: int) -> int:
+    return text.rfind("\n", 0, at) + 1
+
+
+def left(line: Line) -> Line:
+    return Line(line.text, before(line.text, line.at))
+
+
+def right(line: Line) -> Line:
+    return Line(line.text, after(line.text, line.at))
+
+
+def home(line: Line) -> Line:
+    return Line(line.text, line_start(line.text, line.at))
+
+
+def end(line: Line) -> Line:
+    found = line.text.find("\n", line.at)
+    return Line(line.text, len(line.text) if found < 0 else found)
+
+
+def backspace(line: Line) -> Line:
+    start = before(line.text, line.at)
+    return Line(line.text[:start] + line.text[line.at:], start)
+
+
+def delete(line: Line) -> Line:
+    return Line(line.text[:line.at] + line.text[after(line.text, line.at):], line.at)
+
+
+# Literal keys (xterm, VT, linux console, rxvt, tmux; SS3 is turned into CSI before the look-up) and not blessed's
+# names: these few are the same everywhere, and must work in the 100 ms before blessed is there.
+EDITS: Dict[str, Callable[[Line], Line]] = {
+    "\x7f": backspace, "\x08": backspace, "\x1b[3~": delete,
+    "\x1b[D": left, "\x1b[C": right,
+    "\x01": home, "\x1b[H": home, "\x1b[1~": home, "\x1b[7~": home,
+    "\x05": end, "\x1b[F": end, "\x1b[4~": end, "\x1b[8~": end,
+}
+
+
+class History:
+    """Earlier inputs, within HISTORY_BYTES. What was being written when the user went back is kept."""
+
+    def __init__(self) -> None:
+        self._texts: List[str] = []
+        self._at = 0
+        self._draft = ""
+        self._size = 0
+
+    def add(self, text: str) -> None:
+        if self._texts[-1:] != [text]:
+            self._texts.append(text)
+            self._size += len(text)
+        while self._size > HISTORY_BYTES:
+            self._size -= len(self._texts.pop(0))
+        self._at = len(self._texts)
+
+    def move(self, line: Line, by: int) -> Line:
+        """The input `by` entries later (negative: earlier), or the same Line where there is none."""
+        to = self._at + by
+        if not 0 <= to <= len(self._texts):
+            return line
+        if self._at == len(self._texts):
+            self._draft = line.text
+        self._at = to
+        text = self._draft if to == len(self._texts) else self._texts[to]
+        return Line(text, len(text))
+
+# ---- widths and wrapping ------------------------------------------------------------------------------------
+
+
+class Span(NamedTuple):
+    start: int          # characters
+    end: int
+    cells: int          # of text[start:end]
+
+
+# Each of these is a grapheme of its own next to any other of them: one cell below U+1100 and two above. Graphemes
+# cost 4 us a character; with this, Latin, Greek, Cyrillic, Chinese, Japanese and Korean cost a tenth of it.
+SIMPLE = re.compile("[ -~\u00a1-\u00a8\u00aa-\u00ac\u00af-\u02ff\u0370-\u0377\u037a-\u037f\u0391-\u03a1\u03a3-\u0482"
+                    "\u048a-\u052f\u3001-\u3029\u3041-\u3096\u30a1-\u30fe\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]*")
+
+
+def cells(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    if SIMPLE.fullmatch(text):
+        return sum(2 if char >= "\u1100" else 1 for char in text)
+    from wcwidth import wcswidth
+    return max(0, wcswidth(text))
+
+
+def fit(text: str, start: int, stop: int, width: int) -> Span:
+    """The longest piece from `start` that fits `width` cells; at least one grapheme, even where that is too wide."""
+    near = min(stop, start + width + 1)                 # one more: a mark may follow the last character
+    if text[start:near].isascii():
+        cut = min(stop, start + width)
+        return Span(start, cut, cut - start)
+    cut, used = start, 0
+    for unit in units(text, start, stop, near):
+        used += cells(unit)
+        if used > width and cut > start:
+            break
+        cut += len(unit)
+    return Span(start, cut, cells(text[start:cut]))
+
+
+def units(text: str, start: int, stop: int, near: int) -> Iterable[str]:
+    if SIMPLE.fullmatch(text, start, near):
+        return text[start:near]
+    from wcwidth import iter_graphemes
+    return iter_graphemes(text[start:min(stop, start + 16 * (near - start))])      # 16: no real one is longer
+
+
+def wrap(text: str, width: int, rest: int, words: bool = True) -> Iterator[Span]:
+    """The rows of a text, the first of `width` cells, all others of `rest`: ended by "\\n", a space, or by force."""
+    start, stop = 0, -1
+    while start <= len(text):
+        if stop < start:
+            found = text.find("\n", start)
+            stop = len(text) if found < 0 else found
+        span, skip = fit(text, start, stop, width), 0
+        if span.end == stop:
+            skip = 1
+        elif words:
+            span, skip = at_space(text, span, stop, rest)
+        yield span
+        start, width = span.end + skip, rest
+
+
+def at_space(text: str, span: Span, stop: int, rest: int) -> Tuple[Span, int]:
+    """The row up to its last space, and how much to skip; all of it if the next word is longer than a row."""
+    space = text.rfind(" ", span.start + 1, span.end + 1)
+    if space < 0 or stop > space + 1 + rest and text.find(" ", space + 1, space + 2 + rest) < 0:
+        return span, 0
+    return Span(span.start, space, cells(text[span.start:space])), 1
+
+# ---- the scrollback: kept as it came, wrapped where it is looked at -----------------------------------------
+
+
+class Entry(NamedTuple):
+    text: str           # `name: text`, cleaned
+    head: int           # characters of the name; 0: a notice
+    spans: List[Span]
+
+
+Place = Tuple[int, int]     # a message's number (they never change) and a row in it; or a character in it
+
+
+def hang(cols: int) -> int:
+    return min(HANG, cols // 2)
+
+
+class Scrollback:
+    """Messages as (name, text) bytes, name None for a notice; numbered from 0 for ever, the oldest dropped."""
+
+    def __init__(self) -> None:
+        self.start = self.end = 0               # numbers of the oldest kept, and of the next to come
+        self._kept: Deque[Tuple[Optional[bytes], bytes]] = deque()
+        self._bytes = 0
+        self._entries: Dict[int, Entry] = {}    # only what the last window showed, wrapped for _cols
+        self._cols = 0
+
+    def add(self, name: Optional[bytes], text: bytes) -> None:
+        self._kept.append((name, text))
+        self.end += 1
+        self._bytes += len(text)
+        while self._bytes > SCROLLBACK_BYTES or self.end - self.start > SCROLLBACK_MESSAGES:
+            self._bytes -= len(self._kept.popleft()[1])
+            self.start += 1
+
+    def entry(self, number: int, cols: int) -> Entry:
+        if cols != self._cols:
+            self._cols, self._entries = cols, {}
+        if number not in self._entries:
+            self._entries[number] = make_entry(*self._kept[number - self.start], cols)
+        return self._entries[number]
+
+    def move(self, place: Place, by: int, cols: int) -> Place:
+        """The place `by` rows further down (negative: up), at most the end, at least the start."""
+        number, row = place[0], place[1] + by
+        while row < 0 and number > self.start:
+            number -= 1
+            row += len(self.entry(number, cols).spans)
+        while number < self.end and row >= len(self.entry(number, cols).spans):
+            row -= len(self.entry(number, cols).spans)
+            number += 1
+        return number, max(0, row) if number < self.end else 0
+
+    def bottom(self, height: int, cols: int) -> Place:
+        """The top row of the last screenful of `height` rows."""
+        return self.move((self.end, 0), -height, cols)
+
+    def row_of(self, anchor: Place, cols: int) -> Place:
+        """Where a character is after wrapping for `cols`: this is what keeps a view in place across a resize."""
+        number, character = anchor
+        if number < self.start:
+            return self.start, 0
+        starts = [span.start for span in self.entry(number, cols).spans]
+        return number, bisect_right(starts, character) - 1
+
+    def anchor_of(self, place: Place, cols: int) -> Place:
+        number, row = place
+        return number, self.entry(number, cols).spans[row].start
+
+    def window(self, anchor: Optional[Place], height: int, cols: int) -> List[Tuple[Entry, int]]:
+        """At most `height` rows from `anchor` on, or the last ones: (entry, row in it). Forgets all other entries."""
+        number, row = self.bottom(height, cols) if anchor is None else self.row_of(anchor, cols)
+        shown: List[Tuple[Entry, int]] = []
+        first = number
+        while len(shown) < height and number < self.end:
+            entry = self.entry(number, cols)
+            shown += [(entry, at) for at in range(row, min(len(entry.spans), row + height - len(shown)))]
+            number, row = number + 1, 0
+        self._entries = {n: e for n, e in self._entries.items() if first <= n < number}
+        return shown
+
+
+def make_entry(name: Optional[bytes], text: bytes, cols: int) -> Entry:
+    head = "" if name is None else clean_name(name)
+    shown = clean_text(text).rstrip("\n")
+    if len(shown) > SHOWN_CHARACTERS:
+        shown = f"{shown[:SHOWN_CHARACTERS]}\n[{len(shown) - SHOWN_CHARACTERS:,} more characters]"
+    whole = (head + ": " if head else "-- ") + shown
+    return Entry(whole, len(head), list(wrap(whole, cols, cols - hang(cols))))
+
+# ---- the frame: a pure function -----------------------------------------------------------------------------
+
+
+class Style(NamedTuple):
+    bold: str
+    dim: str
+    normal: str
+
+
+PLAIN = Style("", "", "")
+
+
+class View(NamedTuple):
+    """All that a frame depends on, but the size."""
+
+    status: str
+    back: Scrollback
+    anchor: Optional[Place]     # the character at the top of a view that is scrolled up; None: follow the newest
+    seen: int                   # the number of the first message that came after scrolling up
+    line: Line
+
+
+class Frame(NamedTuple):
+    rows: List[str]
+    cursor: Tuple[int, int]     # row and column, from 0
+
+
+class Layout(NamedTuple):
+    status: int
+    messages: int
+    rule: int
+    input: int
+
+
+def layout(rows: int) -> Layout:
+    """Who gets how many rows. On a tiny screen all give way to the input."""
+    entry = max(1, min(INPUT_ROWS, rows - 5))
+    status, rule = int(rows >= 3), int(rows >= 4)
+    return Layout(status, rows - status - rule - entry, rule, entry)
+
+
+def render(view: View, rows: int, cols: int, style: Style) -> Frame:
+    """Exactly `rows` strings of exactly `cols` cells (styles take none), and the cursor inside. 1 x 1 is enough."""
+    heights = layout(rows)
+    frame = [clip(view.status, cols)] * heights.status
+    shown = view.back.window(view.anchor, heights.messages, cols)
+    frame += [message_row(entry, row, cols, style) for entry, row in shown]
+    frame += [" " * cols] * (heights.messages - len(shown))
+    frame += [style.dim + rule(view, cols) + style.normal] * heights.rule
+    typed, (row, column) = input_rows(view.line, heights.input, cols)
+    return Frame(frame + typed, (len(frame) + row, column))
+
+
+def clip(text: str, cols: int) -> str:
+    span = fit(text, 0, len(text), cols)
+    if span.end < len(text) and cols > 8:       # 8: narrower, the dots would cost more than they tell
+        return padded(text, fit(text, 0, len(text), cols - 2), cols - 2) + ".."
+    return padded(text, span, cols)
+
+
+def padded(text: str, span: Span, cols: int) -> str:
+    if span.cells > cols:                       # a wide character on a screen of one column
+        return MARK.ljust(cols)
+    return text[span.start:span.end] + " " * (cols - span.cells)
+
+
+def message_row(entry: Entry, row: int, cols: int, style: Style) -> str:
+    span, indent = entry.spans[row], hang(cols) if row else 0
+    body = padded(entry.text, span, cols - indent)
+    if not entry.head:
+        return " " * indent + style.dim + body + style.normal
+    name = max(0, min(len(body), entry.head - span.start))
+    if not name:
+        return " " * indent + body
+    return " " * indent + style.bold + body[:name] + style.normal + body[name:]
+
+
+def rule(view: View, cols: int) -> str:
+    if view.anchor is None:
+        return "-" * cols
+    new = view.back.end - view.seen
+    label = f" {new:,} new, PageDown " if new else " earlier messages, PageDown "
+    return ("----" + label if len(label) + 4 <= cols else f"{new} new" if new else "").ljust(cols, "-")[:cols]
+
+
+def input_rows(line: Line, height: int, cols: int) -> Tuple[List[str], Tuple[int, int]]:
+    """`height` rows of the input around the cursor, and the cursor in them. Cost independent of the length."""
+    begin = input_origin(line, height, cols * INPUT_CHUNK_ROWS)
+    limit = line.at + 4 * height * cols + GRAPHEME_SPAN     # more characters than the rows can hold
+    text, at = "".join(map(visible, line.text[begin:limit])), line.at - begin
+    spans: List[Span] = []
+    for span in wrap(text, cols, cols, words=False):
+        spans.append(span)
+        if len(spans) > height and spans[-height].start > at:
+            break                               # enough below the cursor
+    if at == len(text) and spans[-1].cells >= cols:
+        spans.append(Span(at, at, 0))           # the last row is full: the cursor waits in the next one
+    row = bisect_right([span.start for span in spans], at) - 1
+    column = min(cols - 1, cells(text[spans[row].start:at]))
+    top = max(0, min(row - height // 2, len(spans) - height))
+    shown = [padded(text, span, cols) for span in spans[top:top + height]]
+    return shown + [" " * cols] * (height - len(shown)), (row - top, column)
+
+
+def visible(char: str) -> str:
+    """What stands for one character of our own user's input: one cell for one that has no look of its own."""
+    if char.isprintable() or char == "\n" or char in JOINERS:
+        return char
+    return " " if category(char) == "Zs" else MARK
+
+
+def input_origin(line: Line, height: int, chunk: int) -> int:
+    # Far into a long line, lay out from a whole number of chunks back, not from its start. With characters of
+    # one cell nobody can tell; a line of wide ones wraps differently when the cursor enters another chunk.
+    begin = line_start(line.text, line.at)
+    far = (line.at - begin) // chunk
+    if far >= 2:
+        return begin + (far - 1) * chunk
+    for _ in range(height):
+        earlier = line_start(line.text, begin - 1) if begin else 0
+        if line.at - earlier > 3 * chunk:
+            break
+        begin = earlier
+    return begin
+
+# ---- the terminal -------------------------------------------------------------------------------------------
+
+# Literal, not asked from a database: they go out before blessed is loaded, and a terminal ignores a mode that it
+# does not know (blessed asks the terminal first and, in tmux 3.3a, then leaves 2004 and 2026 off).
+ENTER = b"\x1b[?1049h\x1b[?2004h\x1b[?7l"                   # alternate screen, bracketed paste, no autowrap
+LEAVE = b"\x1b[?2026l\x1b[m\x1b[?25h\x1b[?7h\x1b[?2004l\x1b[?1049l"
+CANCEL = b"\x18"                                            # CAN: ends a sequence that was cut in the middle
+FRAME_BEGIN, FRAME_END = "\x1b[?2026h\x1b[?25l", "\x1b[?25h\x1b[?2026l"     # shown at once where 2026 is known
+
+
+class Screen:
+    """The full-screen front end: owns the terminal between open() and close(), and never blocks on it."""
+
+    shows_own = True        # a user's own messages have to be passed to show()
+
+    def __init__(self, input_fd: int = 0, output_fd: int = 1, error_fd: int = 2) -> None:
+        self.input_fd: Optional[int] = input_fd
+        self._tty = (input_fd, output_fd)
+        self._fd: Optional[int] = None                  # our own, non-blocking: shared with nobody
+        self._modes: Optional[list] = None              # as found; None while the terminal is not ours
+        self._decoder, self._history, self._back = Decoder(), History(), Scrollback()
+        self._line = Line("", 0)
+        self._status = ""
+        self._anchor: Optional[Place] = None
+        self._seen = 0
+        self._style = PLAIN
+        self._rows, self._cols = 24, 80
+        self._shown = Frame([], (0, 0))                 # what the terminal has, or will have after _unsent
+        self._unsent = b""
+        self._dirty = self._urgent = False
+        self._next_frame = 0.0
+        self._lost = False                              # writing failed, and nobody was told yet
+        self._actions: Dict[str, Callable[[], Optional[Event]]] = {
+            "\r": self._enter, "\n": self._enter, "\x03": lambda: Key.LEAVE, "\x04": self._end_of_file,
+            "\x1a": lambda: Key.SUSPEND, "\x0c": self.resize,
+            "\x1b[A": lambda: self._recall(-1), "\x1b[B": lambda: self._recall(1),
+            "\x1b[5~": lambda: self._page(-1), "\x1b[6~": lambda: self._page(1),
+        }
+
+    @property
+    def output_fds(self) -> List[int]:
+        return [self._fd] if self._unsent and self._fd is not None else []
+
+    @property
+    def deadline(self) -> Optional[float]:
+        if self._lost:
+            return 0.0
+        waits = self._dirty and not self._unsent and self._modes is not None
+        frame = self._next_frame if waits else None
+        times = [at for at in (frame, self._decoder.deadline) if at is not None]
+        return min(times) if times else None
+
+    def open(self, port: int, hint: str) -> None:
+        """Take the terminal, paint the first frame, then load blessed (~100 ms). Raises OSError if there is none."""
+        self._status = f"SERVER: {port}  {hint.strip()}".rstrip()
+        try:
+            path = os.ttyname(self._tty[1])
+        except OSError:
+            path = "/dev/tty"                           # a container may hide the name
+        self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        self.resume()
+        self._load_styles()
+
+    def read(self, now: float) -> List[Event]:
+        """One read of at most READ_BYTES; call it when input_fd is readable, else it blocks."""
+        if self.input_fd is None:
+            return self._bad_news()
+        try:
+            data = os.read(self.input_fd, READ_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:                                 # EIO: hung up
+            data = b""
+        if not data:
+            self.input_fd, self._lost = None, True
+            return self._bad_news()
+        return self._take(self._decoder.feed(data, now))
+
+    def expire(self, now: float) -> List[Event]:
+        """A deadline passed: a lone ESC, a paste whose end got lost, bad news. A due frame is draw()'s matter."""
+        return self._take(self._decoder.expire(now))
+
+    def show(self, name: bytes, text: bytes) -> None:
+        """Add a message, raw. Costs under a microsecond: all work is put off until it is drawn."""
+        self._back.add(name, text)
+        self._dirty = True
+
+    def notice(self, text: str) -> None:
+        """Add a line of the program's own, `-- text`. No name can begin like that: see clean_name."""
+        self._back.add(None, text.encode("utf-8", "replace"))
+        self._dirty = True
+
+    def draw(self, now: float) -> None:
+        """Draw if something changed: at once after a key, else every FRAME_SECONDS. Waits for an unfinished frame."""
+        if self._modes is None or self._unsent or not self._dirty:
+            return
+        if now < self._next_frame and not self._urgent:
+            return
+        view = View(self._status, self._back, self._anchor, self._seen, self._line)
+        frame = render(view, self._rows, self._cols, self._style)
+        self._unsent, self._shown = difference(self._shown, frame), frame
+        self._dirty = self._urgent = False
+        self._next_frame = now + FRAME_SECONDS
+        self._write()
+
+    def flush(self) -> List[Event]:
+        """Go on with the unfinished frame. May return [Key.GONE]."""
+        self._write()
+        return self._bad_news()
+
+    def resize(self) -> None:
+        """Ask for the size again and repaint everything; SIGWINCH and Ctrl-L."""
+        try:
+            cols, rows = os.get_terminal_size(self._tty[1])
+        except OSError:
+            cols, rows = 0, 0
+        if not cols or not rows:                        # a fresh pty, a serial line
+            cols, rows = 80, 24
+        self._rows, self._cols = min(rows, MAX_ROWS), min(cols, MAX_COLS)
+        self._shown = Frame([], (0, 0))
+        self._dirty = self._urgent = True
+        self._settle()
+
+    def suspend(self) -> None:
+        """Leave the terminal as it was found. May block for CLOSE_SECONDS; never raises."""
+        if self._modes is None or self._fd is None:
+            return
+        modes, self._modes = self._modes, None
+        goodbye, self._unsent = (CANCEL if self._unsent else b"") + LEAVE, b""
+        try:
+            outlet = Outlet(self._fd, len(goodbye))
+            outlet.put(goodbye)
+            outlet.push(CLOSE_SECONDS)
+        except OSError:
+            pass                                        # the terminal is gone; its modes may still be there
+        try:
+            termios.tcsetattr(self._tty[0], termios.TCSANOW, modes)
+        except termios.error:
+            pass
+
+    def resume(self) -> None:
+        """Take the terminal (again) and repaint. Raises OSError if that cannot be."""
+        try:
+            modes = termios.tcgetattr(self._tty[0])
+            termios.tcsetattr(self._tty[0], termios.TCSANOW, raw(modes))
+        except termios.error as error:
+            raise OSError(*error.args) from error
+        self._modes = modes
+        self._unsent = ENTER
+        self._write()
+        self.resize()
+        self.draw(self._next_frame)
+
+    def close(self) -> None:
+        """suspend(), for good. Safe to call twice, or without open()."""
+        self.suspend()
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _load_styles(self) -> None:
+        from blessed import Terminal
+        # With NO_COLOR blessed gives up bold as well as cursor movement; we use no colour, but bold and dim.
+        # A stream of our own, since for sys.__stdout__ blessed asks the terminal, and waits up to 10 s.
+        no_color = os.environ.pop("NO_COLOR", None)
+        try:
+            with open(self._fd, "w", closefd=False) as stream:      # type: ignore[arg-type]
+                terminal = Terminal(stream=stream)
+                self._style = Style(str(terminal.bold), str(terminal.dim), str(terminal.normal))
+        finally:
+            if no_color is not None:
+                os.environ["NO_COLOR"] = no_color
+        self._dirty = True
+
+    def _write(self) -> None:
+        if self._fd is None or not self._unsent:
+            return
+        try:
+            self._unsent = self._unsent[os.write(self._fd, self._unsent):]
+        except BlockingIOError:
+            return                                      # it does not read; output_fds says that we wait
+        except OSError:
+            self._unsent, self._lost = b"", True
+
+    def _bad_news(self) -> List[Event]:
+        lost, self._lost = self._lost, False
+        return [Key.GONE] if lost else []
+
+    def _take(self, tokens: List[Token]) -> List[Event]:
+        if tokens:
+            self._dirty = self._urgent = True
+        events = [self._apply(token) for token in tokens]
+        return [event for event in events if event is not None] + self._bad_news()
+
+    def _apply(self, token: Token) -> Optional[Event]:
+        if token.kind != "key":
+            return self._insert(token)
+        key = token.text.replace("\x1bO", "\x1b[")      # SS3: what some terminals send for cursor keys
+        if key in EDITS:
+            self._line = EDITS[key](self._line)
+            return None
+        action = self._actions.get(key)
+        return action() if action else None
+
+    def _insert(self, token: Token) -> None:
+        room = INPUT_LIMIT - len(self._line.text)
+        lost = token.lost + max(0, len(token.text) - room)
+        self._line = insert(self._line, token.text[:room])
+        if lost:
+            self.notice(f"the input holds {INPUT_LIMIT:,} characters: the last {lost:,} were left out")
+
+    def _enter(self) -> Optional[Event]:
+        text = self._line.text.strip("\n")
+        self._line = Line("", 0)
+        if not text.strip():
+            return None
+        self._history.add(text)
+        self._anchor = None
+        return text
+
+    def _end_of_file(self) -> Optional[Event]:
+        if not self._line.text:
+            return Key.LEAVE
+        self._line = delete(self._line)
+        return None
+
+    def _recall(self, by: int) -> None:
+        self._line = self._history.move(self._line, by)
+
+    def _page(self, by: int) -> None:
+        height, cols, back = layout(self._rows).messages, self._cols, self._back
+        if not height or self._anchor is None and by > 0:
+            return
+        top = back.bottom(height, cols) if self._anchor is None else back.row_of(self._anchor, cols)
+        to = back.move(top, by * max(1, height // 2), cols)
+        if self._anchor is None:
+            self._seen = back.end
+        if to != top:
+            self._anchor = back.anchor_of(to, cols) if to[0] < back.end else None
+        self._settle()
+
+    def _settle(self) -> None:
+        """Follow the newest again when the end of the scrollback is in view: after PageDown or a resize."""
+        height, cols = layout(self._rows).messages, self._cols
+        if self._anchor and self._back.row_of(self._anchor, cols) >= self._back.bottom(height, cols):
+            self._anchor = None
+
+
+def difference(old: Frame, new: Frame) -> bytes:
+    """The bytes that turn the old frame on a terminal into the new one; none if they are equal.
+
+    Each row is placed absolutely and erased first: a terminal that disagrees about a width spoils that row only.
+    """
+    if old == new:
+        return b""
+    fresh = len(old.rows) != len(new.rows)
+    parts = [FRAME_BEGIN, "\x1b[m\x1b[2J" if fresh else ""]
+    for at, row in enumerate(new.rows):
+        if fresh or row != old.rows[at]:
+            parts.append(f"\x1b[{at + 1};1H\x1b[2K{row.rstrip(' ')}")
+    parts.append(f"\x1b[{new.cursor[0] + 1};{new.cursor[1] + 1}H{FRAME_END}")
+    return "".join(parts).encode("utf-8", "replace")
+
+
+def raw(modes: list) -> list:
+    """Terminal modes with every key given to us: Ctrl-S must not freeze us, nor Ctrl-C kill us half drawn."""
+    changed = list(modes)
+    changed[0] &= ~(termios.IXON | termios.ICRNL | termios.INLCR | termios.IGNCR)
+    changed[3] &= ~(termios.ISIG | termios.IEXTEN | termios.ICANON | termios.ECHO)
+    changed[6] = list(modes[6])
+    changed[6][termios.VMIN], changed[6][termios.VTIME] = 1, 0
+    return changed
+
+# ---- line mode ----------------------------------------------------------------------------------------------
+
+
+class Outlet:
+    """Unsent bytes for a descriptor that we share with our parent, so that it may not be made non-blocking.
+
+    A pipe that poll() calls writable takes PIPE_BUF bytes without blocking; a terminal takes less. (If another
+    process writes to the same pipe between our poll and our write, the write can block: no way around that.)
+    A regular file or /dev/null never says "later", and epoll refuses to wait for them: they get all at once.
+    """
+
+    def __init__(self, fd: int, limit: int) -> None:
+        self.fd, self.dropped = fd, 0
+        self._limit, self._unsent = limit, bytearray()
+        kind, terminal = os.fstat(fd).st_mode, os.isatty(fd)
+        self._at_once = stat.S_ISREG(kind) or stat.S_ISCHR(kind) and not terminal
+        self._step = limit if self._at_once else 256 if terminal else select.PIPE_BUF
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def __len__(self) -> int:
+        return len(self._unsent)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the loop has to wait for the descriptor."""
+        return bool(self._unsent) and not self._at_once
+
+    def put(self, data: bytes) -> None:
+        """Queue all of it, or count it as dropped."""
+        if len(self._unsent) + len(data) > self._limit:
+            self.dropped += 1
+            return
+        self._unsent += data
+
+    def push(self, seconds: float = 0.0) -> None:
+        """Write what goes out at once, at most WRITES_PER_TURN times; given seconds, block so long for all to go out.
+
+        Raises OSError.
+        """
+        writes, until = 0, time.monotonic() + seconds
+        while self._unsent and (seconds or writes < WRITES_PER_TURN):
+            if not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
+                return
+            try:
+                del self._unsent[:os.write(self.fd, self._unsent[:self._step])]
+            except BlockingIOError:             # our parent made it non-blocking, and it is full after all
+                return
+            writes += 1
+
+
+class Lines:
+    """The line mode front end: a message is a line of stdout, a notice one of stderr, a line of stdin an event."""
+
+    shows_own = False
+
+    def __init__(self, input_fd: int = 0, output_fd: int = 1, error_fd: int = 2) -> None:
+        self.input_fd: Optional[int] = input_fd
+        self._out: Optional[Outlet] = Outlet(output_fd, UNSENT_LIMIT)       # None: its reader is gone
+        self._err: Optional[Outlet] = Outlet(error_fd, NOTICE_LIMIT)
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._parts: List[str] = []             # a line of stdin that has not ended, in pieces: joined only once
+        self._held = 0                          # characters in them
+        self._lost = False
+
+    @property
+    def output_fds(self) -> List[int]:
+        return [outlet.fd for outlet in (self._out, self._err) if outlet is not None and outlet.waits]
+
+    @property
+    def deadline(self) -> Optional[float]:
+        return 0.0 if self._lost else None
+
+    def open(self, port: int, hint: str) -> None:
+        """Print `SERVER: <port>`, and the hint as a notice."""
+        if self._out is not None:
+            self._out.put(b"SERVER: %d\n" % port)
+        if hint.strip():
+            self.notice(hint.strip())
+        self._push()
+
+    def read(self, now: float) -> List[Event]:
+        """One read of at most READ_BYTES; if input_fd is not readable, it blocks. An empty line is no event."""
+        if self.input_fd is None:
+            return self._bad_news()
+        try:
+            data = os.read(self.input_fd, READ_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:                         # EIO: a terminal that hung up; nothing more will come
+            data = b""
+        lines = self._split(self._utf8.decode(data, final=not data))
+        if not data:
+            self.input_fd = None
+            return [*lines, *self._finish_line(), Key.LEAVE, *self._bad_news()]
+        return [*lines, *self._bad_news()]
+
+    def expire(self, now: float) -> List[Event]:
+        return self._bad_news()
+
+    def show(self, name: bytes, text: bytes) -> None:
+        """Queue `name: text`. A text's further lines are indented: no peer can forge a line."""
+        if self._out is not None:
+            self._out.put(f"{clean_name(name)}: {indented(text)}\n".encode("utf-8", "replace"))
+
+    def notice(self, text: str) -> None:
+        """Queue `-- text` for stderr; it goes out in draw()."""
+        if self._err is not None:
+            self._err.put(f"-- {indented(text.encode('utf-8', 'replace'))}\n".encode("utf-8", "replace"))
+
+    def draw(self, now: float) -> None:
+        self._push()
+
+    def flush(self) -> List[Event]:
+        self._push()
+        return self._bad_news()
+
+    def resize(self) -> None:
+        """Nothing: line mode has no size, and changes nothing of a terminal. The same for suspend and resume."""
+
+    suspend = resume = resize
+
+    def close(self) -> None:
+        """Get unsent lines out, for at most CLOSE_SECONDS. Never raises."""
+        self._push(CLOSE_SECONDS)
+        self._out = self._err = None
+
+    def _push(self, seconds: float = 0.0) -> None:
+        try:
+            self._push_out(seconds)
+        except OSError as error:
+            self._out, self._lost = None, True
+            if error.errno != errno.EPIPE:      # that one is everyday life: `| head`
+                self.notice(f"cannot write any more: {os.strerror(error.errno or 0)}")
+        try:
+            if self._err is not None:
+                self._err.push(seconds)
+        except OSError:
+            self._err = None                    # nobody listens: that is no reason to end
+
+    def _push_out(self, seconds: float) -> None:
+        if self._out is None:
+            return
+        self._out.push(seconds)
+        if self._out.dropped and len(self._out) < UNSENT_LIMIT // 2:
+            self.notice(f"{self._out.dropped:,} lines were dropped: our output was not read fast enough")
+            self._out.dropped = 0
+
+    def _bad_news(self) -> List[Event]:
+        lost, self._lost = self._lost, False
+        return [Key.GONE] if lost else []
+
+    def _split(self, text: str) -> List[Event]:
+        lines: List[Event] = []
+        *whole, rest = text.split("\n")
+        for piece in whole:
+            lines += self._hold(piece) + self._finish_line()
+        return lines + self._hold(rest)
+
+    def _hold(self, piece: str) -> List[Event]:
+        """Keep a piece of a line. A line longer than INPUT_LIMIT is cut there, and goes on as a further line."""
+        lines: List[Event] = []
+        while self._held + len(piece) > INPUT_LIMIT:
+            room = INPUT_LIMIT - self._held
+            self._parts.append(piece[:room])
+            lines += self._finish_line()
+            piece = piece[room:]
+        self._parts.append(piece)
+        self._held += len(piece)
+        return lines
+
+    def _finish_line(self) -> List[Event]:
+        line = "".join(self._parts)
+        self._parts, self._held = [], 0
+        line = line[:-1] if line.endswith("\r") else line
+        return [line] if line else []
+
+
+def indented(text: bytes) -> str:
+    return clean_text(text).rstrip("\n").replace("\n", "\n" + " " * HANG)
