@@ -90,12 +90,12 @@ def is_delicate(char: str) -> bool:
     return not (char.isprintable() or char == "\n") or is_mark(char) or char in FILLERS
 
 
-def joins(before: str, after: str) -> bool:
+def joins(one: str, other: str) -> bool:
     """Whether an invisible joiner does something between the two: after a virama, or in non-Latin scripts."""
-    if combining(before) == 9:
+    if combining(one) == 9:
         return True
-    return (not before.isascii() and category(before) in ("Lo", "Mn", "Mc", "So", "Sk")
-            and not after.isascii() and category(after) in ("Lo", "So"))
+    return (not one.isascii() and category(one) in ("Lo", "Mn", "Mc", "So", "Sk")
+            and not other.isascii() and category(other) in ("Lo", "So"))
 
 
 def clean_text(data: bytes) -> str:
@@ -468,9 +468,10 @@ class Scrollback:
     def add(self, name: Optional[bytes], text: bytes) -> None:
         self._kept.append((name, text))
         self.end += 1
-        self._bytes += len(text)
+        self._bytes += len(text) + len(name or b"")
         while self._bytes > SCROLLBACK_BYTES or self.end - self.start > SCROLLBACK_MESSAGES:
-            self._bytes -= len(self._kept.popleft()[1])
+            name, text = self._kept.popleft()
+            self._bytes -= len(text) + len(name or b"")
             self.start += 1
 
     def entry(self, number: int, cols: int) -> Entry:
@@ -796,12 +797,13 @@ class Screen:
     def resume(self) -> None:
         """Take the terminal (again) and repaint. Raises OSError if that cannot be."""
         try:
-            modes = termios.tcgetattr(self._tty[0])
+            # A SIGCONT may come without a suspend() before it: what we would find then are our own modes.
+            modes = self._modes or termios.tcgetattr(self._tty[0])
             termios.tcsetattr(self._tty[0], termios.TCSANOW, raw(modes))
         except termios.error as error:
             raise OSError(*error.args) from error
         self._modes = modes
-        self._unsent = ENTER
+        self._unsent = (CANCEL if self._unsent else b"") + ENTER
         self._write()
         self.resize()
         self.draw(self._next_frame)

@@ -16,7 +16,7 @@ SEQUENCE = re.compile(r"\x1b\[(?P<private>\??)(?P<numbers>[\d;]*)(?P<final>[@-~]
                       r"|\x1b\]\d+;(?P<title>[^\x07\x1b]*)(?:\x07|\x1b\\)|\x18")
 UNFINISHED = re.compile(r"\x1b(\[\??[\d;]*|\(|\][^\x07\x1b]*\x1b?)?\Z")
 MODES = {"1049": "alternate", "2004": "paste", "2026": "synchronized", "25": "cursor", "7": "autowrap"}
-UNPRINTED = "\u200c\u200d\u3000\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u0890\u0891\u08e2\U000110bd\U000110cd"   # harmless
+UNPRINTED = "\u200c\u200d\u3000\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u0890\u0891\u08e2\U000110bd\U000110cd"
 
 
 class Unknown(Exception):

@@ -1,0 +1,519 @@
+"""Whole programs: several of ours turned in this process, C peers beside them, and the built file as a user runs it."""
+
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import p2pchat
+import peers
+from cpeer import CPeer
+from helpers import BUILT, TOP, Member, Program, python, run, turn, unused_port
+from message import encode_pair
+
+
+@pytest.fixture
+def members():
+    """members("ann", "bob") starts whole programs; all are ended after the test."""
+    started = []
+
+    def start(*names):
+        started.extend(Member(name) for name in names)
+        return started[-len(names):]
+
+    yield start
+    for member in started:
+        member.kill()
+
+
+@pytest.fixture
+def cpeers():
+    started = []
+
+    def start(*names, **options):
+        started.extend(CPeer(name, **options) for name in names)
+        return started[-len(names):]
+
+    yield start
+    for peer in started:
+        peer.kill()
+
+
+def link(members, *pairs):
+    """Have the first of each pair join the second, one after the other."""
+    for one, other in pairs:
+        one.join(other.port)
+        turn(members, lambda one=one, other=other: one.joined)
+    turn(members, lambda: sum(len(member.chat.links) for member in members) >= 2 * len(pairs))
+
+
+def said(member):
+    return [line for line in member.out]
+
+
+# What one says reaches all --------------------------------------------------------------------
+
+def test_a_text_goes_from_the_first_to_the_third_by_way_of_the_second(members):
+    ann, bob, cy = trio = members("ann", "bob", "cy")
+    link(trio, (bob, ann), (cy, bob))
+    ann.type("hi :)")
+    turn(trio, lambda: cy.out)
+    cy.type("zoë 世界", ":help is chat, as in C")
+    turn(trio, lambda: len(ann.out) == 2)
+    assert bob.out == ["ann: hi :)", "cy: zoë 世界", "cy: :help is chat, as in C"]
+    assert ann.out == bob.out[1:] and cy.out == bob.out[:1]
+
+
+def test_a_leaving_member_is_named_and_its_last_words_arrive(members):
+    ann, bob = pair = members("ann", "bob")
+    link(pair, (bob, ann))
+    bob.type(*(f"word {number}" for number in range(500)), ":q", "never said")
+    turn(pair, lambda: "-- bob left" in ann.err and bob.chat.finished())
+    assert ann.out == [f"bob: word {number}" for number in range(500)]
+    assert bob.chat.status == 0 and not ann.chat.links
+
+
+def test_a_killed_member_is_named_and_the_others_go_on(members):
+    ann, bob, cy = trio = members("ann", "bob", "cy")
+    link(trio, (bob, ann), (cy, ann))
+    bob.type("soon dead")
+    turn(trio, lambda: ann.out)
+    bob.kill()
+    turn([ann, cy], lambda: any("lost bob at 127.0.0.1" in line for line in ann.err))
+    cy.type("still here")
+    turn([ann, cy], lambda: "cy: still here" in ann.out)
+    assert not any("left" in line for line in ann.err)
+
+
+def test_a_named_peer_that_comes_back_on_its_port_is_linked_again(members):
+    ann, = members("ann")
+    port = unused_port()
+    first = peers.listen("127.0.0.1", port)
+    ann.join(port)
+    turn([ann], lambda: ann.joined)
+    accepted = first.accept()[0]
+    first.close()
+    accepted.close()
+    turn([ann], lambda: any("dialling again" in line for line in ann.err))
+    again = peers.listen("127.0.0.1", port)
+    turn([ann], lambda: f"-- linked to 127.0.0.1 {port} again" in ann.err)
+    again.close()
+
+
+def test_end_of_input_leaves_after_everything_is_sent(members):
+    ann, bob = pair = members("ann", "bob")
+    link(pair, (bob, ann))
+    os.write(bob.stdin_far, b"one\ntwo\nno newline at the end")
+    os.close(bob.stdin_far)
+    bob._ends.remove(bob.stdin_far)
+    turn(pair, lambda: bob.chat.finished() and "-- bob left" in ann.err)
+    assert ann.out == ["bob: one", "bob: two", "bob: no newline at the end"]
+
+
+def test_a_long_text_arrives_in_parts_that_lose_nothing(members):
+    ann, bob = pair = members("ann", "bob")
+    link(pair, (bob, ann))
+    text = " ".join(f"word{number}" for number in range(1000))
+    bob.type(text)
+    turn(pair, lambda: "word999" in "".join(ann.out))
+    assert len(ann.out) > 3
+    assert " ".join(line[len("bob: "):] for line in ann.out).split() == text.split()
+
+
+# Beside C peers -------------------------------------------------------------------------------
+
+def test_c_peers_at_both_ends_of_a_chain_through_us(members, cpeers):
+    ann, bob = pair = members("ann", "bob")
+    first, last = cpeers("first", "last")
+    link(pair, (bob, ann))
+    first.connect("127.0.0.1", ann.port)
+    bob.join(last.port)
+    turn(pair, lambda: bob.joined and len(ann.chat.links) == len(bob.chat.links) == 2)
+    first.say("from the first")
+    turn(pair, lambda: "first: from the first" in last.screen)
+    last.say("from the last")
+    turn(pair, lambda: "last: from the last" in first.screen)
+    ann.type("from the middle")
+    turn(pair, lambda: "ann: from the middle" in first.screen and "ann: from the middle" in last.screen)
+    assert first.screen == ["first: from the first", "last: from the last", "ann: from the middle"] == last.screen
+    assert bob.out == first.screen and ann.out == first.screen[:2]
+
+
+def test_a_c_peer_as_the_hub_of_ours(members, cpeers):
+    ann, bob = pair = members("ann", "bob")
+    hub, = cpeers("hub")
+    ann.join(hub.port)
+    bob.join(hub.port)
+    turn(pair, lambda: ann.joined and bob.joined and len(hub.links) == 2)
+    ann.type("one")
+    turn(pair, lambda: bob.out == ["ann: one"])
+    bob.type("two")
+    turn(pair, lambda: ann.out == ["bob: two"])
+    assert hub.screen == ["ann: one", "bob: two"]
+
+
+@pytest.mark.parametrize("goodbye", [":q", ":quit", b":q\0anything"])
+def test_a_c_peer_that_leaves_is_named_whatever_way_it_says_so(members, goodbye):
+    ann, = members("ann")
+    with socket.create_connection(("127.0.0.1", ann.port)) as raw:
+        raw.sendall(encode_pair(b"carl", goodbye if isinstance(goodbye, bytes) else goodbye.encode()))
+        turn([ann], lambda: "-- carl left" in ann.err)
+        assert raw.recv(100) == b"" and not ann.chat.links  # a C peer never closes: we do
+
+
+def test_leaving_shows_nothing_on_a_c_peers_screen(members, cpeers):
+    ann, = members("ann")
+    carl, = cpeers("carl")
+    ann.join(carl.port)
+    turn([ann], lambda: ann.joined)
+    ann.type("bye", ":quit")
+    turn([ann], lambda: ann.chat.finished() and not carl.links)
+    ann.kill()
+    assert carl.screen == ["ann: bye"]  # no ERROR line: the goodbye came before the end of the stream
+
+
+def test_a_burst_of_4000_messages_through_our_hub_reaches_a_c_peer_whole(members, cpeers):
+    hub, = members("hub")
+    source, sink, slow = cpeers("source", "sink", "slow")
+    for peer in (source, sink, slow):
+        peer.connect("127.0.0.1", hub.port)
+    turn([hub], lambda: len(hub.chat.links) == 3)
+    for number in range(4000):
+        source.say(f"message {number} " + "x" * (number % 50))
+        if number % 700 == 350:
+            slow.pause_reading()
+        if number % 700 == 0:
+            slow.resume_reading()
+    slow.resume_reading()
+    turn([hub], lambda: len(sink.screen) == len(slow.screen) == len(hub.out) == 4000)
+    expected = [f"source: message {number} " + "x" * (number % 50) for number in range(4000)]
+    assert sink.screen == slow.screen == hub.out == expected
+
+
+def test_our_own_burst_of_4000_lines_reaches_a_pausing_c_peer_whole(members, cpeers):
+    """History: MSG_EOR alone lost such a peer in half of the runs; the kernel cuts a segment to fit a small window."""
+    ann, = members("ann")
+    carl, = cpeers("carl", rcvbuf=4096)
+    ann.join(carl.port)
+    turn([ann], lambda: ann.joined)
+    typed = 0
+    while typed < 4000:
+        carl.pause_reading()
+        while typed < 4000 and not any(link.cramped for link in ann.chat.links.values()):
+            ann.type(f"line {typed}")
+            typed += 1
+            ann.chat.step(0.001)
+        carl.resume_reading()
+        turn([ann], lambda: len(carl.screen) == typed)
+    assert carl.screen == [f"ann: line {number}" for number in range(4000)]
+
+
+def test_a_garbled_c_peer_is_let_go_with_a_goodbye_and_dialled_again_if_we_named_it(members):
+    ann, = members("ann")
+    with peers.listen("127.0.0.1", 0) as listener:
+        ann.join(listener.getsockname()[1])
+        turn([ann], lambda: ann.joined)
+        listener.setblocking(True)
+        first, _ = listener.accept()
+        first.sendall(encode_pair(b"carl", b"fine") + b"\xee" * 100)
+        turn([ann], lambda: any("lost carl" in line and "2048 at most" in line for line in ann.err))
+        assert b"".join(iter(lambda: first.recv(100), b"")) == encode_pair(b"ann", b":q")
+        turn([ann], lambda: any("again" in line and "linked" in line for line in ann.err))
+        first.close()
+        listener.accept()[0].close()
+    assert ann.out == ["carl: fine"]
+
+
+# Neighbours that misbehave --------------------------------------------------------------------
+
+def test_a_neighbour_that_reads_nothing_is_let_go_and_delays_nobody(members, cpeers, monkeypatch):
+    monkeypatch.setattr(peers, "MAX_UNSENT", 200_000)
+    hub, bob = pair = members("hub", "bob")
+    link(pair, (bob, hub))
+    stuck, = cpeers("stuck", rcvbuf=4096)
+    stuck.pause_reading()
+    stuck.connect("127.0.0.1", hub.port)
+    turn(pair, lambda: len(hub.chat.links) == 2)
+    total = 0
+    while len(hub.chat.links) == 2:
+        hub.type("x" * 1000)
+        total += 1
+        turn(pair, lambda: len(bob.out) == total)  # nobody waits for the stuck one
+    assert total > 100
+    turn(pair, lambda: any("took nothing" in line for line in hub.err))
+    hub.type("still here")
+    turn(pair, lambda: bob.out[-1] == "hub: still here")
+
+
+def test_a_reset_in_the_middle_of_a_frame_costs_that_link_only(members):
+    ann, bob = pair = members("ann", "bob")
+    link(pair, (bob, ann))
+    raw = socket.create_connection(("127.0.0.1", ann.port))
+    raw.sendall(encode_pair(b"eve", b"whole") + encode_pair(b"eve", b"half")[:-2])
+    turn(pair, lambda: "eve: whole" in bob.out)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    raw.close()
+    turn(pair, lambda: any("lost eve" in line for line in ann.err))
+    bob.type("fine")
+    turn(pair, lambda: "bob: fine" in ann.out)
+    assert "half" not in "".join(ann.out + bob.out)
+
+
+def test_one_byte_at_a_time_is_a_message_all_the_same(members):
+    ann, = members("ann")
+    with socket.create_connection(("127.0.0.1", ann.port)) as raw:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in encode_pair(b"eve", b"slowly"):
+            raw.sendall(bytes([byte]))
+            ann.chat.step(0.001)
+        turn([ann], lambda: ann.out == ["eve: slowly"])
+
+
+def test_a_flood_gets_its_share_of_a_turn_and_no_more(members):
+    ann, = members("ann")
+    flood = encode_pair(b"eve", b"flood") * 20_000
+    with socket.create_connection(("127.0.0.1", ann.port)) as raw:
+        turn([ann], lambda: ann.chat.links)
+        raw.setblocking(False)
+        assert raw.send(flood) > peers.READ_SIZE
+        ann.chat.step(1)
+        assert 0 < len(ann.out) <= peers.READ_SIZE // 24
+
+
+def test_a_stranger_cannot_forge_a_line_or_a_notice_in_a_log(members):
+    ann, = members("ann")
+    with socket.create_connection(("127.0.0.1", ann.port)) as raw:
+        raw.sendall(encode_pair(b"eve", b"hi\nbob: forged\r\nSERVER: 1") + encode_pair(b"-- bob\nleft\x1b[2J", b"x")
+                    + encode_pair(b"bob: hi", b"y") + encode_pair(b"", b"z"))
+        turn([ann], lambda: ann.out and ann.out[-1].endswith("z"))
+    assert ann.out[:3] == ["eve: hi", "    bob: forged", "    SERVER: 1"]
+    assert not any(line.startswith(("--", "bob:", "SERVER", "\x1b")) for line in ann.out)
+    assert "\x1b" not in "".join(ann.out)
+
+
+def test_more_connections_than_links_are_turned_away_with_one_notice(members, monkeypatch):
+    monkeypatch.setattr(peers, "MAX_LINKS", 3)
+    ann, = members("ann")
+    strangers = [socket.create_connection(("127.0.0.1", ann.port)) for _ in range(6)]
+    turn([ann], lambda: any("3 links already" in line for line in ann.err))
+    assert len(ann.chat.links) == 3
+    for stranger in strangers:
+        stranger.close()
+    with socket.create_connection(("127.0.0.1", ann.port)) as late:
+        late.sendall(encode_pair(b"late", b"hello"))
+        turn([ann], lambda: "late: hello" in ann.out)
+    assert sum("links already" in line for line in ann.err) == 1
+    assert any("can join again" in line for line in ann.err)
+
+
+def test_without_descriptors_listening_pauses_and_chat_goes_on():
+    script = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)); import os; os.execv(sys.argv[1], sys.argv[1:])"
+    with Program("ann", "--bind", "127.0.0.1", command=python("-c", script, BUILT)) as ann:
+        strangers = [socket.create_connection(("127.0.0.1", ann.port)) for _ in range(30)]
+        ann.wait(lambda program: any("nobody new can join" in line for line in program.err))
+        strangers[0].sendall(encode_pair(b"first", b"I am in"))
+        ann.wait(lambda program: "first: I am in" in program.out)
+        for stranger in strangers[:20]:
+            stranger.close()
+        ann.wait(lambda program: any("can join again" in line for line in program.err))
+        strangers[29].sendall(encode_pair(b"last", b"me too"))
+        ann.wait(lambda program: "last: me too" in program.out)
+        for stranger in strangers:
+            stranger.close()
+        assert ann.end() == 0
+
+
+# The loop -------------------------------------------------------------------------------------
+
+def test_an_idle_member_waits_without_a_deadline(members):
+    ann, bob = pair = members("ann", "bob")
+    link(pair, (bob, ann))
+    turn(pair, lambda: ann.err and bob.err)
+    for member in pair:
+        member.chat.step(0)
+        assert member.chat._timeout(None) is None
+        assert all(events == p2pchat.READ for events in member.chat._watched.values())
+
+
+def test_each_module_imports_only_what_its_layer_may():
+    allowed_only_in = {
+        "blessed": {"ui.py"}, "wcwidth": {"ui.py"}, "selectors": {"p2pchat.py"}, "argparse": {"p2pchat.py"},
+        "signal": {"p2pchat.py"}, "socket": {"p2pchat.py", "peers.py"}, "message": {"peers.py"},
+        "peers": {"p2pchat.py"}, "ui": {"p2pchat.py"}, "p2pchat": set(),
+        "time": {"p2pchat.py", "ui.py"}, "os": {"p2pchat.py", "ui.py", "peers.py"},
+    }
+    ours = {name for names in allowed_only_in.values() for name in names} | {"message.py"}
+    for name in ours:
+        with open(os.path.join(TOP, name), encoding="utf-8") as source:
+            imported = set(re.findall(r"^\s*(?:import|from) (\w+)", source.read(), re.MULTILINE))
+        for module in imported & set(allowed_only_in):
+            assert name in allowed_only_in[module], f"{name} imports {module}"
+        for module in imported - {"blessed", "wcwidth", "message", "peers", "ui", "__future__"}:
+            assert module in STANDARD_LIBRARY, f"{name} imports {module}, which is not in the standard library"
+
+
+STANDARD_LIBRARY = set(getattr(sys, "stdlib_module_names", ())) or {
+    "argparse", "bisect", "codecs", "collections", "enum", "errno", "fcntl", "os", "re", "select", "selectors", "signal",
+    "socket", "stat", "struct", "sys", "termios", "time", "typing", "unicodedata", "itertools", "functools", "random"}
+
+
+# Arguments ------------------------------------------------------------------------------------
+
+MISTAKES = {
+    "no name": ([], "usage: ./p2pchat <username> [<peer> <port number>]"),
+    "an empty name": ([""], "choose a name"),
+    "a name of spaces": (["  "], "choose a name"),
+    "a name that cannot be shown": (["a\x1b[2J"], "choose another"),
+    "a name that is no UTF-8": (["a\udcff"], "choose another"),
+    "an over-long name": (["x" * 65], "choose a shorter one"),
+    "a peer without a port": (["ann", "localhost"], "the port of localhost is missing"),
+    "too much": (["ann", "localhost", "1", "2"], "usage"),
+    "port 0": (["ann", "localhost", "0"], "from 1 to 65535"),
+    "port 65536": (["ann", "localhost", "65536"], "from 1 to 65535"),
+    "a negative port": (["ann", "localhost", "-5"], "from 1 to 65535"),
+    "a port that is no number": (["ann", "localhost", "5x"], "from 1 to 65535"),
+    "a port in other digits": (["ann", "localhost", "٣"], "from 1 to 65535"),
+    "an own port that is none": (["ann", "--port", "99999"], "from 1 to 65535"),
+    "an unknown option": (["ann", "--colour"], "usage"),
+    "a host that does not exist": (["ann", "no-such-host.invalid", "7"], "check its spelling"),
+    "a host that cannot exist": (["ann", "x" * 300, "7"], "check its spelling"),
+    "an address that is not ours": (["ann", "--bind", "192.0.2.77"], "cannot listen on address 192.0.2.77"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_sentence(mistake):
+    arguments, hint = MISTAKES[mistake]
+    with pytest.raises(ValueError) as error:
+        p2pchat.start(arguments)
+    assert hint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_mistake_ends_the_program_with_status_1_and_nothing_on_stdout():
+    assert run() == (1, [], ["p2pchat: the following arguments are required: username. " + p2pchat.USAGE])
+    port = unused_port()
+    status, out, err = run("ann", "localhost", port)
+    assert (status, out, len(err)) == (1, [], 1) and f"localhost {port} refused the connection" in err[0]
+
+
+def test_a_port_in_use_is_said_so():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, out, err = run("ann", "--bind", "127.0.0.1", "--port", port)
+    assert (status, out, len(err)) == (1, [], 1) and f"port {port}" in err[0] and "in use" in err[0]
+
+
+def test_a_peer_that_is_silent_is_given_up(monkeypatch):
+    monkeypatch.setattr(peers, "DIAL_SECONDS", 0.2)
+    with socket.socket() as full:  # a listener whose queue is full answers nobody
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        with pytest.raises(ValueError, match="does not answer"):
+            p2pchat.start(["ann", "127.0.0.1", str(address[1])])
+        for filler in fillers:
+            filler.close()
+
+
+def test_joining_oneself_is_refused():
+    port = unused_port()
+    status, out, err = run("ann", "127.0.0.1", port, "--port", port)
+    assert status == 1 and len(err) == 1 and "this program itself" in err[0]
+
+
+def test_help_and_version():
+    status, out, err = run("--help")
+    assert status == 0 and out[0] == p2pchat.USAGE and {"--port", "--bind", "--lines"} < set(" ".join(out).split())
+    assert run("--version") == (0, [f"p2pchat {p2pchat.VERSION}"], [])
+
+
+# The built file -------------------------------------------------------------------------------
+
+def test_two_built_programs_chat_in_line_mode():
+    with Program("ann") as ann, Program("bob", "localhost", ann.port) as bob:
+        ann.type("hi bob")
+        bob.wait(lambda program: "ann: hi bob" in program.out)
+        bob.type("two\tcells")
+        ann.wait(lambda program: "bob: two    cells" in program.out)
+        assert bob.end() == 0
+        ann.wait(lambda program: "-- bob left" in program.err)
+        assert ann.end() == 0
+        assert ann.out[0] == f"SERVER: {ann.port}"
+
+
+def test_a_one_line_bot_and_a_logger():
+    with Program("hub") as hub:
+        status, out, err = run("bot", "localhost", hub.port, stdin=b"hi\n")
+        assert (status, out[0][:8]) == (0, "SERVER: ")
+        hub.wait(lambda program: "bot: hi" in program.out and "-- bot left" in program.err)
+
+
+@pytest.mark.parametrize("stdin", ["/dev/null", os.path.join(TOP, "Makefile"), "closed"])
+def test_stdin_may_be_a_file_or_nothing(stdin):
+    with Program("hub") as hub:
+        redirect = "<&-" if stdin == "closed" else f"< '{stdin}'"
+        done = subprocess.run(["sh", "-c", f"'{BUILT}' bot localhost {hub.port} {redirect}"], capture_output=True, timeout=20)
+        assert done.returncode == 0 and done.stdout.startswith(b"SERVER: ")
+        hub.wait(lambda program: "-- bot left" in program.err)
+        if stdin.endswith("Makefile"):
+            assert "bot: # make          build ./p2pchat, one executable file" in hub.out
+
+
+def test_a_closed_stdout_ends_it_quietly():
+    with Program("hub") as hub:
+        shell = f"'{BUILT}' log localhost {hub.port} | head -2"
+        with subprocess.Popen(["sh", "-c", shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as log:
+            hub.wait(lambda program: any("joined" in line for line in program.err))
+            hub.type(*(f"line {number}" for number in range(3)))
+            out, err = log.stdout.read(), log.stderr.read()
+        assert out.decode().splitlines()[1:] == ["hub: line 0"]
+        assert "Traceback" not in err.decode() and "Broken" not in err.decode()
+        hub.wait(lambda program: "-- log left" in program.err)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_leaves_with_a_goodbye_and_its_own_status(number):
+    with Program("hub") as hub, Program("bob", "localhost", hub.port) as bob:
+        bob.process.send_signal(number)
+        assert bob.process.wait(20) == 128 + number
+        hub.wait(lambda program: "-- bob left" in program.err)
+
+
+def test_the_built_file_runs_from_anywhere(tmp_path):
+    copy = tmp_path / "elsewhere"
+    shutil.copy(BUILT, copy)
+    link_path = tmp_path / "link"
+    link_path.symlink_to(BUILT)
+    for command in ((str(copy),), (str(link_path),), python(BUILT), ("elsewhere",)):
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
+        status, out, err = run("ann", command=command, env=env)
+        assert status == 0 and out[0].startswith("SERVER: "), (command, err)
+
+
+def test_the_built_file_carries_blessed_and_line_mode_does_not_load_it():
+    code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import p2pchat, os\n"
+            "try: p2pchat.main()\n"
+            "except SystemExit: print(sorted({'blessed', 'wcwidth', 'jinxed'} & set(sys.modules)))\n"
+            "import blessed; print(os.path.dirname(os.path.dirname(blessed.__file__)) == sys.path[0])")
+    status, out, err = run("ann", command=python("-S", "-c", code, BUILT), env={"PYTHONPATH": ""})
+    assert (status, out[1:]) == (0, ["[]", "True"]), err
+
+
+def test_the_source_file_runs_where_blessed_is_installed():
+    status, out, err = run("ann", command=python(os.path.join(TOP, "p2pchat.py")))
+    assert status == 0 and out[0].startswith("SERVER: ")
+
+
+def test_descriptors_are_not_inherited_by_surprise():
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft > 64, "the suite needs more than 64 descriptors: ulimit -n 256"
