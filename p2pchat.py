@@ -148,8 +148,10 @@ class Chat:
             return
         if self.front.input_fd is not None:
             yield self.front.input_fd, READ, (self._on_input, None)
-        for descriptor in self.front.output_fds:
-            yield descriptor, WRITE, (self._on_output, None)
+        writing, watched = set(self.front.output_fds), set(self.front.hangup_fds)
+        for descriptor in writing | watched:
+            events = WRITE * (descriptor in writing) | READ * (descriptor in watched)
+            yield descriptor, events, (self._on_output, None)
 
     def _rewatch(self):
         wanted = {source: (events, data) for source, events, data in self._wanted()}

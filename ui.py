@@ -668,6 +668,7 @@ class Screen:
     """The full-screen front end: owns the terminal between open() and close(), and never blocks on it."""
 
     shows_own = True        # a user's own messages have to be passed to show()
+    hangup_fds: List[int] = []      # a terminal's end is seen by reading
 
     def __init__(self, input_fd: int = 0, output_fd: int = 1, error_fd: int = 2) -> None:
         self.input_fd: Optional[int] = input_fd
@@ -947,6 +948,7 @@ class Outlet:
         self._step = limit if self._at_once else 256 if terminal else select.PIPE_BUF
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
+        self.pipe = stat.S_ISFIFO(kind)
 
     def __len__(self) -> int:
         return len(self._unsent)
@@ -962,6 +964,11 @@ class Outlet:
             self.dropped += 1
             return
         self._unsent += data
+
+    def check(self) -> None:
+        """Raise BrokenPipeError if nobody can read any more: a write would tell too, but there may be none for hours."""
+        if self.pipe and any(mask & select.POLLERR for _, mask in self._poll.poll(0)):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def push(self, seconds: float = 0.0) -> None:
         """Write what goes out at once, at most WRITES_PER_TURN times; given seconds, block so long for all to go out.
@@ -996,6 +1003,11 @@ class Lines:
     @property
     def output_fds(self) -> List[int]:
         return [outlet.fd for outlet in (self._out, self._err) if outlet is not None and outlet.waits]
+
+    @property
+    def hangup_fds(self) -> List[int]:
+        """To be waited for as if they could be read: never are they, but a pipe without a reader wakes the loop."""
+        return [self._out.fd] if self._out is not None and self._out.pipe else []
 
     @property
     def deadline(self) -> Optional[float]:
@@ -1072,6 +1084,7 @@ class Lines:
         if self._out is None:
             return
         self._out.push(seconds)
+        self._out.check()
         if self._out.dropped and len(self._out) < UNSENT_LIMIT // 2:
             self.notice(f"{self._out.dropped:,} lines were dropped: our output was not read fast enough")
             self._out.dropped = 0
