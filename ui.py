@@ -63,7 +63,8 @@ MARK = "\ufffd"                 # stands for whatever a terminal must not get, o
 class Key(Enum):
     """What the front end asks of the program. Any other event is a `str`: a text that the user entered."""
 
-    LEAVE = "leave"         # Ctrl-C, Ctrl-D on an empty line, or the end of input in line mode
+    LEAVE = "leave"         # Ctrl-C, or Ctrl-D on an empty line
+    END = "end"             # the end of input in line mode
     SUSPEND = "suspend"     # Ctrl-Z
     GONE = "gone"           # the terminal hung up, or nobody reads our stdout any more
 
@@ -671,7 +672,7 @@ class Screen:
     hangup_fds: List[int] = []      # a terminal's end is seen by reading
 
     def __init__(self, input_fd: int = 0, output_fd: int = 1, error_fd: int = 2) -> None:
-        self.input_fd: Optional[int] = input_fd
+        self._input: Optional[int] = input_fd           # None: it hung up
         self._tty = (input_fd, output_fd)
         self._fd: Optional[int] = None                  # our own, non-blocking: shared with nobody
         self._modes: Optional[list] = None              # as found; None while the terminal is not ours
@@ -695,6 +696,11 @@ class Screen:
         }
 
     @property
+    def input_fd(self) -> Optional[int]:
+        """To be waited for; None after a hang-up, and while the terminal is not ours (reading would stop us)."""
+        return self._input if self._modes is not None else None
+
+    @property
     def output_fds(self) -> List[int]:
         return [self._fd] if self._unsent and self._fd is not None else []
 
@@ -710,26 +716,24 @@ class Screen:
     def open(self, port: int, hint: str) -> None:
         """Take the terminal, paint the first frame, then load blessed (~100 ms). Raises OSError if there is none."""
         self._status = f"SERVER: {port}  {hint.strip()}".rstrip()
-        try:
-            path = os.ttyname(self._tty[1])
-        except OSError:
-            path = "/dev/tty"                           # a container may hide the name
-        self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        self._fd = reopened(self._tty[1])
+        if self._fd is None:                            # a container may hide its name; after `su` it is not ours to open
+            self._fd = os.open("/dev/tty", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
         self.resume()
         self._load_styles()
 
     def read(self, now: float) -> List[Event]:
         """One read of at most READ_BYTES; call it when input_fd is readable, else it blocks."""
-        if self.input_fd is None:
+        if self._input is None:
             return self._bad_news()
         try:
-            data = os.read(self.input_fd, READ_BYTES)
+            data = os.read(self._input, READ_BYTES)
         except BlockingIOError:
             return []
         except OSError:                                 # EIO: hung up
             data = b""
         if not data:
-            self.input_fd, self._lost = None, True
+            self._input, self._lost = None, True
             return self._bad_news()
         return self._take(self._decoder.feed(data, now))
 
@@ -790,19 +794,24 @@ class Screen:
             outlet.push(CLOSE_SECONDS)
         except OSError:
             pass                                        # the terminal is gone; its modes may still be there
+        if in_background(self._tty[0]):
+            return                                      # stopped, then killed: the modes are the shell's by now
         try:
             termios.tcsetattr(self._tty[0], termios.TCSANOW, modes)
         except termios.error:
             pass
 
     def resume(self) -> None:
-        """Take the terminal (again) and repaint. Raises OSError if that cannot be."""
+        """Take the terminal (again) and repaint. In the background the system stops us right here, until `fg`. Never raises."""
         try:
             # A SIGCONT may come without a suspend() before it: what we would find then are our own modes.
             modes = self._modes or termios.tcgetattr(self._tty[0])
             termios.tcsetattr(self._tty[0], termios.TCSANOW, raw(modes))
         except termios.error as error:
-            raise OSError(*error.args) from error
+            # EINTR: we were stopped here and go on; the SIGCONT that did it is on its way to the loop, which asks again.
+            # Anything else: it is gone. A hang-up sends SIGCONT too, and then all that is left is to say goodbye.
+            self._lost = error.args[0] != errno.EINTR
+            return
         self._modes = modes
         self._unsent = (CANCEL if self._unsent else b"") + ENTER
         self._write()
@@ -920,6 +929,21 @@ def difference(old: Frame, new: Frame) -> bytes:
     return "".join(parts).encode("utf-8", "replace")
 
 
+def reopened(fd: int) -> Optional[int]:
+    """The terminal behind `fd`, opened again: non-blocking, and shared with nobody. None if it is none, or not ours to open."""
+    try:
+        return os.open(os.ttyname(fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return None
+
+
+def in_background(fd: int) -> bool:
+    try:
+        return os.tcgetpgrp(fd) != os.getpgrp()
+    except OSError:
+        return False                                    # not the terminal of our session: nothing stops us
+
+
 def raw(modes: list) -> list:
     """Terminal modes with every key given to us: Ctrl-S must not freeze us, nor Ctrl-C kill us half drawn."""
     changed = list(modes)
@@ -942,6 +966,7 @@ class Outlet:
 
     def __init__(self, fd: int, limit: int) -> None:
         self.fd, self.dropped = fd, 0
+        self._own = reopened(fd)                # a terminal may say "writable" and block all the same
         self._limit, self._unsent = limit, bytearray()
         kind, terminal = os.fstat(fd).st_mode, os.isatty(fd)
         self._at_once = stat.S_ISREG(kind) or stat.S_ISCHR(kind) and not terminal
@@ -949,6 +974,10 @@ class Outlet:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self.pipe = stat.S_ISFIFO(kind)
+
+    def close(self) -> None:
+        if self._own is not None:
+            os.close(self._own)
 
     def __len__(self) -> int:
         return len(self._unsent)
@@ -980,7 +1009,7 @@ class Outlet:
             if not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
                 return
             try:
-                del self._unsent[:os.write(self.fd, self._unsent[:self._step])]
+                del self._unsent[:os.write(self.fd if self._own is None else self._own, self._unsent[:self._step])]
             except BlockingIOError:             # our parent made it non-blocking, and it is full after all
                 return
             writes += 1
@@ -1034,7 +1063,7 @@ class Lines:
         lines = self._split(self._utf8.decode(data, final=not data))
         if not data:
             self.input_fd = None
-            return [*lines, *self._finish_line(), Key.LEAVE, *self._bad_news()]
+            return [*lines, *self._finish_line(), Key.END, *self._bad_news()]
         return [*lines, *self._bad_news()]
 
     def expire(self, now: float) -> List[Event]:
@@ -1065,6 +1094,9 @@ class Lines:
     def close(self) -> None:
         """Get unsent lines out, for at most CLOSE_SECONDS. Never raises."""
         self._push(CLOSE_SECONDS)
+        for outlet in (self._out, self._err):
+            if outlet is not None:
+                outlet.close()
         self._out = self._err = None
 
     def _push(self, seconds: float = 0.0) -> None:

@@ -843,7 +843,7 @@ def test_lines_show_one_message_a_line_and_nobody_forges_one():
     ("h\u00e9\n".encode() + b"\xff\n", ["h\u00e9", "\ufffd"]), (b"a\rb\n", ["a\rb"]), (b"a\xc3", ["a\ufffd"])])
 def test_lines_events_end_with_leave(data, events):
     pipes = Pipes()
-    assert pipes.events(data) == events + [Key.LEAVE]
+    assert pipes.events(data) == events + [Key.END]
     assert pipes.lines.input_fd is None and pipes.lines.read(0) == []
 
 
@@ -859,14 +859,14 @@ def test_lines_from_a_file_and_from_dev_null(tmp_path):
     for path, events in ((tmp_path / "in", ["one", "two"]), (os.devnull, [])):
         pipes = Pipes()
         pipes.lines.input_fd = os.open(path, os.O_RDONLY)
-        assert pipes.lines.read(0) + pipes.lines.read(0) == events + [Key.LEAVE]
+        assert pipes.lines.read(0) + pipes.lines.read(0) == events + [Key.END]
 
 
 def test_an_endless_line_is_cut_and_nothing_of_it_is_lost(monkeypatch):
     monkeypatch.setattr(ui, "INPUT_LIMIT", 1000)
     pipes = Pipes()
     events = pipes.events(b"x" * 2500 + b"y\nz")
-    assert [len(event) for event in events[:-1]] == [1000, 1000, 501, 1] and events[-1] == Key.LEAVE
+    assert [len(event) for event in events[:-1]] == [1000, 1000, 501, 1] and events[-1] == Key.END
 
 
 def test_a_full_pipe_never_blocks_and_the_overflow_is_counted(monkeypatch):

@@ -1,0 +1,681 @@
+"""The built program at a terminal: real processes, each on a pty, its output through the strict model of a screen."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+import ui
+from helpers import BUILT, PATIENCE, Program, python, unused_port
+from message import encode_pair
+from screen import Model
+
+REPAINT = b"\x1b[m\x1b[2J"  # begins the first frame of a new size
+UP, PAGE_UP, PAGE_DOWN = b"\x1b[A", b"\x1b[5~", b"\x1b[6~"
+PASTE_BEGIN, PASTE_END = b"\x1b[200~", b"\x1b[201~"
+
+
+class Terminal:
+    """A program on a pty of its own session, as a terminal window runs it; the screen is in `model`."""
+
+    def __init__(self, *arguments, rows=24, cols=80, command=(BUILT,), env=None, pass_fds=(), **redirected):
+        self.master, self.slave = pty.openpty()
+        self._size(rows, cols)
+        self.found = termios.tcgetattr(self.slave)
+        self.model = Model(rows, cols)
+        self.written = b""  # everything that came out
+        streams = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave, **redirected}
+        self.process = subprocess.Popen(
+            [*command, *map(str, arguments)], start_new_session=True, preexec_fn=self._be_controlling,
+            env={**os.environ, "TERM": "xterm-256color", **(env or {})}, pass_fds=pass_fds, **streams)
+
+    def _be_controlling(self):
+        fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
+
+    def _size(self, rows, cols):
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    @property
+    def rows(self):
+        return [row.rstrip() for row in self.model.display]
+
+    @property
+    def port(self):
+        """The port on the first line, once it is there."""
+        return int(self.wait(lambda t: re.match(r"SERVER: (\d+)", t.rows[0]))[1])
+
+    @property
+    def unread(self):
+        """Bytes that were typed and are not yet read by the program."""
+        return struct.unpack("i", fcntl.ioctl(self.slave, termios.FIONREAD, bytes(4)))[0]
+
+    @property
+    def restored(self):
+        """Whether a shell would find the terminal as it was before the program."""
+        return self.model.restored and termios.tcgetattr(self.slave) == self.found
+
+    def wait(self, condition):
+        """Show what comes out until condition(self) holds; returns its value."""
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            ended = self.process.poll() is not None
+            self.look()
+            value = condition(self)
+            if value:
+                return value
+            if ended or time.monotonic() > give_up:
+                raise AssertionError(f"in vain; status {self.process.returncode}, the screen:\n" + "\n".join(self.rows))
+            select.select([self.master], [], [], 0.01)
+
+    def look(self):
+        """Show what has come out."""
+        data = self.read()
+        while data:
+            self.model.feed(data)
+            data = self.read()
+
+    def read(self):
+        if not select.select([self.master], [], [], 0)[0]:
+            return b""
+        data = os.read(self.master, 1 << 16)
+        self.written += data
+        return data
+
+    def shows(self, row):
+        self.wait(lambda t: row in t.rows)
+
+    def type(self, data):
+        while data:
+            data = data[os.write(self.master, data[:1000]):]
+            self.wait(lambda t: not t.unread)  # so that what comes next is, as a rule, a read of its own
+
+    def resize(self, rows, cols):
+        """Another size for program and model; what was on its way is still shown at the old one."""
+        self.look()
+        self._size(rows, cols)
+        data, give_up = b"", time.monotonic() + PATIENCE
+        while REPAINT not in data:
+            assert time.monotonic() < give_up, "no repaint after a resize"
+            select.select([self.master], [], [], 0.01)
+            data += self.read()
+        at = data.index(REPAINT)
+        self.model.feed(data[:at])
+        self.model.resize(rows, cols)
+        self.model.feed(data[at:])
+
+    def end(self):
+        """Wait for the program to end. Returns its exit status."""
+        self.wait(lambda t: t.process.poll() is not None)
+        self.look()
+        return self.process.returncode
+
+    def hang_up(self):
+        """As when a terminal window is closed."""
+        os.close(self.master)
+        os.close(self.slave)
+        self.master = self.slave = None
+
+    def close(self):
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except OSError:
+            pass
+        self.process.kill()
+        self.process.wait()
+        if self.master is not None:
+            self.hang_up()
+
+
+# What a shell does for Ctrl-Z, fg, bg and kill: a session leader that waits, and gives the terminal around.
+SHELL = """
+import os, signal, sys
+orders, reports, background, program = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+os.tcsetpgrp(0, os.getpgrp())
+job = os.fork()
+if not job:
+    os.setpgid(0, 0)
+    if not background:
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        os.tcsetpgrp(0, os.getpid())
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    os.close(orders)
+    os.close(reports)
+    os.execv(program[0], program)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+while True:
+    _, status = os.waitpid(job, os.WUNTRACED)
+    if not os.WIFSTOPPED(status):
+        os.write(reports, b"ended %d\\n" % os.WEXITSTATUS(status) if os.WIFEXITED(status) else b"killed\\n")
+        break
+    os.tcsetpgrp(0, os.getpgrp())
+    os.write(reports, b"stopped\\n")
+    order = os.read(orders, 10)
+    if order == b"fg":
+        os.tcsetpgrp(0, job)
+    if order == b"kill":
+        os.killpg(job, signal.SIGTERM)
+    os.killpg(job, signal.SIGCONT)
+"""
+
+
+class Shell(Terminal):
+    """The program as the job of a shell; `order` answers a report of it."""
+
+    def __init__(self, *arguments, background=False, **options):
+        ordered, self._orders = os.pipe()
+        self._reports, reported = os.pipe()
+        super().__init__(ordered, reported, int(background), BUILT, *arguments, command=python("-c", SHELL),
+                         pass_fds=(ordered, reported), **options)
+        os.close(ordered)
+        os.close(reported)
+
+    def report(self):
+        """The next thing that happened to the job."""
+        self.wait(lambda t: select.select([t._reports], [], [], 0)[0])
+        self.look()
+        return os.read(self._reports, 100).decode()
+
+    def order(self, what):
+        os.write(self._orders, what)
+
+    def close(self):
+        super().close()
+        os.close(self._orders)
+        os.close(self._reports)
+
+
+@pytest.fixture
+def started():
+    """started(Terminal, "ann", ...) starts a program; all are ended after the test."""
+    running = []
+
+    def start(kind, *arguments, **options):
+        running.append(kind(*arguments, **options))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.close() if isinstance(one, Terminal) else one.__exit__()
+
+
+@pytest.fixture
+def pair(started):
+    """Two members, ann in a large and bob in a small terminal, linked."""
+    ann = started(Terminal, "ann")
+    bob = started(Terminal, "bob", "127.0.0.1", ann.port, rows=12, cols=40)
+    ann.shows("-- bob joined")
+    bob.wait(lambda t: t.rows[1].startswith("-- linked to 127.0.0.1"))
+    return ann, bob
+
+
+@pytest.fixture
+def watched(started):
+    """ann at a terminal, and the hub in line mode that sees what becomes of her."""
+    hub = started(Program, "hub")
+    ann = started(Terminal, "ann", "127.0.0.1", hub.port)
+    ann.wait(lambda t: t.rows[1].startswith("-- linked to 127.0.0.1"))
+    return ann, hub
+
+
+# The chat ---------------------------------------------------------------------------------------------
+
+
+def test_two_members_chat_on_two_screens(pair):
+    ann, bob = pair
+    ann.type(b"hello bob\r")
+    bob.shows("ann: hello bob")
+    bob.type(b"hello ann\r")
+    for one in pair:
+        one.shows("bob: hello ann")
+    linked = f"-- linked to 127.0.0.1 {ann.port}"
+    assert bob.rows[0].startswith("SERVER: ") and len(bob.rows[0]) <= 40
+    assert bob.rows[1:] == [linked, "ann: hello bob", "bob: hello ann", "", "", "", "", "-" * 40, "", "", ""]
+    assert bob.model.cursor == (9, 0) and bob.model.modes["cursor"]
+    assert ann.rows[0].startswith(f"SERVER: {ann.port}  join: ./p2pchat NAME ")
+    assert ann.rows[1:4] == ["-- bob joined", "ann: hello bob", "bob: hello ann"]
+    assert ann.rows[20:] == ["-" * 80, "", "", ""]
+
+
+def test_wide_characters_and_graphemes_in_names_and_texts_and_input(started):
+    ann = started(Terminal, "阿明")
+    bob = started(Terminal, "bob", "127.0.0.1", ann.port)
+    ann.shows("-- bob joined")
+    ann.type("日本語 e\u0301 👍🏽 ไทย".encode())
+    ann.wait(lambda t: t.rows[21] == "日本語 e\u0301 👍🏽 ไทย")
+    ann.type(b"\x7f\x7f\x7f\x7f\r")  # "ไทย" and the blank
+    bob.shows("阿明: 日本語 e\u0301 👍🏽")
+    ann.shows("阿明: 日本語 e\u0301 👍🏽")
+
+
+@pytest.mark.parametrize("size", [7, 1], ids="{} bytes at once".format)
+def test_a_paste_is_one_message_in_whatever_pieces_it_comes(watched, size):
+    ann, hub = watched
+    paste = PASTE_BEGIN + "één\rzwei\nтри\r\nfour".encode() + PASTE_END
+    for at in range(0, len(paste), size):
+        ann.type(paste[at:at + size])
+    ann.wait(lambda t: t.rows[21:] == ["zwei", "три", "four"])
+    ann.type(b"\r")
+    hub.wait(lambda program: program.out[1:] == ["ann: één", "    zwei", "    три", "    four"])
+    ann.wait(lambda t: t.rows[2:6] == ["ann: één", "    zwei", "    три", "    four"])
+
+
+def test_a_key_that_comes_in_pieces_is_that_key(started):
+    ann = started(Terminal, "ann")
+    ann.wait(lambda t: t.rows[20] == "-" * 80)
+    ann.type(b"said before\r")
+    for _ in range(100):
+        begun = time.monotonic()
+        for piece in (UP[:1], UP[1:2], UP[2:]):
+            ann.type(piece)
+        if time.monotonic() < begun + ui.ESC_SECONDS:
+            break  # else this machine was too slow: what a person does not mean as one key
+        ann.type(b"\r")
+    ann.wait(lambda t: t.rows[21] == "said before")
+
+
+def test_keys_edit_and_recall(watched):
+    ann, hub = watched
+    ann.type(b"ac\x1b[Db\x01>\x05<\r" + UP + b"\x7f!\x1b[99~\r")
+    hub.wait(lambda program: program.out[1:] == ["ann: >abc<", "ann: >abc!"])
+
+
+def test_page_up_holds_its_place_while_messages_arrive(started):
+    ann = started(Terminal, "ann", rows=12, cols=60)
+    bob = started(Program, "bob", "127.0.0.1", ann.port)
+    bob.type(*(f"line {n}" for n in range(30)))
+    ann.shows("bob: line 29")
+    ann.type(PAGE_UP)
+    ann.wait(lambda t: "earlier messages" in t.rows[8])
+    held = ann.rows[1:8]
+    bob.type("line 30", "line 31")
+    ann.wait(lambda t: " 2 new, " in t.rows[8])
+    assert ann.rows[1:8] == held and "bob: line 26" in held
+    ann.type(PAGE_DOWN * 2)
+    ann.wait(lambda t: t.rows[7] == "bob: line 31" and t.rows[8] == "-" * 60)
+
+
+def test_every_size_is_drawn_and_the_first_comes_back_whole(pair):
+    ann, bob = pair
+    bob.type(b"hello\r" + b"typed")
+    ann.shows("bob: hello")
+    bob.wait(lambda t: t.rows[9] == "typed")
+    before = bob.rows
+    for rows, cols in [(1, 1), (2, 2), (3, 500), (100, 500), (1, 80), (5, 3), (50, 9), (12, 40)]:
+        bob.resize(rows, cols)
+        ann.type(b".")
+    bob.wait(lambda t: t.rows == before)
+    ann.type(b"\r")
+    bob.shows("ann: " + "." * 8)
+
+
+def test_many_sizes_at_once_end_with_the_last(pair):
+    ann, bob = pair
+    ann.type(b"hello\r")
+    bob.shows("ann: hello")
+    for n in range(300):
+        bob._size(1 + n % 12, 1 + n * 7 % 40)
+    bob._size(12, 40)
+    bob.type(b"typed\x0c")
+    bob.wait(lambda t: t.rows[2] == "ann: hello" and t.rows[8] == "-" * 40 and t.rows[9] == "typed")
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "vt100"}, {"TERM": "nonsense"}],
+                         ids=lambda env: "{}={}".format(*next(iter(env.items()))))
+def test_names_are_bold_without_colour_and_on_any_terminal(started, env):
+    ann = started(Terminal, "ann", env=env)
+    ann.model.feed = feed_shift_in(ann.model.feed)
+    ann.wait(lambda t: t.rows[20] == "-" * 80)
+    ann.type(b"x\r")  # the first frame is plain, but keys are read once blessed is loaded
+    ann.shows("ann: x")
+    assert b"\x1b[1mann" in ann.written or env == {"TERM": "nonsense"}
+    assert [row for row in ann.rows[1:] if row] == ["ann: x", "-" * 80]
+    ann.type(b":q\r")
+    assert ann.end() == 0 and ann.restored
+
+
+def feed_shift_in(feed):
+    """SI: what older terminals need after bold, and a model of a modern one need not know."""
+    return lambda data: feed(data.replace(b"\x0f", b""))
+
+
+# Ways out ---------------------------------------------------------------------------------------------
+
+
+WAYS_OUT = {"ctrl-c": b"\x03", "ctrl-d": b"\x04", "q": b":q\r", "quit": b":quit\r", "half": b"half a line\x03"}
+
+
+def test_leaving_restores_the_terminal_and_says_goodbye(started):
+    hub = started(Program, "hub")
+    leaving = {name: started(Terminal, name, "127.0.0.1", hub.port) for name in WAYS_OUT}  # together: it saves time
+    for name, one in leaving.items():
+        one.wait(lambda t: t.rows[1].startswith("-- linked to 127.0.0.1"))
+        one.type(b"last words\r" + WAYS_OUT[name])
+    for name, one in leaving.items():
+        assert one.end() == 0 and one.restored, name
+        hub.wait(lambda program: f"{name}: last words" in program.out and f"-- {name} left" in program.err)
+
+
+def test_what_only_looks_like_a_command_is_said(watched):
+    ann, hub = watched
+    ann.type(b":)\r :q\r:quit now\r:Q\r")
+    hub.wait(lambda program: program.out[1:] == ["ann: :)", "ann:  :q", "ann: :quit now", "ann: :Q"])
+
+
+def test_a_signal_restores_the_terminal_and_says_goodbye(started):
+    hub = started(Program, "hub")
+    numbers = signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT
+    leaving = {number: started(Terminal, f"n{number:d}", "127.0.0.1", hub.port) for number in numbers}
+    for number, one in leaving.items():
+        one.wait(lambda t: t.rows[1].startswith("-- linked to 127.0.0.1"))
+        one.process.send_signal(number)
+    for number, one in leaving.items():
+        assert one.end() == 128 + number and one.restored, number
+        hub.wait(lambda program: f"-- n{number:d} left" in program.err)
+
+
+def test_a_hang_up_of_the_terminal_ends_the_program_with_a_goodbye(watched):
+    ann, hub = watched
+    # A hang-up sends SIGCONT too: taking the terminal back failed, and the program ended without its goodbye.
+    ann.type(b"last words\r")
+    ann.shows("ann: last words")
+    ann.process.send_signal(signal.SIGSTOP)  # so that the signals and the end of the input are met in one turn
+    assert os.WIFSTOPPED(os.waitpid(ann.process.pid, os.WUNTRACED)[1])
+    ann.hang_up()
+    assert ann.process.wait(PATIENCE) in (0, 128 + signal.SIGHUP)
+    hub.wait(lambda program: program.out[1:] == ["ann: last words"] and "-- ann left" in program.err)
+
+
+def test_an_exception_restores_the_terminal_and_then_shows_its_traceback(started):
+    code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import p2pchat\n"
+            "def fail(*_): raise RuntimeError('provoked')\n"
+            "p2pchat.Chat._show = fail; p2pchat.main()")
+    ann = started(Terminal, BUILT, "ann", command=python("-c", code), rows=40, cols=200)
+    ann.wait(lambda t: t.rows[36] == "-" * 200)
+    ann.type(b"x\r")
+    assert ann.end() == 1 and ann.restored
+    ann.wait(lambda t: "RuntimeError: provoked" in t.rows and "Traceback (most recent call last):" in t.rows)
+
+
+# Job control ------------------------------------------------------------------------------------------
+
+
+def test_ctrl_z_stops_with_the_terminal_restored_and_fg_brings_the_screen_back(started):
+    ann = started(Shell, "ann")
+    bob = started(Program, "bob", "127.0.0.1", ann.port)
+    ann.type(b"half")
+    ann.wait(lambda t: t.rows[21] == "half")
+    for text in ("one", "two"):
+        ann.type(b"\x1a")
+        assert ann.report() == "stopped\n"
+        assert ann.restored and not ann.rows[0].startswith("SERVER")
+        os.write(ann.slave, b"$ fg\r\n")
+        bob.type(text)
+        ann.order(b"fg")
+        ann.shows(f"bob: {text}")
+        assert "$ fg" not in ann.rows and ann.rows[21] == "half" and ann.rows[0].startswith("SERVER")
+    ann.type(b" a line\r")
+    bob.wait(lambda program: "ann: half a line" in program.out)
+    ann.type(b"\x03")
+    assert ann.report() == "ended 0\n" and ann.restored
+
+
+def test_a_job_started_in_the_background_waits_for_fg(started):
+    # It ended with a traceback: SIGCONT interrupted the system call that the terminal's stop had begun (EINTR).
+    ann = started(Shell, "ann", background=True)
+    assert ann.report() == "stopped\n"
+    ann.order(b"fg")
+    ann.wait(lambda t: t.rows[0].startswith("SERVER") and t.rows[20] == "-" * 80)
+    ann.type(b"\x03")
+    assert ann.report() == "ended 0\n" and ann.restored
+
+
+def test_bg_stops_again_and_fg_still_works(started):
+    ann = started(Shell, "ann")
+    ann.wait(lambda t: t.rows[20] == "-" * 80)
+    ann.type(b"\x1a")
+    for order in (b"bg", b"bg", b"fg"):
+        assert ann.report() == "stopped\n" and ann.restored
+        ann.order(order)
+    ann.wait(lambda t: t.rows[20] == "-" * 80)
+    ann.type(b"typed")
+    ann.wait(lambda t: t.rows[21] == "typed")
+    ann.type(b"\x03")
+    assert ann.report() == "ended 0\n" and ann.restored
+
+
+@pytest.mark.parametrize("how", ["Ctrl-Z", "Ctrl-Z and bg", "SIGSTOP"])
+def test_a_stopped_job_can_be_killed(started, how):
+    # It stopped once more instead (SIGTTOU), with its goodbye unsaid: `kill %1` is TERM, then CONT.
+    ann = started(Shell, "ann")
+    bob = started(Program, "bob", "127.0.0.1", ann.port)
+    bob.type("hello")
+    ann.shows("bob: hello")
+    if how == "SIGSTOP":
+        os.kill(os.tcgetpgrp(ann.master), signal.SIGSTOP)
+    else:
+        ann.type(b"\x1a")
+    assert ann.report() == "stopped\n"
+    if how == "Ctrl-Z and bg":
+        ann.order(b"bg")
+        assert ann.report() == "stopped\n"
+    ann.order(b"kill")
+    assert ann.report() == "ended 143\n"
+    bob.wait(lambda program: "-- ann left" in program.err)
+
+
+def test_stopped_and_continued_from_outside_it_repaints(pair):
+    ann, bob = pair
+    bob.process.send_signal(signal.SIGSTOP)
+    assert os.WIFSTOPPED(os.waitpid(bob.process.pid, os.WUNTRACED)[1])
+    os.write(bob.slave, b"\x1b[3;1Hsomething of the shell")
+    bob.shows("something of the shell")
+    termios.tcsetattr(bob.slave, termios.TCSANOW, bob.found)  # what a shell does
+    ann.type(b"meanwhile\r")
+    ann.shows("ann: meanwhile")
+    bob.process.send_signal(signal.SIGCONT)
+    bob.wait(lambda t: t.rows[2] == "ann: meanwhile" and t.rows[8] == "-" * 40)
+    bob.type(b"typed")
+    bob.wait(lambda t: t.rows[9] == "typed")
+    bob.type(b"\x03")
+    assert bob.end() == 0 and bob.restored
+
+
+def test_ctrl_z_without_a_shell_to_wake_it_does_nothing(started):
+    ann = started(Terminal, "ann")
+    ann.wait(lambda t: t.rows[20] == "-" * 80)
+    ann.type(b"\x1atyped")
+    ann.wait(lambda t: t.rows[21] == "typed" and t.model.modes["alternate"])
+
+
+# Terminals that misbehave, and none at all -----------------------------------------------------------------
+
+
+def test_a_terminal_that_stops_reading_delays_neither_the_network_nor_the_end(started):
+    ann = started(Program, "ann")
+    bob = started(Terminal, "bob", "127.0.0.1", ann.port, rows=200, cols=400)
+    eve = started(Program, "eve", "127.0.0.1", bob.port)
+    eve.type("here")
+    ann.wait(lambda program: "eve: here" in program.out)
+    ann.type(*[f"{n} " + "x" * 1990 for n in range(100)], "all")  # a frame of 80 KB: no pty holds it
+    eve.wait(lambda program: program.out[-1] == "ann: all")
+    eve.type("answer")
+    ann.wait(lambda program: "eve: answer" in program.out)
+    ann.type("once more")
+    eve.wait(lambda program: program.out[-1] == "ann: once more")
+    bob.process.send_signal(signal.SIGTERM)
+    assert bob.process.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert termios.tcgetattr(bob.slave) == bob.found
+    eve.wait(lambda program: "-- bob left" in program.err)
+    bob.look()  # a frame that was cut in the middle is no trap for the shell either
+
+
+def test_line_mode_at_a_terminal_that_stops_reading_delays_nobody(started):
+    # A write could block though poll had called the terminal writable, and then SIGTERM did nothing either.
+    ann = started(Program, "ann")
+    bob = started(Terminal, "bob", "127.0.0.1", ann.port, "--lines")
+    eve = started(Program, "eve", "127.0.0.1", bob.wait(lambda t: re.fullmatch(r"SERVER: (\d+)", t.rows[0]))[1])
+    eve.type("here")
+    ann.wait(lambda program: "eve: here" in program.out)
+    ann.type(*["x" * 100] * 3000, "all")  # no pty holds that
+    eve.wait(lambda program: program.out[-1] == "ann: all")
+    bob.process.send_signal(signal.SIGTERM)
+    assert bob.process.wait(PATIENCE) == 128 + signal.SIGTERM
+
+
+LINE_MODES = {
+    "TERM=dumb": {"env": {"TERM": "dumb"}},
+    "TERM empty": {"env": {"TERM": ""}},
+    "--lines": {},
+    "stdin no terminal": {"stdin": subprocess.PIPE},
+}
+
+
+@pytest.mark.parametrize("case", LINE_MODES)
+def test_line_mode_writes_no_escape_sequence_and_leaves_the_terminal_alone(started, case):
+    hub = started(Program, "hub")
+    bob = started(Terminal, "bob", "127.0.0.1", hub.port, *["--lines"] * (case == "--lines"), **LINE_MODES[case])
+    bob.wait(lambda t: re.fullmatch(r"SERVER: \d+", t.rows[0]))
+    hub.type("\x1b[2Jhello")
+    bob.shows("hub: \ufffd[2Jhello")
+    assert termios.tcgetattr(bob.slave) == bob.found
+    if bob.process.stdin:
+        bob.process.stdin.write(b"hi\n")
+        bob.process.stdin.close()
+    else:
+        bob.type(b"hi\n:q\n")
+    assert bob.end() == 0 and bob.restored and b"\x1b" not in bob.written
+    hub.wait(lambda program: program.out[1:] == ["bob: hi"] and "-- bob left" in program.err)
+
+
+def test_line_mode_when_stdout_is_no_terminal(started):
+    bob = started(Terminal, "bob", stdout=subprocess.PIPE)
+    assert re.fullmatch(rb"SERVER: \d+\n", bob.process.stdout.readline())
+    bob.type(b"hi\n\x04")
+    assert bob.end() == 0 and bob.restored and b"\x1b" not in bob.written
+    assert bob.process.stdout.read() == b""
+    bob.process.stdout.close()
+
+
+MISTAKES = {
+    "a refused peer": (["ann", "127.0.0.1", "{unused}"], "refused"),
+    "itself": (["ann", "127.0.0.1", "{unused}", "--port", "{unused}"], "itself"),
+    "an unknown host": (["ann", "host.invalid", "1"], "host.invalid"),
+    "no port": (["ann", "127.0.0.1"], "port"),
+    "a wrong port": (["ann", "127.0.0.1", "70000"], "65535"),
+    "no name": ([], "usage"),
+    "an escape sequence for a name": (["\x1b[2J"], "username"),
+}
+
+
+def test_a_mistake_gets_one_sentence_and_the_terminal_stays_untouched(started):
+    mistaken = {}
+    for case, (arguments, _) in MISTAKES.items():
+        unused = unused_port()
+        mistaken[case] = started(Terminal, *[argument.format(unused=unused) for argument in arguments], cols=300)
+    for case, one in mistaken.items():
+        assert one.end() == 1 and one.restored, case
+        assert b"\x1b" not in one.written, case
+        assert [row for row in one.rows if row] == one.rows[:1] and one.rows[0].startswith("p2pchat: "), case
+        assert MISTAKES[case][1] in one.rows[0] and len(one.rows[0]) < 300, case
+
+
+def test_somebody_elses_terminal_will_do(started):
+    # As after `su`: the tty belongs to another user, and cannot be opened again by its name.
+    if os.getuid() or not hasattr(os, "setresuid"):
+        pytest.skip("needs root to become somebody else")
+    code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import os, blessed, p2pchat\n"
+            "blessed.Terminal(stream=open(1, 'w', closefd=False)); take = p2pchat.ui.Screen.open\n"
+            "def open_as_nobody(*arguments):\n"  # only now: nobody may not read this Python's modules
+            "    os.fchmod(0, 0o620); os.setgroups([]); os.setgid(65534); os.setuid(65534); take(*arguments)\n"
+            "p2pchat.ui.Screen.open = open_as_nobody; p2pchat.main()")
+    ann = started(Terminal, BUILT, "ann", command=python("-c", code), cols=200)
+    ann.wait(lambda t: t.rows[20] == "-" * 200 or t.process.poll() is not None)
+    ann.type(b":q\r")
+    assert ann.end() == 0 and ann.restored
+
+
+# Strangers ------------------------------------------------------------------------------------------------
+
+HOSTILE = [
+    *(bytes([n]) * 3 for n in range(256)), b"", b" ", b"--", b"-- ann left", "\u2014 ann left".encode(), b"ann: forged",
+    b"x\nann: forged", b"x\rann: forged", b"x\r\n-- forged", b"x\x0bann: forged", "x\u2028ann: forged".encode(),
+    b"\x1b[2J\x1b[Hann: forged", b"\x1b]0;title\x07", b"\x1b]52;c;eA==\x1b\\", b"\x1b[6n\x1b[c\x1bZ", b"\x1b[?1049l\x1bc", b"\x1b",
+    b"\x9b2J", "\u009b2J".encode(), b"\x1bP+q\x1b\\", "\u202eann: forged\u202c".encode(), "\u2067x".encode(), "\u200b\u200e\ufeff".encode(),
+    ("z" + "\u0301\u0489" * 300).encode(), "\u0301\u0301".encode(), ("\u5b57" * 600).encode(), "\U0001f468\u200d\U0001f469\u200d\U0001f467".encode(),
+    b" " * 37 + b"ann: forged", b"x " * 500 + b"ann: forged", b"y" * 2048, bytes(range(256)) * 8, "\ud800".encode("utf-8", "surrogatepass"),
+    ("\U000e0041" * 100).encode(), "\u3164\u115f\u2800".encode(), b"\t\t\tann: forged", b"ann:\tforged",
+]
+
+
+def test_what_strangers_send_is_shown_harmless_and_imitates_nobody(started):
+    ann = started(Terminal, "ann", rows=100, cols=40)
+    with socket.create_connection(("127.0.0.1", ann.port)) as stranger:
+        for number in range(0, len(HOSTILE), 12):
+            for hostile in HOSTILE[number:number + 12]:
+                for name, text in ((b"eve", hostile), (hostile, b"as a name"), (hostile, hostile)):
+                    stranger.sendall(encode_pair(name, text))
+            stranger.sendall(encode_pair(b"mark", b"%d" % number))
+            ann.wait(lambda t: f"mark: {number}" in t.rows)
+            assert not [row for row in ann.rows[2:96] if row.startswith(("ann:", "-- "))]
+        assert ann.rows[0].startswith(f"SERVER: {ann.port}") and ann.rows[96] == "-" * 40 and ann.model.title == ""
+        stranger.sendall(encode_pair(b"\x1b[2J-- ann", b":q"))
+        ann.wait(lambda t: "-- \ufffd[2J-- ann left" in t.rows)
+    ann.type(b"still here\r")
+    ann.shows("ann: still here")
+
+
+def test_a_key_is_answered_while_a_stranger_floods(started):
+    ann = started(Terminal, "ann")
+    flood = encode_pair(b"eve", b"z" * 100) * 500
+    with socket.create_connection(("127.0.0.1", ann.port)) as stranger:
+        stranger.setblocking(False)
+
+        def flooding_until(typed):
+            def holds(terminal):
+                try:
+                    stranger.send(flood)
+                except BlockingIOError:
+                    pass
+                return terminal.rows[21] == typed
+            return holds
+
+        for typed in ("a", "ab", "abc"):
+            os.write(ann.master, typed[-1].encode())
+            ann.wait(flooding_until(typed))
+
+
+# Quiet ----------------------------------------------------------------------------------------------------
+
+
+def switches(process):
+    with open(f"/proc/{process.pid}/status") as status:
+        return [int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches")][0]
+
+
+def test_an_idle_screen_does_not_wake_up(pair):
+    if not os.path.exists("/proc/self/status"):
+        pytest.skip("no /proc here to count wake-ups with")
+    ann, bob = pair
+    for one in pair:
+        one.type(b"x")
+        one.wait(lambda t: "x" in t.rows)
+
+    def window():
+        """How often bob woke up while something else took place that lasts many frames."""
+        before = switches(bob.process)
+        for _ in range(3):
+            subprocess.run(python("-c", "import subprocess, asyncio"), check=True)
+        bob.look()
+        return switches(bob.process) - before
+
+    assert any(window() == 0 for _ in range(5))  # the first may still hold the last frame
