@@ -1,19 +1,23 @@
-"""What travels between two members: frames, and the pairs of frames that make a message.
+"""What travels between two members, and what a member remembers of it: frames, records, the log.
 
-Knows: the byte layout of the wire, its limits, and which texts mean "I am leaving".
+Knows: the byte layout of the wire, its limits, which texts mean "I am leaving", what is a duplicate.
 Must not know: sockets, clocks, screens. Bytes go in, objects come out, nothing waits.
 Leaves out: who sends what to whom (peers.py), and how a text is made safe to show (ui.py).
 
-One message on the wire, as the C program writes it ("al" says "hi"):
+To a C program a message is a pair of frames. "al" says "hi":
 
     02 00 00 00 00 00 00 00   61 6c        frame 1: length 2, the name  "al"
     02 00 00 00 00 00 00 00   68 69        frame 2: length 2, the text  "hi"
+
+Between two of ours each frame is a record: one thing that one member tells everybody, with its
+author's origin and number, so that it is known when it comes a second time (see Log).
 """
 
 from __future__ import annotations
 
 import struct
 import unicodedata
+from typing import NamedTuple
 
 _HEADER = struct.Struct("<Q")  # the C program's size_t on every machine it runs on: 8 bytes, little-endian
 HEADER_SIZE = _HEADER.size
@@ -60,26 +64,6 @@ class FrameDecoder:
         self._rest = buffer[position:]
 
 
-class PairDecoder:
-    """Cuts a plain link's stream into (name, text) pairs of bytes."""
-
-    def __init__(self):
-        self._frames = FrameDecoder(MAX_PLAIN_FRAME)
-        self._name = None
-
-    def feed(self, data):
-        """Yield each (name, text) that `data` completes. Raises ProtocolError as FrameDecoder.feed does."""
-        for frame in self._frames.feed(data):
-            # The C program stops at a NUL when it shows, compares and relays. If we did not, a text
-            # of ":q", NUL, "x" would be a goodbye to it and chat to us.
-            frame = frame.partition(b"\0")[0]
-            if self._name is None:
-                self._name = frame
-                continue
-            name, self._name = self._name, None
-            yield name, frame
-
-
 def encode_frame(body):
     """One frame: the length of `body` in 8 bytes, then `body`."""
     return _HEADER.pack(len(body)) + body
@@ -106,37 +90,46 @@ def pair_pieces(name, text):
     return pair[:second], pair[second:]
 
 
+def as_c_reads(frame):
+    """The part of a frame that the C program shows, compares and relays: it stops at a NUL.
+
+    If we did not, a text of ":q", NUL, "x" would be a goodbye to it and chat to us.
+    """
+    return frame.partition(b"\0")[0]
+
+
 def is_quit(text):
     """Whether this text says that its sender leaves."""
     return text in QUIT_TEXTS
+
+
+def split_text(text, limit):
+    """`text` (bytes) in parts of at most `limit` bytes: cut after a space where there is one, else between two characters."""
+    parts, start = [], 0
+    while len(text) - start > limit:
+        # A part is at least half full, whatever the spaces.
+        space = text.rfind(b" ", start + limit // 2, start + limit)
+        stop = space + 1 or _character_start(text, start + limit)
+        parts.append(text[start:stop])
+        start = stop
+    parts.append(text[start:])
+    return parts
 
 
 def plain_texts(text):
     """The texts (bytes) that carry `text` on a plain link: one line each, at most MAX_PLAIN_FRAME bytes, in order.
 
     Joined they are `text` again, but for what a C peer cannot carry: a newline becomes a space,
-    a NUL becomes U+FFFD. Cut after a space where there is one, else between two characters.
+    a NUL becomes U+FFFD.
     """
     text = text.replace(b"\r\n", b" ").replace(b"\n", b" ").replace(b"\0", "\ufffd".encode())
-    parts, start = [], 0
-    while len(text) - start > MAX_PLAIN_FRAME:
-        stop = _split_at(text, start)
-        parts.append(text[start:stop])
-        start = stop
-    parts.append(text[start:])
+    parts = split_text(text, MAX_PLAIN_FRAME)
     if len(parts) > 1 and is_quit(parts[-1]):
         # The subtle spot: "... :q" may be cut so that its last part says goodbye for us. Move the cut.
-        stop = _character_start(text, start - 1)
-        parts[-2:] = [parts[-2][:stop - start], text[stop:]]
+        before, last = parts[-2:]
+        stop = _character_start(before, len(before) - 1)
+        parts[-2:] = [before[:stop], before[stop:] + last]
     return parts
-
-
-def _split_at(text, start):
-    stop = start + MAX_PLAIN_FRAME
-    space = text.rfind(b" ", start + MAX_PLAIN_FRAME // 2, stop)  # a part is at least half full, whatever the spaces
-    if space >= 0:
-        return space + 1
-    return _character_start(text, stop)
 
 
 def _character_start(text, index):
@@ -144,7 +137,7 @@ def _character_start(text, index):
     for at in range(index, max(index - LOOK_BACK, 0), -1):
         if not _continues(text, at):
             return at
-    return index
+    return next((at for at in range(index, index - 4, -1) if text[at] & 0xC0 != 0x80), index)
 
 
 def _continues(text, at):
@@ -155,3 +148,217 @@ def _continues(text, at):
     if before == "\u200d" or following == "\u200d":
         return True  # ZERO WIDTH JOINER: an emoji family
     return unicodedata.category(following)[0] == "M" if following else False
+
+
+# Mesh links: one record a frame ---------------------------------------------------------------
+
+MAX_MESH_FRAME = 64 * 1024  # bytes; the longest record: a hello with MAX_VECTOR origins
+MAX_VECTOR = 4000  # origins in a hello: 16 bytes each, within one frame
+MAX_ADDRESSES = 8  # addresses in a hello or a bye
+MAX_RECORD_TEXT = 32 * 1024  # bytes of text in one record; longer input goes as several
+MAX_ECHOES = 4096  # messages in which an echo is recognised
+ECHO_SECONDS = 60  # and for how long
+MAX_WAYS = 64  # by which one message is counted
+LOG_MESSAGES = 20_000  # messages kept for those who come back or come late
+LOG_BYTES = 8 * 1024 * 1024  # and their bytes, whichever is reached first
+
+MAGIC = b"p2pchat\x01"  # the name of the protocol and its version; another version is another protocol
+PROBE = b":q\0"  # what a C peer sees of a hello: a guest who leaves at once
+
+
+class Kind:
+    """The first byte of a record. Numbers that we do not know are ignored: they are from our future."""
+
+    SAY = 1  # a member said it
+    GUEST = 2  # somebody on a plain link said it; the origin is the member at whose link it came in
+    HERE = 3  # a member joined, or contradicts that it was lost
+    LEFT = 4  # a member says goodbye
+    LOST = 5  # a member's neighbour misses it; the text is its origin
+    GUEST_GONE = 6  # a guest's plain link ended
+    HELLO, BYE, PING, PONG, PEERS = 16, 17, 18, 19, 20  # between two neighbours only
+
+
+_RECORD = struct.Struct("<BQQIH")  # kind, origin, sequence, time, length of the name; then name and text
+_HELLO = struct.Struct("<B8sQHBH")  # kind, MAGIC, origin, port, urgent, length of the name; then name, addresses, vector
+_ENTRY = struct.Struct("<QQ")  # an origin and the highest sequence of it
+_PORT = struct.Struct("<H")
+FIRST_LOGGED, LAST_LOGGED = Kind.SAY, Kind.GUEST_GONE
+
+
+class Record(NamedTuple):
+    """What the log holds: one thing that one member told everybody."""
+    kind: int
+    origin: int  # a random number for each run of the program; a name is only a label
+    sequence: int  # 1, 2, 3 ... of this origin
+    when: int  # seconds since 1970, by the author's clock
+    name: bytes
+    text: bytes
+    frame: bytes  # as it came: passed on without encoding it again
+
+
+class Hello(NamedTuple):
+    """How two of ours greet. In a probe there are no addresses and no vector yet."""
+    origin: int
+    port: int  # where the sender listens; its host is where the connection comes from
+    urgent: bool
+    name: bytes
+    addresses: tuple = ()
+    vector: dict = {}
+
+
+def encode_record(kind, origin, sequence, when, name, text):
+    """The Record with its frame."""
+    frame = encode_frame(_RECORD.pack(kind, origin, sequence, when, len(name)) + name + text)
+    return Record(kind, origin, sequence, when, name, text, frame)
+
+
+def decode_record(body):
+    """The Record in a frame's body. Raises ProtocolError."""
+    if len(body) < _RECORD.size:
+        raise ProtocolError("sent half a record")
+    kind, origin, sequence, when, length = _RECORD.unpack_from(body)
+    stop = _RECORD.size + length
+    if stop > len(body) or not sequence or length > MAX_PLAIN_FRAME:
+        raise ProtocolError("sent a record that makes no sense")
+    return Record(kind, origin, sequence, when, body[_RECORD.size:stop], body[stop:], encode_frame(body))
+
+
+def encode_hello(hello):
+    """A frame's body."""
+    return (_HELLO.pack(Kind.HELLO, MAGIC, hello.origin, hello.port, hello.urgent, len(hello.name)) + hello.name
+            + _encode_addresses(hello.addresses) + b"".join(_ENTRY.pack(*entry) for entry in hello.vector.items()))
+
+
+def decode_hello(body):
+    """The Hello in a frame's body. Raises ProtocolError."""
+    try:
+        kind, magic, origin, port, urgent, length = _HELLO.unpack_from(body)
+        name, rest = body[_HELLO.size:_HELLO.size + length], body[_HELLO.size + length:]
+        addresses, rest = _decode_addresses(rest)
+        vector = dict(_ENTRY.iter_unpack(rest))
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise ProtocolError("sent a hello that makes no sense") from error
+    if kind != Kind.HELLO or magic != MAGIC or length > MAX_PLAIN_FRAME or len(vector) > MAX_VECTOR:
+        raise ProtocolError("sent a hello of another kind")
+    return Hello(origin, port, bool(urgent), name, addresses, vector)
+
+
+def is_hello(body):
+    """Whether a frame's body claims to be a hello of ours."""
+    return body[:1 + len(MAGIC)] == bytes([Kind.HELLO]) + MAGIC
+
+
+def encode_bye(addresses):
+    """A frame's body: no room for you here; try these."""
+    return bytes([Kind.BYE]) + MAGIC + _encode_addresses(addresses)
+
+
+def encode_peers(addresses):
+    """A frame's body: my neighbours now; for who has too few."""
+    return bytes([Kind.PEERS]) + MAGIC + _encode_addresses(addresses)
+
+
+def decode_bye(body):
+    """The addresses in a bye's body. Raises ProtocolError."""
+    try:
+        return _decode_addresses(body[1 + len(MAGIC):])[0]
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise ProtocolError("sent a bye that makes no sense") from error
+
+
+def _encode_addresses(addresses):
+    hosts = [(host.encode(), port) for host, port in addresses[:MAX_ADDRESSES]]
+    return bytes([len(hosts)]) + b"".join(bytes([len(host)]) + host + _PORT.pack(port) for host, port in hosts)
+
+
+def _decode_addresses(data):
+    addresses, at = [], 1
+    for _ in range(data[0]):
+        length = data[at]
+        (port,) = _PORT.unpack_from(data, at + 1 + length)
+        addresses.append((data[at + 1:at + 1 + length].decode("ascii"), port))
+        at += 1 + length + _PORT.size
+    return tuple(addresses[:MAX_ADDRESSES]), data[at:]
+
+
+class Log:
+    """Every record once, in the order in which this member delivered them; the last of them.
+
+    `have` says up to which sequence each origin's records were delivered. Since every link is
+    first-in first-out and every member passes on in its own order, what comes is a duplicate or
+    exactly the next of its origin; only who was away for longer than the log sees a jump.
+    """
+
+    def __init__(self):
+        self.have = {}
+        self.start = 0  # the number of the oldest record kept; numbers never change
+        self._records = []
+        self._bytes = 0
+
+    @property
+    def end(self):
+        """The number that the next record will get."""
+        return self.start + len(self._records)
+
+    def add(self, record):
+        """Append it unless it is a duplicate. Returns None for a duplicate, else how many of its origin are missing before it."""
+        last = self.have.get(record.origin)
+        if last is not None and record.sequence <= last:
+            return None
+        self.have[record.origin] = record.sequence
+        self._records.append(record)
+        self._bytes += len(record.frame)
+        if self._bytes > LOG_BYTES or len(self._records) > LOG_MESSAGES:
+            self._trim()
+        return record.sequence - last - 1 if last is not None else 0
+
+    def read(self, number):
+        """The records from this number on, oldest first."""
+        return self._records[max(number - self.start, 0):]
+
+    def vector(self):
+        """origin -> highest sequence, of the origins that are in the log; the last MAX_VECTOR of them."""
+        recent = {}
+        for record in reversed(self._records):
+            recent.setdefault(record.origin, self.have[record.origin])
+            if len(recent) == MAX_VECTOR:
+                break
+        return recent
+
+    def _trim(self):
+        # A tenth at once: cutting the head of a list costs as much as its tail is long.
+        count = len(self._records) // 10 or 1
+        self._bytes -= sum(len(record.frame) for record in self._records[:count])
+        del self._records[:count]
+        self.start += count
+        if len(self.have) > 2 * LOG_MESSAGES:
+            origins = {record.origin for record in self._records}
+            self.have = {origin: last for origin, last in self.have.items() if origin in origins}
+
+
+class Echoes:
+    """Tells a message from the copy of it that went around a circle of C peers, who strip all marks.
+
+    For each (name, text) of the last minute it counts by how many ways how often it came. One way
+    brings each message once, so the message was said as often as the busiest way brought it: "ok",
+    "ok" over one link are two messages, "ok" over each of two links is one.
+    """
+
+    def __init__(self):
+        self._seen = {}  # (name, text) -> (when last, {way: times}); oldest first
+
+    def is_new(self, name, text, way, now):
+        when, ways = self._seen.pop((name, text), (now, {}))
+        if now - when > ECHO_SECONDS:
+            ways = {}
+        shown = max(ways.values(), default=0)
+        if len(ways) < MAX_WAYS:
+            ways[way] = ways.get(way, 0) + 1
+        self._seen[name, text] = now, ways
+        if len(self._seen) > MAX_ECHOES:
+            del self._seen[next(iter(self._seen))]
+        return ways.get(way, 0) > shown
+
+    def ways(self, name, text):
+        """By which ways this message came lately."""
+        return list(self._seen.get((name, text), (0, {}))[1])

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import selectors
 import signal
 import socket
@@ -48,14 +49,16 @@ class Chat:
     """A whole member: its network, its sockets and its front end (Screen or Lines), turned by step()."""
 
     def __init__(self, name, listener, front):
-        self.network = peers.Network(name)
         self.front = front
         self.listener = listener
         self.port = listener.getsockname()[1]
+        self.network = peers.Network(name, self.port, random.Random(), time.monotonic(), time.time())
         self.links = {}  # Neighbour -> Link
         self.dials = []
         self.status = None  # the exit status, once it is time to leave
         self.leave_by = None
+        self._patient = False  # a bot's input ended: leave only when nothing has moved for LEAVE_SECONDS
+        self._unsent = 0  # bytes, at the last look
         self._opened = False  # whether the front end has the terminal
         self._accept_after = 0  # a time before which nothing is accepted
         self._crowded = False  # whether the user was told that nothing is accepted
@@ -66,8 +69,11 @@ class Chat:
         self._signals, self._signal_source = socket.socketpair()
         for end in (self._signals, self._signal_source):
             end.setblocking(False)
-        self._commands = {":quit": self.leave, ":q": self.leave}
-        self._asks = {ui.Key.LEAVE: self.leave, ui.Key.SUSPEND: self.suspend, ui.Key.GONE: self.leave}
+        self._lookups = []
+        self._commands = {
+            ":quit": self.leave, ":q": self.leave, ":who": self._who, ":links": self._links, ":connect": self._connect_to,
+        }
+        self._asks = {ui.Key.LEAVE: self.leave, ui.Key.END: self._input_ended, ui.Key.SUSPEND: self.suspend, ui.Key.GONE: self._lose_terminal}
         self._deeds = {
             peers.Show: self._show, peers.Notice: self._notice,
             peers.Connect: self._connect, peers.Hangup: self._hang_up,
@@ -97,12 +103,14 @@ class Chat:
     def step(self, limit=None):
         """One turn: wait for the first event or deadline (`limit` seconds at most), then handle all there is."""
         self._rewatch()
-        for key, mask in self._selector.select(self._timeout(limit)):
+        ready = self._selector.select(self._timeout(limit))
+        now = self.network.now = time.monotonic()
+        self.network.wall = time.time()
+        for key, mask in ready:
             handler, subject = key.data
             handler(subject, mask)
         for events, (handler, subject) in list(self._always_ready.values()):
             handler(subject, events)
-        now = time.monotonic()
         self._expire(now)
         self._obey()
         self._send(now)
@@ -117,19 +125,29 @@ class Chat:
             self.leave_by = now
             return
         self.status, self.leave_by = status, now + LEAVE_SECONDS
+        for dial in self.dials:
+            self._unwatch(dial.sock)
+            dial.sock.close()
+        self.dials.clear()
         self.network.leave()
 
     def finished(self):
         """Whether there is nothing left to wait for: all has arrived, or the time is up."""
         if self.status is None:
             return False
-        return time.monotonic() >= self.leave_by or all(link.settled() for link in self.links.values())
+        if all(link.settled() for link in self.links.values()):
+            return True
+        unsent = sum(link.unsent for link in self.links.values())
+        if self._patient and unsent < self._unsent:
+            self.leave_by = time.monotonic() + LEAVE_SECONDS
+        self._unsent = unsent
+        return time.monotonic() >= self.leave_by
 
     def close(self):
         """Give everything back, the terminal first. Safe to call at any moment."""
         self.front.close()
         signal.set_wakeup_fd(-1)
-        for closable in (*self.links.values(), *(dial.sock for dial in self.dials), self.listener,
+        for closable in (*self.links.values(), *(dial.sock for dial in self.dials), *self._lookups, self.listener,
                          self._signals, self._signal_source, self._selector):
             closable.close()
 
@@ -142,16 +160,22 @@ class Chat:
             yield link.sock, READ | WRITE if link.blocked else READ, (self._on_link, link)
         for dial in self.dials:
             yield dial.sock, WRITE, (self._on_dial, dial)
+        for lookup in self._lookups:
+            yield lookup.output, READ, (self._on_lookup, lookup)
         if self.status is None and not self._accept_after:
             yield self.listener, READ, (self._on_listener, None)
         if not self._opened:
             return
-        if self.front.input_fd is not None:
+        if self.front.input_fd is not None and not self._outrun():
             yield self.front.input_fd, READ, (self._on_input, None)
         writing, watched = set(self.front.output_fds), set(self.front.hangup_fds)
         for descriptor in writing | watched:
             events = WRITE * (descriptor in writing) | READ * (descriptor in watched)
             yield descriptor, events, (self._on_output, None)
+
+    def _outrun(self):
+        """Whether our input, a file perhaps, brings more than some neighbour takes: then it waits, unless that one is stuck."""
+        return not self.front.shows_own and any(link.neighbour.lagging and not link.stuck for link in self.links.values())
 
     def _rewatch(self):
         wanted = {source: (events, data) for source, events, data in self._wanted()}
@@ -234,7 +258,7 @@ class Chat:
         if self._crowded:
             self._crowded = False
             self.front.notice("new members can join again")
-        self._add_link(sock, host, None)
+        self._add_link(sock, host)
 
     def _pause_accepting(self, reason):
         self._accept_after = time.monotonic() + ACCEPT_PAUSE
@@ -243,17 +267,19 @@ class Chat:
             self.front.notice(f"nobody new can join for now: {reason}")
 
     def _on_dial(self, dial, mask):
+        if dial not in self.dials:
+            return
         self.dials.remove(dial)
         self._unwatch(dial.sock)
         try:
             sock = dial.finish(self.port)
         except peers.Gone as gone:
-            self.network.dial_failed(dial.contact, str(gone), time.monotonic())
+            self.network.dial_failed(dial.call, str(gone))
             return
-        self._add_link(sock, dial.host, dial.contact)
+        self._add_link(sock, dial.host, dial.call)
 
-    def _add_link(self, sock, host, contact):
-        neighbour = self.network.opened(host, contact, time.monotonic())
+    def _add_link(self, sock, host, call=None):
+        neighbour = self.network.opened(host, call)
         self.links[neighbour] = peers.Link(sock, neighbour)
 
     def _on_input(self, _, mask):
@@ -270,18 +296,78 @@ class Chat:
                 self._entered(event)
 
     def _entered(self, text):
-        command = self._commands.get(text)
-        if command is not None:
-            command()
+        """A command, if it is one of ours with as many words as it takes; everything else is chat, as in C."""
+        word, *words = text.split() or [""]
+        command = self._commands.get(word)
+        if command is not None and (text == word or command == self._connect_to):
+            command(*words)
         elif text:
             self.network.say(text.encode("utf-8", "replace"))
 
+    def _input_ended(self):
+        if self.status is None:
+            self._patient = True
+            self.leave()
+
+    def _lose_terminal(self):
+        if self.status is None:  # a hang-up also sends SIGHUP: one reason to leave told twice is no second request
+            self.leave()
+
+    # Commands
+
+    def _who(self):
+        names = [ui.clean_name(member.label) + " (C program)" * member.guest for member in self.network.who()]
+        self.front.notice(f"{len(names)} here beside you" + ": " * bool(names) + ", ".join(names))
+
+    def _links(self):
+        lines = [self._describe(link) for link in self.links.values()]
+        self.front.notice("\n".join(lines) or f"no links; others join with: ./p2pchat NAME HOST {self.port}")
+
+    def _describe(self, link):
+        neighbour = link.neighbour
+        names = [neighbour.name] if neighbour.name else neighbour.names
+        who = ", ".join(map(ui.clean_name, names)) or "somebody"
+        host, port = neighbour.address or (neighbour.host, "?")
+        since = time.strftime("%H:%M:%S", time.localtime(neighbour.since_wall))
+        return f"{who} at {host} {port}, {neighbour.phase.name.lower()} since {since}, {link.unsent} bytes unsent"
+
+    def _connect_to(self, *words):
+        """:connect HOST PORT joins another member, or a whole other network through it."""
+        if len(words) != 2:
+            self.front.notice("say :connect HOST PORT, with the port that the other's screen shows as SERVER")
+            return
+        try:
+            self._find(words[0], _checked_port(words[1]))
+        except ValueError as mistake:
+            self.front.notice(str(mistake))
+
+    def _find(self, host, port):
+        if peers.is_dialable(host):
+            self.network.join(f"{host} {port}", [(host, port)])
+            return
+        self.front.notice(f"looking up {host}")
+        self._lookups.append(Lookup(host, port))
+
+    def _on_lookup(self, lookup, mask):
+        hosts = lookup.read()
+        if hosts is None:
+            return
+        self._lookups.remove(lookup)
+        self._unwatch(lookup.output)
+        lookup.close()
+        if not hosts:
+            self.front.notice(f"the host {lookup.host} is not known; check its spelling or use its address")
+        elif self.status is None:
+            self.network.join(f"{lookup.host} {lookup.port}", [(host, lookup.port) for host in hosts])
+
     def _on_signal(self, _, mask):
-        for number in self._signals.recv(64):
+        # Once each, and a wish to leave before SIGCONT: `kill %1` sends both, and resume() may stop us again.
+        for number in sorted(set(self._signals.recv(64))):
             if number == signal.SIGWINCH:
                 self.front.resize()
             elif number == signal.SIGCONT:
-                self.front.resume()
+                if self.status is None:
+                    self.front.resume()
             elif number == signal.SIGTSTP:
                 self.suspend()
             else:
@@ -296,9 +382,9 @@ class Chat:
             self.dials.remove(dial)
             self._unwatch(dial.sock)
             dial.sock.close()
-            self.network.dial_failed(dial.contact, "does not answer", now)
-        if self.status is None:
-            self.network.tick(now)
+            self.network.dial_failed(dial.call, "does not answer")
+        if self.network.deadline is not None and self.network.deadline <= now:
+            self.network.tick()
         if self._opened and self.front.deadline is not None and self.front.deadline <= now:
             self._answer(self.front.expire(now))
 
@@ -311,29 +397,29 @@ class Chat:
 
     def _show(self, event):
         if self.front.shows_own or not event.mine:
-            self.front.show(event.name, event.text)
+            name = event.name
+            if event.earlier:
+                name += time.strftime(" (%H:%M)", time.localtime(event.earlier)).encode()
+            self.front.show(name, event.text)
 
     def _notice(self, event):
         parts = [ui.clean_name(part) if isinstance(part, bytes) else part for part in event.parts]
         self.front.notice(event.words.format(*parts))
 
     def _connect(self, event):
+        if self.status is not None:
+            return
         try:
-            dial = peers.Dial(event.contact, event.address, time.monotonic() + event.seconds)
+            dial = peers.Dial(event.call, self.network.now + event.seconds)
         except peers.Gone as gone:
-            self.network.dial_failed(event.contact, str(gone), time.monotonic())
+            self.network.dial_failed(event.call, str(gone))
             return
         self.dials.append(dial)
 
     def _hang_up(self, event):
         link = self.links[event.neighbour]
-        if event.neighbour.left is None:
-            self._guarded(link, self._say_goodbye)
+        self._guarded(link, self._flush)
         self._gone.setdefault(link, event.reason)
-
-    def _say_goodbye(self, link):
-        link.neighbour.queue(self.network.goodbye)
-        self._flush(link)
 
     def _send(self, now):
         for link in self.links.values():
@@ -348,7 +434,7 @@ class Chat:
             del self.links[link.neighbour]
             self._unwatch(link.sock)
             link.close()
-            self.network.closed(link.neighbour, reason, time.monotonic())
+            self.network.closed(link.neighbour, reason)
         self._gone.clear()
 
     # The process
@@ -366,7 +452,7 @@ class Chat:
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(0, signal.SIGTSTP)  # the whole job, as the terminal itself would; without a shell to wake us, nothing
         signal.signal(signal.SIGTSTP, _note_signal)
-        self.front.resume()
+        os.kill(os.getpid(), signal.SIGCONT)  # also if nothing stopped us; the loop resumes, unless it is to leave
 
 
 def _note_signal(number, frame):
@@ -374,6 +460,30 @@ def _note_signal(number, frame):
 
 
 # Before the loop: arguments to sockets, where waiting is allowed ------------------------------
+
+class Lookup:
+    """A host name being looked up. The name service may take many seconds and cannot be asked without waiting, so another process waits."""
+
+    SCRIPT = "import socket, sys\nfor found in socket.getaddrinfo(sys.argv[1], 0, type=socket.SOCK_STREAM): print(found[4][0])"
+
+    def __init__(self, host, port):
+        from subprocess import DEVNULL, PIPE, Popen  # 10 ms that only this command costs
+        self.host, self.port = host, port
+        self._process = Popen([sys.executable, "-c", self.SCRIPT, host], stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
+        self.output = self._process.stdout
+        self._answer = b""
+
+    def read(self):
+        """The addresses (none: not known), or None while more is to come. Call it when `output` is readable, else it blocks."""
+        data = os.read(self.output.fileno(), 4096)
+        self._answer += data
+        return None if data else self._answer.decode().split()
+
+    def close(self):
+        self._process.kill()
+        self._process.wait()
+        self.output.close()
+
 
 class Arguments(argparse.ArgumentParser):
     """argparse, but a mistake is one sentence and status 1, as in the C program."""
@@ -404,11 +514,12 @@ def parse(arguments):
 def _checked_name(name):
     if not name.strip():
         raise ValueError(f"the username is empty; choose a name that others see. {USAGE}")
-    if not name.isprintable():
+    encoded = name.encode("utf-8", "surrogateescape")
+    if ui.MARK in ui.clean_name(encoded):
         raise ValueError("the username has characters that cannot be shown; choose another one")
-    if len(name.encode()) > MAX_NAME:
+    if len(encoded) > MAX_NAME:
         raise ValueError(f"the username is longer than {MAX_NAME} bytes; choose a shorter one")
-    return name.encode()
+    return encoded
 
 
 def _checked_port(text):
@@ -440,7 +551,7 @@ def open_listener(bind, port):
 
 def lan_host(bind):
     """The address to tell people who want to join: `bind`, or the one that this machine has on its network."""
-    if bind:
+    if bind not in ("", "0.0.0.0", "::"):
         return bind
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -470,7 +581,10 @@ def start(arguments):
     options = parse(arguments)
     addresses = resolve(options.peer, options.peer_port) if options.peer is not None else None
     listener = open_listener(options.bind, options.port)
-    chat = Chat(options.name, listener, choose_front(options.lines))
+    try:
+        chat = Chat(options.name, listener, choose_front(options.lines))
+    except OSError as error:
+        raise ValueError(f"cannot start ({error.strerror}); see ulimit -n") from error
     if addresses:
         chat.join(f"{options.peer} {options.peer_port}", addresses)
     return chat, f"join: ./p2pchat NAME {lan_host(options.bind)} {chat.port}"

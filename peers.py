@@ -1,13 +1,17 @@
-"""The neighbours: which links there are, who gets what (Network), and the sockets that carry it (Link).
+"""The neighbours: the network as each member sees it (Network), and the sockets that carry it (Link, Dial).
 
-Knows: a link's unsent bytes and names, relaying, goodbyes, and when to dial a lost peer again.
+Knows: what a link is, who is sent what, whom to link to, what to do when somebody is lost.
 Must not know: the selector, the screen, arguments, signals. Nothing here ever waits: a socket is
-read or written once it is ready, and time is a number handed in (seconds of a monotonic clock).
-Leaves out: the loop that calls all this (p2pchat.py), the bytes of a frame (message.py).
+read or written once it is ready, and time is a number that is handed in.
+Leaves out: the loop that calls all this (p2pchat.py), the bytes of a record and the log (message.py).
 
 Two halves, on purpose. Network is the chat itself without any I/O: it is told what happened and
-leaves in `events` what to do, so that tests drive it without a network. Link, Dial and Listener are
-the sockets without any idea of chat: bytes in, bytes out, and one exception, Gone, when it is over.
+leaves in `events` what to do, so that a simulator runs a thousand of it as well as the loop runs
+one. Link, Dial and accept are sockets without any idea of chat: bytes in, bytes out, and one
+exception, Gone, when it is over.
+
+The subtle spots: Neighbour._take_records (why nothing is lost), Network._resolve_double (why two
+members who dial each other at once keep one link) and Link.flush (why a C peer never sees half a header).
 """
 
 from __future__ import annotations
@@ -20,27 +24,61 @@ import struct
 import sys
 import termios
 from collections import deque
-from typing import NamedTuple
+from enum import Enum
+from typing import NamedTuple, Optional
 
-from message import QUIT_TEXTS, PairDecoder, ProtocolError, is_quit, pair_pieces, plain_texts
+from message import (FIRST_LOGGED, LAST_LOGGED, LOG_MESSAGES, MAGIC, MAX_MESH_FRAME, MAX_PLAIN_FRAME, MAX_RECORD_TEXT,
+                     PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, Echoes, FrameDecoder, Hello, Kind, Log, ProtocolError,
+                     as_c_reads, decode_bye, decode_hello, decode_record, encode_bye, encode_frame, encode_hello,
+                     encode_peers, encode_record, is_hello, is_quit, pair_pieces, plain_texts, split_text)
 
 READ_SIZE = 64 * 1024  # bytes read from one link in one turn: a flood gets its share of a turn, not the turn
 SENDS_PER_TURN = 8  # system calls spent on one link in one turn, for the same reason
 MAX_UNSENT = 8 * 1024 * 1024  # bytes a neighbour may lag behind before it is let go: about 100,000 short messages
 MAX_LINKS = 1024  # links at once; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
 ACCEPTS_PER_TURN = 32  # new connections taken in one turn; the kernel queues the rest
+# The mesh. Figures: seeded simulations of 10,000 members; 4 and 6 links cost 4.0 copies and 6.3 hops a delivery, 5 and 8 5.4 and 5.4.
+WANT_LINKS, MAX_MESH_LINKS = 5, 8  # five random links hold a network together when half of its members die at once
+MAX_DIALS = 3  # probes under way at once that nobody asked for
+MAX_BOOK = 128  # addresses heard of
+MAX_FRIENDS = 8  # addresses of members once met, kept to find the other half after a split
+MAX_MEMBERS = 10_000  # members remembered for :who
+REDUNDANT_ECHOES, REDUNDANT_SECONDS = 5, (2, 20)  # echoes, and seconds, until a link that brings nothing else is closed
+STRANGER_SECONDS = 0.5  # one of ours says hello with its first bytes; a C peer waits for its user
+PROBE_SECONDS = 1.0  # how long one of ours may take to answer; a C peer never does
+HELLO_SECONDS = 5  # from the first hello to the last
+MESH_DIAL_SECONDS = 5
+PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
+STIR_SECONDS = 15, 45  # between two swaps
+FRIEND_SHARE = 0.3  # of swaps that try a friend first
+RESERVE_FIRST, RESERVE_MOST = 1, 30  # pause between two dials of old acquaintances, doubled each time
+FAILED_PAUSE = 0, 60  # seconds for which a failed address is not dialled
+CLOSED_PAUSE = 0, 10  # the same where a link was closed
+SHUN_SELF = 300  # the same where we met ourselves
+SUSPECT_SECONDS = 1, 2  # after which a lost neighbour that nobody heard of is told to all; random, so that one of five tells
+EARLIER_SECONDS = 10  # a message that was said longer ago, and comes with a new link, is marked as earlier
+CLOCK_SLACK = 5  # seconds by which two members' clocks may differ
+AGAIN_SECONDS = 10  # within which a second link to the same member is no news
+MAX_CIRCLED = 64  # ways remembered for each plain link of a circle
+CIRCLE_SECONDS = 30  # for which nothing is passed on into a circle of C peers where it is already, after the last echo
 MAX_NAMES = 8  # names remembered per link, to say who was behind it when it is lost
 DIAL_SECONDS = 10  # how long all addresses of one peer together may stay silent
 REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dialled again; doubled each time
+SLOW_SECONDS = 1  # who takes nothing for so long is not slow but stuck: our own input no longer waits for it
 STALL_SECONDS = 30  # how long a link may take nothing: a C peer that got out of step is deaf, and does not say so
 WINDOW_POLLS = 0.001, 0.1  # seconds until a link without room in the far end's window is tried again: first, at most
 LISTEN_BACKLOG = 128  # connections that the kernel keeps for us between two turns
+
+SAID = "said"  # the way by which members' own messages come, see Echoes
+# Why the network itself ends a link, beside what a neighbour did
+PLAIN_ANSWER, DOUBLE, SPARED = "is a C peer", "is linked twice", "found other links"
 
 # Where the end of a send is the end of a segment, whole messages joined up to one segment keep every
 # header in one piece (see Link.flush). Elsewhere the flag exists but TCP ignores it.
 _SEGMENT_FLAG = socket.MSG_EOR if sys.platform.startswith("linux") else 0
 # Offsets in Linux's struct tcp_info (linux/tcp.h): tcpi_snd_mss, and tcpi_snd_wnd, which came with 5.4.
 TCP_INFO_SIZE, TCP_INFO_SEGMENT, TCP_INFO_WINDOW = 232, 16, 228
+TCP_OPTIONS = 40  # bytes of a segment that selective acknowledgements may take, which tcpi_snd_mss does not subtract
 _U32 = struct.Struct("=I")
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _TRY_AGAIN = (BlockingIOError, InterruptedError)
@@ -61,6 +99,7 @@ class Show(NamedTuple):
     name: bytes
     text: bytes
     mine: bool = False
+    earlier: int = 0  # when it was said (seconds since 1970), if that was before we were here
 
 
 class Notice(NamedTuple):
@@ -70,14 +109,13 @@ class Notice(NamedTuple):
 
 
 class Connect(NamedTuple):
-    """Dial this address; report to Network.opened, or to Network.dial_failed after `seconds` at the latest."""
-    contact: "Contact"
-    address: tuple
+    """Dial; report to Network.opened, or to Network.dial_failed after `seconds` at the latest."""
+    call: "Call"
     seconds: float
 
 
 class Hangup(NamedTuple):
-    """Close this neighbour's link, then report `reason` to Network.closed."""
+    """Send this neighbour what waits, as far as it goes at once; close its link; report `reason` to Network.closed."""
     neighbour: "Neighbour"
     reason: str
 
@@ -94,22 +132,68 @@ class Contact:
         self.pause = REDIAL_FIRST
         self.due = None  # when to dial again; None: nothing is planned
         self.reached = False  # ever
+        self.plain = False  # it is a C peer
         self.failure = ""  # why the last round of dials came to nothing
 
 
-class Neighbour:
-    """The far end of one link, as the chat sees it: what it said, and what it has yet to be sent."""
+class Call(NamedTuple):
+    """One dial: of a contact, or of an address that the network picked."""
+    address: tuple
+    contact: Optional[Contact] = None
+    urgent: bool = False
+    plain: bool = False  # a C peer is known to be there
+    since: float = 0.0  # when it began
 
-    def __init__(self, host, contact, now):
+
+class Phase(Enum):
+    """What a link is. Only the side that dials has to find out, with a probe that a C peer does not show."""
+    STRANGER = "accepted, and has not said anything"
+    PROBING = "dialled, and has not answered"
+    GREETING = "one of ours, whose full hello is on its way"
+    MESH = "one of ours"
+    PLAIN = "a C peer"
+
+
+class Neighbour:
+    """The far end of one link, as the chat sees it: what it is, what it said, what it has yet to be sent."""
+
+    def __init__(self, host, call, phase, now, wall):
         self.host = host
-        self.contact = contact
-        self.since = now
-        self.pairs = PairDecoder()
-        self.names = []  # who was heard over this link
-        self.waiting = deque()  # pieces to send; the bytes objects are shared with the other neighbours
-        self.unsent = 0  # bytes in `waiting`
+        self.call = call  # None: it dialled us
+        self.phase = phase
+        self.since, self.since_wall = now, wall
+        self.heard_at = now
+        self.pings, self.pinged_at = 0, now  # unanswered, and when the last one went out
+        self.frames = FrameDecoder(MAX_PLAIN_FRAME)
+        self.half = None  # the first frame of a pair
+        self.names = []  # who was heard over a plain link
+        self.waiting = deque()  # pieces to send before anything of the log; the bytes objects are shared
+        self.queued = 0  # bytes in `waiting`
         self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
         self.left = None  # the name that said goodbye
+        self.origin = None  # of a mesh link, from its hello on
+        self.address = None  # where it can be dialled
+        self.name = b""
+        self.log, self.position = None, 0  # of a mesh link: the next record of our log that it may be sent
+        self.known, self.horizon = {}, {}  # origin -> sequence that it has now, and had when we met
+        self.circled = {}  # of a plain link: way -> until when what comes by that way is known to be there already
+        self.echoes, self.redundant_at = 0, None  # of a plain link, see Network._echo
+
+    @property
+    def contact(self):
+        return self.call.contact if self.call else None
+
+    @property
+    def plain(self):
+        """Whether a C peer may be at the far end, so that the rules for sending to one hold."""
+        return self.phase not in (Phase.GREETING, Phase.MESH)
+
+    @property
+    def unsent(self):
+        """0 if nothing is to be sent now, else about how many bytes. A stranger gets nothing before it is known what it is."""
+        if self.phase is Phase.STRANGER:
+            return 0
+        return self.queued + (self.log.end - self.position if self.log else 0)
 
     def heard(self, name):
         if name not in self.names and len(self.names) < MAX_NAMES:
@@ -117,160 +201,823 @@ class Neighbour:
 
     def queue(self, pieces):
         self.waiting.extend(pieces)
-        self.unsent += sum(map(len, pieces))
+        self.queued += sum(map(len, pieces))
+
+    def clear(self):
+        self.waiting.clear()
+        self.queued, self.log = 0, None
+
+    @property
+    def lagging(self):
+        """Whether it takes so much less than is said that our own user should wait."""
+        return self.queued > MAX_UNSENT // 4 or self.log is not None and self.log.end - self.position > LOG_MESSAGES // 4
 
     def take(self, joined, room):
-        """Whole pieces, up to `joined` bytes together, or one longer one of up to `room` bytes; b"" if nothing fits."""
-        chunk, total, limit = [], 0, room
-        while self.waiting and total + len(self.waiting[0]) <= limit:
+        """Whole pieces, up to `joined` bytes together, or one longer one; b"" if `room` is too small for the first or none waits.
+
+        Of a piece over SMALLEST_SEGMENT bytes only the header, at its start, must not be cut: room for that many will do.
+        """
+        chunk, total = [], 0
+        if self.waiting and min(len(self.waiting[0]), SMALLEST_SEGMENT) <= room:
+            chunk.append(self.waiting.popleft())
+            total = len(chunk[0])
+        while chunk and self.waiting and total + len(self.waiting[0]) <= min(joined, room):
             chunk.append(self.waiting.popleft())
             total += len(chunk[-1])
-            limit = min(joined, room)
-        self.unsent -= total
+        self.queued -= total
+        if self.log and not self.waiting:
+            self._take_records(chunk, joined - total)
         return b"".join(chunk)
+
+    def _take_records(self, chunk, room):
+        # Only a position in the shared log is kept, not a queue of its own: a neighbour that is slow
+        # costs nothing, lags behind, and catches up; one that lags too far finds a jump, and says so.
+        self.position = max(self.position, self.log.start)
+        if len(self.known) > 2 * LOG_MESSAGES:  # origins that a stranger made up
+            self.known = {origin: last for origin, last in self.known.items() if origin in self.log.have}
+        for record in self.log.read(self.position):
+            if room <= 0:
+                return
+            self.position += 1
+            if record.sequence > self.known.get(record.origin, 0):
+                self.known[record.origin] = record.sequence
+                chunk.append(record.frame)
+                room -= len(record.frame)
+
+
+class Member:
+    """Somebody on the network, as :who lists them."""
+
+    def __init__(self, name, label, guest):
+        self.name, self.label, self.guest = name, label, guest  # a guest is on a plain link of some member
+        self.here = True
+        self.told = None  # what our user was told last: that it is here, or that it is not
+
+
+class People:
+    """Who is here. A member's key is its origin, a guest's the origin of the member it hangs on, and its name."""
+
+    def __init__(self, own_name):
+        self.members = {}
+        self._guests = {}  # origin -> keys of the guests at its links
+        self._own_name = own_name
+        self._bearers = {own_name: 1}  # name -> how many bore it
+
+    def find(self, key):
+        """The Member who is here under this key, or None."""
+        member = self.members.get(key)
+        return member if member is not None and member.here else None
+
+    def meet(self, key, name):
+        """The Member under this key; a new one is here. A second one of a name is told apart by a number."""
+        member = self.members.get(key)
+        if member is None:
+            count = self._bearers[name] = self._bearers.get(name, 0) + 1
+            label = name if count == 1 else b"%s~%d" % (name, count)
+            guest = isinstance(key, tuple)
+            member = self.members[key] = Member(name, label, guest)
+            if guest:
+                self._guests.setdefault(key[0], []).append(key)
+            self._bound()
+        return member
+
+    def gone(self, origin):
+        """This member is not here any more, and with it its guests."""
+        for key in (origin, *self._guests.get(origin, ())):
+            if key in self.members:
+                self.members[key].here = False
+
+    def _bound(self):
+        if len(self.members) <= MAX_MEMBERS:
+            return
+        # Half at once, those who are gone first: a stranger may invent members faster than one by one is cheap.
+        keep = sorted(self.members.items(), key=lambda item: item[1].here)[MAX_MEMBERS // 2:]
+        self.members = dict(keep)
+        self._guests = {key[0]: [] for key, member in keep if member.guest}
+        for key, member in keep:
+            if member.guest:
+                self._guests[key[0]].append(key)
+        self._bearers = {name: 1 for name in (self._own_name, *(member.name for _, member in keep))}
+
+
+class Book:
+    """Where members can be dialled: address -> origin, None as long as it is not known who is there."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.heard = {}  # from live neighbours; what fails is dropped
+        self.friends = {}  # a fair sample of all whom we were ever linked to: they may be the other half after a split
+        self.met = 0
+        self.shunned = {}  # address -> until when it is not dialled
+
+    def note(self, address, origin=None):
+        self.heard[address] = origin if origin is not None else self.heard.get(address)
+        if len(self.heard) > MAX_BOOK:
+            del self.heard[self.rng.choice(list(self.heard))]
+
+    def befriend(self, address, origin):
+        """Reservoir sampling (Vitter 1985, algorithm R): each member ever met is a friend with equal chance."""
+        self.met += 1
+        if address is None or address in self.friends:
+            return
+        if len(self.friends) < MAX_FRIENDS:
+            self.friends[address] = origin
+        elif self.rng.randrange(self.met) < MAX_FRIENDS:
+            del self.friends[self.rng.choice(list(self.friends))]
+            self.friends[address] = origin
+
+    def shun(self, address, until):
+        if address is None:
+            return
+        self.shunned[address] = until
+        if len(self.shunned) > MAX_BOOK:
+            del self.shunned[next(iter(self.shunned))]
+
+    def failed(self, address, now):
+        """Nobody of ours answered there."""
+        self.heard.pop(address, None)
+        self.shun(address, now + self.rng.uniform(*FAILED_PAUSE))
+
+    def forget(self, origin):
+        """This member said goodbye: nobody will answer."""
+        for addresses in (self.heard, self.friends):
+            for address in [address for address, owner in addresses.items() if owner == origin]:
+                del addresses[address]
+
+    def fresh(self, now):
+        """What was heard of and may be dialled now."""
+        self.shunned = {address: until for address, until in self.shunned.items() if until > now}
+        return {address: origin for address, origin in self.heard.items() if address not in self.shunned}
+
+    def next_fresh(self):
+        """When the first of the others may be dialled again, or None."""
+        return min((until for address, until in self.shunned.items() if address in self.heard), default=None)
 
 
 class Network:
-    """Who our neighbours are and who is sent what. Told what happened; leaves in `events` what to do.
+    """Who our neighbours are, who is sent what, how it heals. Told what happened; leaves in `events` what to do.
 
-    On plain links that is the C program's whole protocol: pass everything on to all others. Here
-    it stops being right where links form a circle: nothing in a pair says that it was here before.
+    A replicated log over a bounded random graph, in three rules: send a neighbour whatever the log
+    holds that it has not seen, in the log's order; keep WANT links, never more than MAX, to
+    addresses heard of from live neighbours; now and then swap a link for a random other one. C
+    peers hang on at the edge, on plain links, and see nothing of it.
+
+    The caller sets `now` (seconds of a monotonic clock) and `wall` (seconds since 1970) before each
+    call; `rng` is the only source of chance. So a simulator can run it, and replay a run.
     """
 
-    def __init__(self, name):
-        self.name = name  # bytes
+    def __init__(self, name, port, rng, now=0.0, wall=0):
+        self.name, self.port, self.rng = name, port, rng  # name: bytes; port: where we listen
+        self.now, self.wall = now, wall
         self.neighbours = []
         self.contacts = []
         self.events = deque()
+        self.log = Log()
+        self.people = People(name)
+        self.book = Book(rng)
+        self.calls = []  # dials under way
+        self._suspects = {}  # origin -> when to tell all that it is lost
+        self._before = {}  # origin -> sequence that was said before we joined: history, not news
+        self._echoes = Echoes()
+        self._missing = 0
+        self._stir_at = None
+        self._reserve_at, self._reserve_pause = now, RESERVE_FIRST
+        self._leaving = False
+        self._linked = None, now  # whom we told our user to be linked to, and when: two crossed links are one piece of news
+        self._planned, self._replan = None, True
+        self._own_origins = set()
+        self._new_origin()
+
+    # What the caller tells -----------------------------------------------------------------
 
     @property
     def deadline(self):
-        """When tick wants to be called, in seconds of the caller's clock; None: nothing is planned."""
-        return min((contact.due for contact in self.contacts if contact.due is not None), default=None)
+        """When tick wants to be called; None: nothing is planned, an idle member sleeps. May be early, never late."""
+        if self._replan:  # worked out when something changed, not in every turn of a busy loop
+            self._replan, self._planned = False, self._plan()
+        return self._planned
+
+    def _plan(self):
+        times = [contact.due for contact in self.contacts]
+        times += [self._due(neighbour) for neighbour in self.neighbours]
+        times += [self._stir_at, *self._suspects.values()]
+        if self._wants_links():
+            times.append(self.book.next_fresh())
+            times += [self._reserve_at] * bool(self._free(self._reserve()))
+        return min((time for time in times if time is not None), default=None)
 
     def join(self, label, addresses):
         """Our user wants a link to the peer at one of `addresses`, called `label` in notices. Returns its Contact."""
+        self._replan = True
         contact = Contact(label, addresses)
         self.contacts.append(contact)
-        self._dial(contact)
+        self._dial_contact(contact)
         return contact
 
     def say(self, text):
         """Our user says `text` (bytes of any length): to everyone, and to our own screen."""
         self.events.append(Show(self.name, text, mine=True))
+        for part in split_text(text, MAX_RECORD_TEXT):
+            self._tell(Kind.SAY, self.name, part)
         for part in plain_texts(text):
-            self._relay(pair_pieces(self.name, part))
+            self._echoes.is_new(self.name, part, SAID, self.now)
+            self._relay(self.name, part)
 
     def leave(self):
-        """Say goodbye to all neighbours, behind whatever they are still to be sent."""
+        """Say goodbye to all, behind whatever they are still to be sent."""
+        self._leaving = True
         self.contacts.clear()
+        self._tell(Kind.LEFT, self.name)
         for neighbour in self.neighbours:
-            self._queue(neighbour, self.goodbye)
+            if neighbour.phase is Phase.STRANGER:
+                self._settle_plain(neighbour)
+            if neighbour.plain:
+                self._queue(neighbour, self.goodbye)
 
     @property
     def goodbye(self):
-        """What a neighbour must get before we close: a C peer takes a bare end of stream for an error."""
+        """What a C peer must get before we close: it takes a bare end of stream for an error."""
         return pair_pieces(self.name, QUIT_TEXTS[0])
 
-    def opened(self, host, contact, now):
-        """A connection is up, with a Contact if we dialled. Returns its Neighbour."""
-        neighbour = Neighbour(host, contact, now)
+    def opened(self, host, call=None):
+        """A connection is up; `call` if we dialled it. Returns its Neighbour."""
+        self._replan = True
+        phase = Phase.STRANGER if call is None else Phase.PLAIN if call.plain else Phase.PROBING
+        neighbour = Neighbour(host, call, phase, self.now, self.wall)
         self.neighbours.append(neighbour)
-        if contact is None:
-            self._notice("somebody joined from {}", host)
-            return neighbour
-        self._notice("linked to {} again" if contact.reached else "linked to {}", contact.label)
-        contact.reached = True
+        if call in self.calls:
+            self.calls.remove(call)
+        if phase is Phase.PLAIN:
+            self._reached(call.contact, call.address)
+        if phase is Phase.PROBING:
+            neighbour.frames.limit = MAX_MESH_FRAME
+            hello = Hello(self.origin, self.port, call.urgent, b"")
+            neighbour.queue((encode_frame(self.name) + encode_frame(PROBE + encode_hello(hello)),))
         return neighbour
 
-    def dial_failed(self, contact, reason, now):
+    def dial_failed(self, call, reason):
         """A Connect came to nothing; `reason` is a sentence without its subject."""
-        if contact.untried:
-            self._dial(contact)
+        self._replan = True
+        if call in self.calls:
+            self.calls.remove(call)
+        if call.contact is None:
+            self.book.failed(call.address[:2], self.now)
+            self._fill()
             return
-        contact.failure = reason
-        self._plan_redial(contact, now)
+        if call.contact.untried:
+            self._dial_contact(call.contact)
+            return
+        call.contact.failure = reason
+        if not call.contact.reached:
+            self._forget_contact(call.contact)
+            self._notice("{} cannot be joined: it {}", call.contact.label, reason)
+        self._plan_redial(call.contact)
 
     def received(self, neighbour, data):
         """Bytes came from this neighbour, in whatever pieces."""
+        neighbour.heard_at, neighbour.pings = self.now, 0
+        self._replan |= neighbour.phase not in (Phase.MESH, Phase.PLAIN)
         try:
-            for name, text in neighbour.pairs.feed(data):
+            for frame in neighbour.frames.feed(data):
                 if neighbour.ending:
-                    return
-                self._message(neighbour, name, text)
+                    break
+                self._frame(neighbour, frame)
         except ProtocolError as error:
             self._hang_up(neighbour, str(error))
+        self._tell_missing()
 
-    def closed(self, neighbour, reason, now):
+    def closed(self, neighbour, reason):
         """This neighbour's link is no more; `reason` is a sentence without its subject."""
+        self._replan = True
         self.neighbours.remove(neighbour)
-        contact = neighbour.contact
-        if neighbour.left is not None:
-            self._notice("{} left", neighbour.left)
-            if contact in self.contacts:
-                self.contacts.remove(contact)
-            return
-        self._notice_lost(neighbour, reason)
-        if contact is None:
-            return
-        if now - neighbour.since > REDIAL_MOST:
-            contact.pause = REDIAL_FIRST
-        self._plan_redial(contact, now)
+        if neighbour.phase is Phase.PROBING:
+            self._probe_failed(neighbour, reason)
+        elif neighbour.phase is Phase.MESH:
+            self._mesh_closed(neighbour, reason)
+        elif neighbour.phase is Phase.PLAIN:
+            self._plain_closed(neighbour, reason)
+        self._fill()
 
-    def tick(self, now):
-        """Time has passed: dial who is due."""
+    def tick(self):
+        """The deadline has passed: do what is due."""
+        self._replan = True
+        for neighbour in list(self.neighbours):
+            due = self._due(neighbour)
+            if due is not None and due <= self.now:
+                self._overdue(neighbour)
         for contact in self.contacts:
-            if contact.due is not None and contact.due <= now:
-                contact.due = None
-                contact.untried = list(contact.addresses)
-                self._dial(contact)
+            if contact.due is not None and contact.due <= self.now:
+                contact.due, contact.untried = None, list(contact.addresses)
+                self._dial_contact(contact)
+        for origin in [origin for origin, due in self._suspects.items() if due <= self.now]:
+            del self._suspects[origin]
+            self._tell_lost(origin)
+        if self._last_word < self.log.start:
+            self._tell(Kind.HERE, self.name)  # so that the log never forgets who is here
+        if self._stir_at is not None and self._stir_at <= self.now:
+            self._stir()
+        self._fill()
 
-    def _message(self, neighbour, name, text):
+    def who(self):
+        """Everybody here but ourselves, as Members."""
+        return [member for member in self.people.members.values() if member.here]
+
+    # One link: what is it? -----------------------------------------------------------------
+
+    def _frame(self, neighbour, frame):
+        if neighbour.phase is Phase.MESH:
+            self._record(neighbour, frame)
+        elif neighbour.phase is Phase.GREETING:
+            self._greeted(neighbour, frame)
+        elif neighbour.phase is Phase.PROBING:
+            self._answered(neighbour, frame)
+        elif neighbour.half is None:
+            neighbour.half = frame
+        else:
+            name, neighbour.half = neighbour.half, None
+            self._pair(neighbour, name, frame)
+
+    def _pair(self, neighbour, name, text):
+        if text.startswith(PROBE) and is_hello(text[len(PROBE):]) and neighbour.call is None and not neighbour.names:
+            # Also on a link that we took for a C peer's, as long as nothing else came: one lost packet makes a probe late.
+            self._probed(neighbour, name, decode_hello(text[len(PROBE):]))
+            return
+        if neighbour.phase is Phase.STRANGER:
+            self._settle_plain(neighbour)
+        self._plain_message(neighbour, as_c_reads(name), as_c_reads(text))
+
+    def _settle_plain(self, neighbour):
+        neighbour.phase = Phase.PLAIN
+        self._notice("somebody joined from {}", neighbour.host)
+
+    def _probed(self, neighbour, name, hello):
+        """One of ours dialled us: take it, or tell it whom else to ask."""
+        neighbour.phase = Phase.GREETING
+        if not self._recognise(neighbour, hello):
+            return
+        if len(self._mesh()) >= MAX_MESH_LINKS and not hello.urgent:
+            self._bye(neighbour)
+            return
+        self._greet(neighbour)
+
+    def _answered(self, neighbour, frame):
+        """What we dialled says its first frame: a hello, a bye, or it is a C peer that chats already."""
+        if frame[:1 + len(MAGIC)] == encode_bye(())[:1 + len(MAGIC)]:
+            self._learn(neighbour, decode_bye(frame))
+            self._hang_up(neighbour, "has no room for another link")
+            return
+        if not is_hello(frame):
+            return  # chat: of a C peer, or of one of ours that has not got our probe yet; PROBE_SECONDS will tell
+        hello = decode_hello(frame)
+        if self._recognise(neighbour, hello):
+            self._greet(neighbour)
+            self._meet(neighbour, hello)
+
+    def _greeted(self, neighbour, frame):
+        if not is_hello(frame):
+            raise ProtocolError("did not say hello")
+        hello = decode_hello(frame)
+        if hello.origin != neighbour.origin:
+            raise ProtocolError("changed its origin")
+        self._meet(neighbour, hello)
+
+    def _recognise(self, neighbour, hello):
+        """Note who it is. Returns False if it is ourselves, or a second link to the same member that is not to be kept."""
+        neighbour.origin, neighbour.name = hello.origin, hello.name
+        host, port = (neighbour.host, hello.port) if neighbour.call is None else neighbour.call.address[:2]
+        neighbour.address = (host, port) if port else None
+        if hello.origin in self._own_origins:
+            self.book.shun(neighbour.address, self.now + SHUN_SELF)
+            self._decline(neighbour, "is this program itself")
+            return False
+        if neighbour.address:
+            self.book.note(neighbour.address, hello.origin)
+        for other in self._mesh(greeting=True):
+            if other.origin == hello.origin and other is not neighbour and not self._resolve_double(neighbour, other):
+                return False
+        return True
+
+    def _resolve_double(self, new, old):
+        """Two links to one member: both ends must drop the same one. Returns whether the new one stays."""
+        ours_new, ours_old = new.call is not None, old.call is not None
+        keep_new = ours_new == ours_old or ours_new == (self.origin > new.origin)
+        self._decline(old if keep_new else new, DOUBLE)
+        return keep_new
+
+    def _decline(self, neighbour, reason):
+        """Hang up on somebody we are linked to anyway. Who dialled must hear who we are, to see it the same way."""
+        hello = encode_frame(encode_hello(Hello(self.origin, self.port, False, self.name)))
+        self._hang_up(neighbour, reason, (hello,) * (neighbour.phase is Phase.GREETING))
+
+    def _greet(self, neighbour):
+        neighbour.clear()  # chat that was held back while it was a stranger comes from the log now
+        neighbour.frames.limit = MAX_MESH_FRAME
+        addresses = [other.address for other in self._mesh(greeting=True) if other is not neighbour and other.address]
+        hello = Hello(self.origin, self.port, False, self.name, tuple(addresses), self.log.vector())
+        neighbour.queue((encode_frame(encode_hello(hello)),))
+
+    def _meet(self, neighbour, hello):
+        """Both have said hello: a mesh link from here on."""
+        alone = not self._mesh()
+        neighbour.phase = Phase.MESH
+        neighbour.name = hello.name
+        neighbour.horizon, neighbour.known = hello.vector, dict(hello.vector)
+        neighbour.log, neighbour.position = self.log, self.log.start
+        self._suspects.pop(hello.origin, None)
+        self._reserve_pause = RESERVE_FIRST
+        self._learn(neighbour, hello.addresses)
+        self.book.befriend(neighbour.address, hello.origin)
+        if self.book.met == 1 and neighbour.call:
+            self._before = hello.vector
+        if neighbour.contact:
+            self._reached(neighbour.contact, neighbour.call.address)
+        elif alone and self.book.met > 1 and (hello.origin, True) != (self._linked[0], self.now - self._linked[1] < AGAIN_SECONDS):
+            self._linked = hello.origin, self.now
+            self._notice("linked to {}", self.people.meet(hello.origin, hello.name).label)
+        if self._stir_at is None:
+            self._stir_at = self.now + self.rng.uniform(*STIR_SECONDS)
+        self._make_room(neighbour)
+        self._fill()
+
+    def _make_room(self, newest):
+        """Keep to MAX_MESH_LINKS by letting a random other go. It loses nothing: its next link catches up."""
+        stirred = newest.call is not None and newest.call.contact is None and newest.call.urgent
+        most = WANT_LINKS + 1 if stirred else MAX_MESH_LINKS
+        others = [other for other in self._mesh() if other is not newest]
+        if len(others) >= most:
+            self._bye(self.rng.choice(others))
+
+    def _bye(self, neighbour):
+        addresses = [other.address for other in self._mesh() if other is not neighbour and other.address]
+        self._hang_up(neighbour, SPARED, (encode_frame(encode_bye(addresses)),))
+
+    def _reached(self, contact, address):
+        contact.addresses = (address,)  # of several, the one that works
+        self._notice("linked to {} again" if contact.reached else "linked to {}", contact.label)
+        contact.reached = True
+
+    # Plain links ---------------------------------------------------------------------------
+
+    def _plain_message(self, neighbour, name, text):
         if is_quit(text):
             neighbour.left = name
             self._hang_up(neighbour, "left")
             return
         neighbour.heard(name)
-        self.events.append(Show(name, text))
-        self._relay(pair_pieces(name, text), neighbour)
+        if not self._echoes.is_new(name, text, neighbour, self.now):
+            self._echo(neighbour, name, text)
+            return
+        neighbour.echoes, neighbour.redundant_at = 0, None
+        self.events.append(Show(self.people.meet((self.origin, name), name).label, text))
+        self._tell(Kind.GUEST, name, text)
+        self._relay(name, text, neighbour)
 
-    def _relay(self, pieces, origin=None):
+    def _echo(self, neighbour, name, text):
+        """A copy came back: behind this link there is a circle, and what comes by the copy's other ways is there already."""
+        for way in self._echoes.ways(name, text):
+            if way not in (SAID, neighbour) and len(neighbour.circled) < MAX_CIRCLED:
+                neighbour.circled[way] = self.now + CIRCLE_SECONDS
+        neighbour.echoes += 1
+        if neighbour.redundant_at is None:
+            neighbour.redundant_at = self.now + self.rng.uniform(*REDUNDANT_SECONDS)
+            self._replan = True
+
+    def _open_circle(self, neighbour):
+        """A link that for a while brought nothing but copies closes a circle: open it there.
+
+        The member at the circle's other end sees the same, and must not do it too: the while is
+        random, and who hears that another one did it (GUEST_GONE) begins anew.
+        """
+        if neighbour.echoes >= REDUNDANT_ECHOES:
+            self._forget_contact(neighbour.contact)
+            self._hang_up(neighbour, "brought only what came by another way")
+        neighbour.echoes, neighbour.redundant_at = 0, None
+
+    def _relay(self, name, text, way=None, when=None):
+        """Pass a message on to all plain links but the one it came by; an old one only to those who were here when it was said."""
         for neighbour in self.neighbours:
-            if neighbour is not origin:
-                self._queue(neighbour, pieces)
+            if neighbour is way or neighbour.phase not in (Phase.PLAIN, Phase.STRANGER):
+                continue
+            if neighbour.circled.get(way, 0) > self.now:
+                continue  # the far end of the circle could not tell it from one that was said again
+            if when is None or when >= neighbour.since_wall - CLOCK_SLACK:
+                self._queue(neighbour, pair_pieces(name, text))
 
     def _queue(self, neighbour, pieces):
         if neighbour.ending:
             return
         neighbour.queue(pieces)
-        if neighbour.unsent > MAX_UNSENT:
+        if neighbour.queued > MAX_UNSENT:
             self._hang_up(neighbour, f"took nothing while {MAX_UNSENT >> 20} MiB were waiting")
 
-    def _hang_up(self, neighbour, reason):
-        neighbour.ending = True
-        neighbour.waiting.clear()
-        neighbour.unsent = 0
-        self.events.append(Hangup(neighbour, reason))
-
-    def _dial(self, contact):
-        address = contact.untried.pop(0)
-        self.events.append(Connect(contact, address, DIAL_SECONDS / len(contact.addresses)))
-
-    def _plan_redial(self, contact, now):
-        if not contact.reached or contact not in self.contacts:
+    def _plain_closed(self, neighbour, reason):
+        for name in neighbour.names:
+            self._presence((self.origin, name), name, False, None)
+            self._tell(Kind.GUEST_GONE, name)
+        if neighbour.left is not None:
+            self._notice("{} left", neighbour.left)
+            self._forget_contact(neighbour.contact)
             return
-        contact.due = now + contact.pause
-        contact.pause = min(contact.pause * 2, REDIAL_MOST)
-
-    def _notice_lost(self, neighbour, reason):
         who = neighbour.names or [b"somebody"]
         words = "lost " + ", ".join(["{}"] * len(who)) + " at {}: it {}"
-        if neighbour.contact in self.contacts:
-            words += "; dialling again"
-        self._notice(words, *who, neighbour.host, reason)
+        redial = neighbour.contact in self.contacts
+        self._notice(words + "; dialling again" * redial, *who, neighbour.host, reason)
+        if not redial:
+            return
+        if self.now - neighbour.since > REDIAL_MOST:
+            neighbour.contact.pause = REDIAL_FIRST
+        self._plan_redial(neighbour.contact)
+
+    def _forget_contact(self, contact):
+        if contact in self.contacts:
+            self.contacts.remove(contact)
+
+    # Mesh links ----------------------------------------------------------------------------
+
+    def _record(self, neighbour, body):
+        kind = body[0] if body else None
+        if kind is None or kind == Kind.HELLO:
+            raise ProtocolError("said hello twice" if kind else "sent an empty record")
+        if kind == Kind.PING:
+            neighbour.queue((encode_frame(bytes([Kind.PONG])),))
+        elif kind == Kind.PEERS:
+            self._learn(neighbour, decode_bye(body))
+        elif kind == Kind.BYE:
+            self._learn(neighbour, decode_bye(body))
+            self._hang_up(neighbour, SPARED)
+        elif FIRST_LOGGED <= kind <= LAST_LOGGED:
+            self._logged(neighbour, decode_record(body))
+
+    def _logged(self, neighbour, record):
+        if record.sequence > neighbour.known.get(record.origin, 0):
+            neighbour.known[record.origin] = record.sequence
+        if record.origin == self.origin and record.sequence > self.log.have[self.origin]:
+            self._new_origin()  # somebody speaks in our name: be somebody else
+            return
+        missing = self.log.add(record)
+        if missing is None:
+            return
+        self._missing += missing
+        self._deliver(record, caught_up=record.sequence <= neighbour.horizon.get(record.origin, 0))
+
+    def _deliver(self, record, caught_up):
+        history = record.sequence <= self._before.get(record.origin, 0)
+        earlier = history or caught_up and self.wall - record.when > EARLIER_SECONDS
+        if record.kind in (Kind.SAY, Kind.GUEST):
+            self._said(record, caught_up, record.when if earlier else 0)
+        elif record.kind == Kind.GUEST_GONE:
+            self._presence((record.origin, record.name), record.name, False, None)
+            for neighbour in self.neighbours:
+                neighbour.echoes, neighbour.redundant_at = 0, None
+        elif record.kind == Kind.LOST:
+            self._lost(record, quiet=earlier)
+        else:
+            here = record.kind == Kind.HERE
+            self._presence(record.origin, record.name, here, None if earlier else "{} joined" if here else "{} left")
+            if not here:
+                self.book.forget(record.origin)
+
+    def _said(self, record, caught_up, earlier):
+        key, way = record.origin, SAID
+        if record.kind == Kind.GUEST:
+            key, way = (record.origin, record.name), record.origin
+        parts = [part for part in plain_texts(record.text) if self._echoes.is_new(record.name, part, way, self.now)]
+        if not parts:
+            return
+        self.events.append(Show(self.people.meet(key, record.name).label, record.text, earlier=earlier))
+        for part in parts:
+            self._relay(record.name, part, way, when=record.when if caught_up else None)
+
+    def _tell(self, kind, name, text=b""):
+        """Put a record of our own into the log; the links take it from there."""
+        sequence = self.log.have.get(self.origin, 0) + 1
+        self._last_word = self.log.end
+        self.log.add(encode_record(kind, self.origin, sequence, int(self.wall), name, text))
+
+    def _tell_missing(self):
+        if self._missing:
+            count, self._missing = self._missing, 0
+            self._notice("{} messages are missing: they are no longer in anybody's history", f"{count:,}")
+
+    def _new_origin(self):
+        self.origin = self.rng.getrandbits(64)
+        self._own_origins.add(self.origin)  # the old ones stay ours: what they said must not come back as another's
+        self._tell(Kind.HERE, self.name)
+
+    def _mesh_closed(self, neighbour, reason):
+        if any(other.origin == neighbour.origin for other in self._mesh(greeting=True)):
+            return
+        self.book.shun(neighbour.address, self.now + self.rng.uniform(*CLOSED_PAUSE))
+        if reason != SPARED and self.people.find(neighbour.origin):
+            self._suspects[neighbour.origin] = self.now + self.rng.uniform(*SUSPECT_SECONDS)
+
+    # Who is here ---------------------------------------------------------------------------
+
+    def _presence(self, key, name, here, words):
+        if key in self._own_origins:
+            return
+        known, was_here = key in self.people.members, self.people.find(key) is not None
+        member = self.people.meet(key, name)
+        member.here = here
+        if words and (here != was_here or not known) and member.told is not here:
+            member.told = here
+            self._notice("{} is back" if known and here else words, member.label)
+
+    def _tell_lost(self, origin):
+        """We lost a neighbour, and nobody heard of it since."""
+        member = self.people.find(origin)
+        if member is not None and not any(other.origin == origin for other in self._mesh()):
+            self._tell(Kind.LOST, member.name, origin.to_bytes(8, "little"))
+            self._notice_lost(origin)
+
+    def _lost(self, record, quiet):
+        """Another member lost its neighbour."""
+        origin = int.from_bytes(record.text[:8], "little")
+        if origin in self._own_origins:
+            self._tell(Kind.HERE, self.name)
+            return
+        self._suspects.pop(origin, None)
+        if quiet:
+            self.people.gone(origin)
+        else:
+            self._notice_lost(origin)
+
+    def _notice_lost(self, origin):
+        member = self.people.find(origin)
+        if member is None:
+            return
+        links = [self.people.meet(other.origin, other.name).label for other in self._mesh()][:3]
+        holds = "; the network holds through " + ", ".join(["{}"] * len(links)) if links else "; looking for the others"
+        self.people.gone(origin)
+        if member.told is not False:
+            member.told = False
+            self._notice("lost {}" + holds, member.label, *links)
+
+    # Which links to have -------------------------------------------------------------------
+
+    def _mesh(self, greeting=False):
+        phases = (Phase.MESH, Phase.GREETING) if greeting else (Phase.MESH,)
+        return [neighbour for neighbour in self.neighbours if neighbour.phase in phases and not neighbour.ending]
+
+    def _fill(self):
+        """Dial until there are WANT_LINKS, MAX_DIALS at once."""
+        while self._wants_links():
+            address = self._pick(self._free(self.book.fresh(self.now))) or self._pick_reserve()
+            if address is None:
+                return
+            self._dial(Call(address, urgent=not self._mesh()))
+
+    def _wants_links(self):
+        """Whether another dial is due now, if only somebody to dial is known."""
+        dials = len(self.calls) + sum(neighbour.phase is Phase.PROBING for neighbour in self.neighbours)
+        return not self._leaving and dials < MAX_DIALS and len(self._mesh(greeting=True)) < WANT_LINKS
+
+    def _pick(self, addresses):
+        return self.rng.choice(addresses) if addresses else None
+
+    def _pick_reserve(self):
+        """An old acquaintance, one at a time and after a growing pause: it may be gone for good."""
+        if self.now < self._reserve_at:
+            return None
+        address = self._pick(self._free(self._reserve()))
+        if address is not None:
+            self._reserve_at = self.now + self._reserve_pause
+            self._reserve_pause = min(self._reserve_pause * 2, RESERVE_MOST)
+        return address
+
+    def _stir(self):
+        """Swap a link for a random other, so that no part of the network closes in on itself."""
+        self._stir_at = self.now + self.rng.uniform(*STIR_SECONDS)
+        for neighbour in self._mesh():
+            addresses = [other.address for other in self._mesh() if other is not neighbour and other.address]
+            if addresses:
+                neighbour.queue((encode_frame(encode_peers(addresses)),))
+        if len(self._mesh()) < WANT_LINKS:
+            return  # _fill is at it
+        sources = [self._free(self.book.fresh(self.now)), self._free(self._reserve())]
+        if self.rng.random() < FRIEND_SHARE:
+            sources.reverse()
+        address = self._pick(sources[0] or sources[1])
+        if address is not None:
+            self._dial(Call(address, urgent=True))
+
+    def _reserve(self):
+        """Where else to look: friends and, while there is no link at all, whom our user named."""
+        if self._mesh():
+            return self.book.friends
+        named = {contact.addresses[0][:2]: None for contact in self.contacts if contact.reached and not contact.plain}
+        return {**named, **self.book.friends}
+
+    def _free(self, source):
+        """The addresses in `source` that lead to nobody we are linked to or are dialling, as far as we know."""
+        calls = self.calls + [neighbour.call for neighbour in self.neighbours if neighbour.call]
+        taken = {neighbour.address for neighbour in self.neighbours} | {call.address[:2] for call in calls}
+        linked = {neighbour.origin for neighbour in self.neighbours if neighbour.origin} | self._own_origins
+        return [address for address, origin in source.items()
+                if address not in taken and (origin or self.book.heard.get(address)) not in linked]
+
+    def _dial(self, call, seconds=MESH_DIAL_SECONDS):
+        call = call._replace(since=self.now)
+        self.calls.append(call)
+        self.events.append(Connect(call, seconds))
+
+    def _dial_contact(self, contact):
+        address = contact.untried.pop(0)
+        self._dial(Call(address, contact, True, contact.plain), DIAL_SECONDS / len(contact.addresses))
+
+    def _plan_redial(self, contact):
+        # One of ours is found again by healing; only a C peer has to be dialled by its own address.
+        if contact not in self.contacts or not contact.reached or not contact.plain:
+            return
+        contact.due = self.now + contact.pause
+        contact.pause = min(contact.pause * 2, REDIAL_MOST)
+
+    def _probe_failed(self, neighbour, reason):
+        contact = neighbour.contact
+        if reason == DOUBLE and contact:
+            self._reached(contact, neighbour.call.address)
+        elif reason in (DOUBLE, SPARED):
+            return
+        elif contact is None:
+            self.book.failed(neighbour.call.address[:2], self.now)
+        elif reason == PLAIN_ANSWER:
+            contact.plain = True
+            contact.untried.insert(0, neighbour.call.address)
+            self._dial_contact(contact)
+        else:
+            self.dial_failed(neighbour.call, reason)
+
+    def _learn(self, neighbour, addresses):
+        """Note where members are. A peer may say anything: only what can be dialled at all is taken, and a bounded number."""
+        for host, port in addresses:
+            if is_loopback(host) and not is_loopback(neighbour.host):
+                host = neighbour.host  # "on my machine", it means
+            if port and is_dialable(host):
+                self.book.note((host, port))
+
+    # Time ----------------------------------------------------------------------------------
+
+    def _due(self, neighbour):
+        """When something has to be done about this link; None: never."""
+        if neighbour.ending:
+            return None
+        if neighbour.phase is Phase.STRANGER:
+            return neighbour.since + STRANGER_SECONDS
+        if neighbour.phase is Phase.PROBING:
+            return neighbour.since + max(PROBE_SECONDS, 2 * (neighbour.since - neighbour.call.since))  # far away: be patient
+        if neighbour.phase is Phase.GREETING:
+            return neighbour.since + HELLO_SECONDS
+        if neighbour.phase is Phase.MESH:
+            return max(neighbour.heard_at, neighbour.pinged_at) + PING_SECONDS
+        return neighbour.redundant_at
+
+    def _overdue(self, neighbour):
+        if neighbour.phase is Phase.STRANGER:
+            self._settle_plain(neighbour)
+        elif neighbour.phase is Phase.PLAIN:
+            self._open_circle(neighbour)
+        elif neighbour.phase is Phase.PROBING:
+            self._hang_up(neighbour, PLAIN_ANSWER)
+        elif neighbour.phase is Phase.GREETING:
+            self._hang_up(neighbour, "did not finish its hello")
+        elif neighbour.pings >= MOST_PINGS:
+            self._hang_up(neighbour, "is silent")
+        else:
+            neighbour.pings += 1
+            neighbour.pinged_at = self.now
+            neighbour.queue((encode_frame(bytes([Kind.PING])),))
+
+    def _hang_up(self, neighbour, reason, farewell=()):
+        if neighbour.ending:
+            return
+        neighbour.ending = True
+        neighbour.clear()
+        if neighbour.phase is Phase.STRANGER:
+            neighbour.phase = Phase.PLAIN
+        if neighbour.phase is Phase.PLAIN and neighbour.left is None:
+            farewell = self.goodbye
+        neighbour.queue(farewell)
+        self.events.append(Hangup(neighbour, reason))
 
     def _notice(self, words, *parts):
         self.events.append(Notice(words, parts))
+
+
+def is_loopback(host):
+    """Whether this numeric host means the machine it is said on."""
+    return host.startswith("127.") or host == "::1"
+
+
+def is_dialable(host):
+    """Whether this is the numeric address of one machine: not a name, not "any", not multicast or broadcast."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        packed = socket.inet_pton(family, host)
+    except (OSError, ValueError):
+        return False
+    if family == socket.AF_INET6:
+        return any(packed) and packed[0] != 0xff
+    return packed[0] != 0 and packed[0] < 224
 
 
 # The sockets without chat --------------------------------------------------------------------
@@ -283,6 +1030,8 @@ class Link:
         self.neighbour = neighbour
         self.blocked = False  # a send fell short: wait for writability before the next one
         self.cramped = False  # the far end's window is too small for the next one: try again in a moment
+        self.stuck = False  # nothing was taken for SLOW_SECONDS
+        self._broken = ""  # why sending failed
         self._rest = b""  # of a send that was taken in part
         self._pause, self._retry_at = WINDOW_POLLS[0], 0
         self._stuck_since = None  # when the last byte was taken, while some wait
@@ -301,7 +1050,7 @@ class Link:
         except OSError as error:
             raise Gone(_because(error)) from error
         if not data:
-            raise Gone("closed the connection")
+            raise Gone(self._broken or "closed the connection")
         return data
 
     @property
@@ -314,8 +1063,8 @@ class Link:
         """When flush wants to be called though nothing happened; None while nothing waits."""
         if self._stuck_since is None:
             return None
-        give_up = self._stuck_since + STALL_SECONDS
-        return min(give_up, self._retry_at) if self.cramped else give_up
+        next_look = self._stuck_since + (STALL_SECONDS if self.stuck else SLOW_SECONDS)
+        return min(next_look, self._retry_at) if self.cramped else next_look
 
     def flush(self, now):
         """Send what waits, as far as the kernel and the far end take it. Raises Gone after STALL_SECONDS without progress.
@@ -335,6 +1084,7 @@ class Link:
                 break
         else:
             self.blocked = True  # its share of this turn is used up
+        self.stuck = self.unsent > 0 and now >= self._stuck_since + SLOW_SECONDS
         if not self.unsent:
             self.blocked, self._stuck_since = False, None
         elif now >= self._stuck_since + STALL_SECONDS:
@@ -342,6 +1092,8 @@ class Link:
 
     def _send_chunk(self, now):
         """One system call's worth. Returns whether it is worth trying the next."""
+        if not self.unsent:
+            return False
         chunk = self._rest or self.neighbour.take(*self._room())
         if not chunk:
             self._wait_for_window(now)
@@ -372,14 +1124,18 @@ class Link:
 
     def _send(self, chunk):
         try:
-            return self.sock.send(chunk, _SEGMENT_FLAG)
+            return self.sock.send(chunk, _SEGMENT_FLAG if self.neighbour.plain else 0)
         except _TRY_AGAIN:
             return 0
         except OSError as error:
-            raise Gone(_because(error)) from error
+            # Not yet Gone: its last words, a goodbye perhaps, may still be there to be read.
+            self._broken = _because(error)
+            return 0
 
     def _room(self):
         """Bytes that a send may have now: of pieces joined (a segment), and at all (the far end's window)."""
+        if not self.neighbour.plain:
+            return READ_SIZE, READ_SIZE + MAX_MESH_FRAME
         if not _SEGMENT_FLAG:
             return 0, MAX_UNSENT  # the best there is without MSG_EOR and TCP_INFO: one piece a send
         try:
@@ -390,9 +1146,9 @@ class Link:
             raise Gone(_because(error)) from error
         (segment,) = _U32.unpack_from(info, TCP_INFO_SEGMENT)
         if len(info) < TCP_INFO_SIZE:
-            return segment, MAX_UNSENT  # a Linux before 5.4 does not tell the window
+            return segment - TCP_OPTIONS, MAX_UNSENT  # a Linux before 5.4 does not tell the window
         (window,) = _U32.unpack_from(info, TCP_INFO_WINDOW)
-        return segment, window - queued
+        return segment - TCP_OPTIONS, window - queued
 
 
 def _kernel_unsent(sock):
@@ -403,13 +1159,13 @@ def _kernel_unsent(sock):
 class Dial:
     """A connection being made: connect says "in progress", select says writable, SO_ERROR says how it went."""
 
-    def __init__(self, contact, address, deadline):
-        """Start connecting to `address` (as getaddrinfo gives it). Never blocks. Raises Gone."""
-        self.contact = contact
+    def __init__(self, call, deadline):
+        """Start connecting to the call's address (as getaddrinfo gives it). Never blocks. Raises Gone."""
+        self.call, address = call, call.address
         self.deadline = deadline
         self.host = readable_host(address)
         self._address = address
-        family = socket.AF_INET6 if len(address) == 4 else socket.AF_INET
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         try:
             self.sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
@@ -422,14 +1178,19 @@ class Dial:
 
     def finish(self, own_port):
         """The connected socket, once select has reported it writable. Raises Gone: refused, or it is ourselves."""
-        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
+        try:
+            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+            if self._is_self(own_port):
+                raise Gone("is this program itself")
+            prepare(self.sock)
+        except OSError as error:
             self.sock.close()
-            raise Gone(_because(OSError(code, os.strerror(code))))
-        if self._is_self(own_port):
+            raise Gone(_because(error)) from error
+        except Gone:
             self.sock.close()
-            raise Gone("is this program itself")
-        prepare(self.sock)
+            raise
         return self.sock
 
     def _is_self(self, own_port):
@@ -470,8 +1231,10 @@ def prepare(sock):
     # Without it a message waits for the acknowledgement of the one before: 57 ms in a chain of four.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):  # a peer whose cable was cut is noticed in a minute instead of two hours
+    # A peer whose cable was cut is noticed in a minute instead of two hours. And since nothing waits in
+    # the kernel while we wait for a window (see Link.flush), this is also what asks whether it is open again.
+    for option, seconds in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 5)):
+        if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
 
 

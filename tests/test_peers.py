@@ -1,24 +1,34 @@
 """The chat without I/O (Network), and real sockets without chat (Link, Dial, listen, accept)."""
 
+import random
 import socket
 
 import pytest
 
 import peers
 from message import encode_pair
-from peers import Connect, Dial, Gone, Hangup, Link, Neighbour, Network, Notice, Show, accept, listen
+from peers import (Call, Connect, Dial, Gone, Hangup, Link, Neighbour, Network, Notice, Phase, Show, STRANGER_SECONDS,
+                   accept, listen)
 
 
 class Room:
     """A Network and what it asked for."""
 
     def __init__(self):
-        self.network = Network(b"me")
+        self.network = Network(b"me", 1, random.Random(1))
 
-    def neighbour(self, host="10.0.0.1", contact=None, now=0.0):
-        neighbour = self.network.opened(host, contact, now)
+    def neighbour(self, host="10.0.0.1"):
+        """A plain neighbour that dialled us."""
+        neighbour = self.network.opened(host)
+        self.network.now = max(self.network.now, neighbour.since + STRANGER_SECONDS)
+        self.network.tick()
         self.events()
         return neighbour
+
+    def dialled(self, contact, address=("10.0.0.1", 7)):
+        """A plain neighbour that we dialled."""
+        contact.plain = True
+        return self.network.opened(address[0], Call(address, contact, True, plain=True))
 
     def events(self, kind=object):
         found = [event for event in self.network.events if isinstance(event, kind)]
@@ -65,7 +75,7 @@ def test_a_goodbye_is_not_relayed_and_names_who_left(room):
     ann, bob = room.neighbour(), room.neighbour()
     room.network.received(bob, encode_pair(b"bob", b":q") + encode_pair(b"bob", b"a ghost"))
     assert room.events() == [Hangup(bob, "left")] and sent(ann) == b""
-    room.network.closed(bob, "left", 1)
+    room.network.closed(bob, "left")
     assert room.notices() == ["bob left"]
 
 
@@ -80,9 +90,9 @@ def test_a_lost_neighbour_is_named_by_who_was_heard_through_it(room):
     bob = room.neighbour("10.0.0.7")
     room.network.received(bob, encode_pair(b"bob", b"1") + encode_pair(b"cy", b"2") + encode_pair(b"bob", b"3"))
     room.events()
-    room.network.closed(bob, "closed the connection", 1)
+    room.network.closed(bob, "closed the connection")
     assert room.notices() == ["lost bob, cy at 10.0.0.7: it closed the connection"]
-    room.network.closed(room.neighbour("10.0.0.8"), "broke the connection off", 1)
+    room.network.closed(room.neighbour("10.0.0.8"), "broke the connection off")
     assert room.notices() == ["lost somebody at 10.0.0.8: it broke the connection off"]
 
 
@@ -98,7 +108,7 @@ def test_a_frame_too_long_costs_that_link_and_only_what_came_before_it_counts(ro
     room.network.received(bob, encode_pair(b"bob", b"ok") + b"\xff" * 8)
     show, hangup = room.events()
     assert show == Show(b"bob", b"ok") and hangup.neighbour is bob and "2048 at most" in hangup.reason
-    assert sent(ann) == encode_pair(b"bob", b"ok")
+    assert sent(ann) == encode_pair(b"bob", b"ok") and sent(bob) == encode_pair(b"me", b":q")
 
 
 def test_a_neighbour_that_takes_nothing_is_let_go_and_the_others_are_not(room, monkeypatch):
@@ -108,7 +118,7 @@ def test_a_neighbour_that_takes_nothing_is_let_go_and_the_others_are_not(room, m
         room.network.say(b"x" * 1000)
         sent(ann)
     assert [event.neighbour for event in room.events(Hangup)] == [stuck]
-    assert stuck.unsent == 0 and not stuck.waiting  # its memory is given back at once
+    assert sent(stuck) == encode_pair(b"me", b":q")  # its memory is given back at once
     assert ann.unsent == 0 and not ann.ending
 
 
@@ -124,50 +134,86 @@ def test_waiting_messages_are_joined_whole_up_to_the_size_and_counted_down(room)
     assert ann.take(1000, 1000) == 2 * one and ann.unsent == 0 and ann.take(1000, 1000) == b""
 
 
+def test_a_stranger_is_told_nothing_until_it_is_clear_what_it_is(room):
+    stranger = room.network.opened("10.0.0.1")
+    room.network.say(b"hi")
+    assert stranger.unsent == 0 and room.network.deadline == STRANGER_SECONDS
+    room.network.now = STRANGER_SECONDS
+    room.network.tick()
+    assert stranger.phase is Phase.PLAIN and room.notices() == ["somebody joined from 10.0.0.1"]
+    assert sent(stranger) == encode_pair(b"me", b"hi") and room.network.deadline is None
+
+
 def test_addresses_of_a_named_peer_are_tried_in_turn(room):
     contact = room.network.join("localhost 7", [("::1", 7, 0, 0), ("127.0.0.1", 7)])
-    assert room.events() == [Connect(contact, ("::1", 7, 0, 0), peers.DIAL_SECONDS / 2)]
-    room.network.dial_failed(contact, "refused the connection", 0)
-    assert [event.address for event in room.events(Connect)] == [("127.0.0.1", 7)] and not contact.failure
-    room.network.dial_failed(contact, "does not answer", 0)
+    first, = room.events()
+    assert first == Connect(Call(("::1", 7, 0, 0), contact, True), peers.DIAL_SECONDS / 2)
+    room.network.dial_failed(first.call, "refused the connection")
+    second, = room.events()
+    assert second.call.address == ("127.0.0.1", 7) and not contact.failure
+    room.network.dial_failed(second.call, "does not answer")
     assert contact.failure == "does not answer" and room.network.deadline is None
+    assert room.notices() == ["localhost 7 cannot be joined: it does not answer"]
 
 
-def test_a_named_peer_that_is_lost_is_dialled_again_with_a_growing_pause(room):
+def test_a_named_peer_that_does_not_answer_a_probe_is_dialled_again_as_a_c_peer(room):
     contact = room.network.join("bob", [("10.0.0.1", 7)])
-    bob = room.neighbour("10.0.0.1", contact)
-    room.network.closed(bob, "broke the connection off", 5)
+    call = room.events()[0].call
+    probing = room.network.opened("10.0.0.1", call)
+    probe = sent(probing)
+    assert probe.startswith(b"\2\0\0\0\0\0\0\0me") and b":q\0" in probe and len(probe) < 2048
+    room.network.now = peers.PROBE_SECONDS
+    room.network.tick()
+    hangup, = room.events()
+    assert hangup.neighbour is probing and sent(probing) == b""  # a C peer took the probe for a goodbye
+    room.network.closed(probing, hangup.reason)
+    again, = room.events()
+    assert again.call[:4] == (("10.0.0.1", 7), contact, True, True)
+    room.network.opened("10.0.0.1", again.call)
+    assert contact.reached and room.notices() == ["linked to bob"]
+
+
+def test_a_named_c_peer_that_is_lost_is_dialled_again_with_a_growing_pause(room):
+    contact = room.network.join("bob", [("10.0.0.1", 7)])
+    bob = room.dialled(contact)
+    room.events()
+    room.network.now = 5
+    room.network.closed(bob, "broke the connection off")
     assert room.notices() == ["lost somebody at 10.0.0.1: it broke the connection off; dialling again"]
-    now, pauses = 5, []
+    pauses = []
     for _ in range(9):
-        pauses.append(room.network.deadline - now)
-        now = room.network.deadline
-        room.network.tick(now - 0.01)
+        pauses.append(room.network.deadline - room.network.now)
+        due = room.network.deadline
+        room.network.now = due - 0.01
+        room.network.tick()
         assert room.events(Connect) == []
-        room.network.tick(now)
-        assert [event.contact for event in room.events(Connect)] == [contact] and room.network.deadline is None
-        room.network.dial_failed(contact, "refused the connection", now)
+        room.network.now = due
+        room.network.tick()
+        connect, = room.events(Connect)
+        assert connect.call.contact is contact and connect.call.plain and room.network.deadline is None
+        room.network.dial_failed(connect.call, "refused the connection")
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert room.notices() == []
-    room.network.opened("10.0.0.1", contact, now)
+    room.dialled(contact)
     assert room.notices() == ["linked to bob again"]
 
 
 def test_the_pause_starts_anew_only_after_a_link_that_held(room):
     contact = room.network.join("bob", [("10.0.0.1", 7)])
     for length, pause in ((1, 1), (1, 2), (1, 4), (100, 1), (1, 2)):
-        bob = room.network.opened("10.0.0.1", contact, 0)
-        room.network.closed(bob, "failed", length)
-        assert room.network.deadline == length + pause
+        bob = room.dialled(contact)
+        room.network.now += length
+        room.network.closed(bob, "failed")
+        assert contact.due == room.network.now + pause
         contact.due = None
 
 
 def test_a_named_peer_that_says_goodbye_is_not_dialled_again(room):
     contact = room.network.join("bob", [("10.0.0.1", 7)])
-    bob = room.neighbour("10.0.0.1", contact)
+    bob = room.dialled(contact)
     room.network.received(bob, encode_pair(b"bob", b":quit"))
-    room.network.closed(bob, "left", 5)
-    assert room.network.deadline is None and room.network.contacts == []
+    room.network.closed(bob, "left")
+    assert contact.due is None and room.network.contacts == []
 
 
 # Real sockets --------------------------------------------------------------------------------
@@ -179,7 +225,7 @@ def linked():
     far = socket.create_connection(listener.getsockname())
     listener.setblocking(True)
     sock, host = accept(listener)
-    link = Link(sock, Neighbour(host, None, 0))
+    link = Link(sock, Neighbour(host, None, Phase.PLAIN, 0, 0))
     yield link, far
     for closable in (link, far, listener):
         closable.close()
@@ -201,9 +247,19 @@ def test_a_link_that_is_reset_is_gone(linked):
     far.close()
     with pytest.raises(Gone, match="broke the connection off"):
         link.receive()
+
+
+def test_last_words_are_read_though_sending_fails_already(linked):
+    """History: a goodbye went unread when our own message met the closed socket first, and the user was told "lost"."""
+    link, far = linked
+    far.sendall(b"goodbye")
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    far.close()
     link.neighbour.queue([b"x"])
-    with pytest.raises(Gone):
-        link.flush(0)
+    link.flush(0)
+    assert link.receive() == b"goodbye"
+    with pytest.raises(Gone, match="broke the connection off"):
+        link.receive()
 
 
 def test_a_far_end_that_stops_reading_makes_the_link_wait_and_gets_all_of_it_later(linked):
@@ -273,9 +329,9 @@ def test_no_send_is_longer_than_a_segment_unless_it_is_a_single_piece(linked):
 
 
 def dial(address):
-    call = Dial(None, address, 0)
-    socket_ready(call.sock)
-    return call
+    dialling = Dial(Call(address), 0)
+    socket_ready(dialling.sock)
+    return dialling
 
 
 def socket_ready(sock):
