@@ -1,5 +1,6 @@
 # make          build ./p2pchat, one executable file
 # make test     run the tests
+# make simulate N=10000 KILL=50   N members join, KILL % of them die at once: how the rest heals
 # make clean    remove what make made
 #
 # Needs Python 3.9 or newer, pip and make; everything else is fetched into .build/.
@@ -39,9 +40,14 @@ p2pchat: $(SOURCES) .build/runtime/done
 	$(INSTALL) --target .build/testing $(TESTING)
 	touch $@
 
-.PHONY: test clean
+.PHONY: test simulate clean
 test: p2pchat .build/testing/done
 	$(RUN) -m pytest -q -p no:cacheprovider tests
+
+N ?= 1000
+KILL ?= 50
+simulate:
+	$(RUN) tests/simulator.py $(N) $(KILL)
 
 clean:
 	rm -rf .build p2pchat
