@@ -122,6 +122,8 @@ def plain_texts(text):
     Joined they are `text` again, but for what a C peer cannot carry: a newline becomes a space,
     a NUL becomes U+FFFD.
     """
+    if len(text) <= MAX_PLAIN_FRAME and b"\n" not in text and b"\0" not in text:
+        return [text]
     text = text.replace(b"\r\n", b" ").replace(b"\n", b" ").replace(b"\0", "\ufffd".encode())
     parts = split_text(text, MAX_PLAIN_FRAME)
     if len(parts) > 1 and is_quit(parts[-1]):
@@ -159,6 +161,8 @@ MAX_RECORD_TEXT = 32 * 1024  # bytes of text in one record; longer input goes as
 MAX_ECHOES = 4096  # messages in which an echo is recognised
 ECHO_SECONDS = 60  # and for how long
 MAX_WAYS = 64  # by which one message is counted
+STRETCH_SIZE = 64 * 1024  # bytes of the log that are joined for one send
+MAX_STRETCHES = 32  # of them kept at once
 LOG_MESSAGES = 20_000  # messages kept for those who come back or come late
 LOG_BYTES = 8 * 1024 * 1024  # and their bytes, whichever is reached first
 
@@ -294,6 +298,7 @@ class Log:
         self.start = 0  # the number of the oldest record kept; numbers never change
         self._records = []
         self._bytes = 0
+        self._stretches = {}  # number -> (frames, the number after them)
 
     @property
     def end(self):
@@ -307,6 +312,7 @@ class Log:
             return None
         self.have[record.origin] = record.sequence
         self._records.append(record)
+        self._stretches.clear()
         self._bytes += len(record.frame)
         if self._bytes > LOG_BYTES or len(self._records) > LOG_MESSAGES:
             self._trim()
@@ -315,6 +321,26 @@ class Log:
     def read(self, number):
         """The records from this number on, oldest first."""
         return self._records[max(number - self.start, 0):]
+
+    def stretch(self, number):
+        """The frames from this number on, STRETCH_SIZE bytes or little more, and the number after the last of them.
+
+        Joined once for all who ask: neighbours that are up to date stand at the same number.
+        """
+        if number not in self._stretches:
+            if len(self._stretches) > MAX_STRETCHES:
+                self._stretches.clear()
+            self._stretches[number] = self._join(number)
+        return self._stretches[number]
+
+    def _join(self, number):
+        frames, size = [], 0
+        for record in self.read(number):
+            frames.append(record.frame)
+            size += len(record.frame)
+            if size >= STRETCH_SIZE:
+                break
+        return b"".join(frames), number + len(frames)
 
     def vector(self):
         """origin -> highest sequence, of the origins that are in the log; the last MAX_VECTOR of them."""

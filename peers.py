@@ -27,10 +27,10 @@ from collections import deque
 from enum import Enum
 from typing import NamedTuple, Optional
 
-from message import (FIRST_LOGGED, LAST_LOGGED, LOG_MESSAGES, MAGIC, MAX_MESH_FRAME, MAX_PLAIN_FRAME, MAX_RECORD_TEXT,
-                     PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, Echoes, FrameDecoder, Hello, Kind, Log, ProtocolError,
-                     as_c_reads, decode_bye, decode_hello, decode_record, encode_bye, encode_frame, encode_hello,
-                     encode_peers, encode_record, is_hello, is_quit, pair_pieces, plain_texts, split_text)
+from message import (ECHO_SECONDS, FIRST_LOGGED, LAST_LOGGED, LOG_MESSAGES, MAGIC, MAX_MESH_FRAME, MAX_PLAIN_FRAME,
+                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, STRETCH_SIZE, Echoes, FrameDecoder, Hello, Kind,
+                     Log, ProtocolError, as_c_reads, decode_bye, decode_hello, decode_record, encode_bye, encode_frame,
+                     encode_hello, encode_peers, encode_record, is_hello, is_quit, pair_pieces, plain_texts, split_text)
 
 READ_SIZE = 64 * 1024  # bytes read from one link in one turn: a flood gets its share of a turn, not the turn
 SENDS_PER_TURN = 8  # system calls spent on one link in one turn, for the same reason
@@ -59,6 +59,7 @@ SUSPECT_SECONDS = 1, 2  # after which a lost neighbour that nobody heard of is t
 EARLIER_SECONDS = 10  # a message that was said longer ago, and comes with a new link, is marked as earlier
 CLOCK_SLACK = 5  # seconds by which two members' clocks may differ
 AGAIN_SECONDS = 10  # within which a second link to the same member is no news
+RECENT_MESSAGES = 256  # of the log that may still come back as echoes when the first C peer turns up
 MAX_CIRCLED = 64  # ways remembered for each plain link of a circle
 CIRCLE_SECONDS = 30  # for which nothing is passed on into a circle of C peers where it is already, after the last echo
 MAX_NAMES = 8  # names remembered per link, to say who was behind it when it is lost
@@ -175,7 +176,8 @@ class Neighbour:
         self.address = None  # where it can be dialled
         self.name = b""
         self.log, self.position = None, 0  # of a mesh link: the next record of our log that it may be sent
-        self.known, self.horizon = {}, {}  # origin -> sequence that it has now, and had when we met
+        self.known, self.horizon = {}, {}  # origin -> sequence that we saw it has, and that it had when we met
+        self.ahead = 0  # the number in our log from which on nothing is known to be there already
         self.circled = {}  # of a plain link: way -> until when what comes by that way is known to be there already
         self.echoes, self.redundant_at = 0, None  # of a plain link, see Network._echo
 
@@ -226,23 +228,27 @@ class Neighbour:
             total += len(chunk[-1])
         self.queued -= total
         if self.log and not self.waiting:
-            self._take_records(chunk, joined - total)
-        return b"".join(chunk)
+            self._take_records(chunk)
+        return chunk[0] if len(chunk) == 1 else b"".join(chunk)
 
-    def _take_records(self, chunk, room):
+    def _take_records(self, chunk):
         # Only a position in the shared log is kept, not a queue of its own: a neighbour that is slow
         # costs nothing, lags behind, and catches up; one that lags too far finds a jump, and says so.
         self.position = max(self.position, self.log.start)
         if len(self.known) > 2 * LOG_MESSAGES:  # origins that a stranger made up
             self.known = {origin: last for origin, last in self.known.items() if origin in self.log.have}
+        if self.position >= self.ahead:
+            frames, self.position = self.log.stretch(self.position)
+            chunk.append(frames)
+            return
+        size = 0
         for record in self.log.read(self.position):
-            if room <= 0:
+            if size >= STRETCH_SIZE:
                 return
             self.position += 1
             if record.sequence > self.known.get(record.origin, 0):
-                self.known[record.origin] = record.sequence
                 chunk.append(record.frame)
-                room -= len(record.frame)
+                size += len(record.frame)
 
 
 class Member:
@@ -378,7 +384,9 @@ class Network:
         self.calls = []  # dials under way
         self._suspects = {}  # origin -> when to tell all that it is lost
         self._before = {}  # origin -> sequence that was said before we joined: history, not news
+        self._plain = []  # the neighbours that are, or may be, C peers
         self._echoes = Echoes()
+        self._guests_until = now  # so long C peers are about, somewhere
         self._missing = 0
         self._stir_at = None
         self._reserve_at, self._reserve_pause = now, RESERVE_FIRST
@@ -419,8 +427,7 @@ class Network:
         self.events.append(Show(self.name, text, mine=True))
         for part in split_text(text, MAX_RECORD_TEXT):
             self._tell(Kind.SAY, self.name, part)
-        for part in plain_texts(text):
-            self._echoes.is_new(self.name, part, SAID, self.now)
+        for part in self._new_parts(self.name, text, SAID):
             self._relay(self.name, part)
 
     def leave(self):
@@ -445,6 +452,7 @@ class Network:
         phase = Phase.STRANGER if call is None else Phase.PLAIN if call.plain else Phase.PROBING
         neighbour = Neighbour(host, call, phase, self.now, self.wall)
         self.neighbours.append(neighbour)
+        self._sort_out()
         if call in self.calls:
             self.calls.remove(call)
         if phase is Phase.PLAIN:
@@ -490,6 +498,7 @@ class Network:
         """This neighbour's link is no more; `reason` is a sentence without its subject."""
         self._replan = True
         self.neighbours.remove(neighbour)
+        self._sort_out()
         if neighbour.phase is Phase.PROBING:
             self._probe_failed(neighbour, reason)
         elif neighbour.phase is Phase.MESH:
@@ -553,6 +562,7 @@ class Network:
     def _probed(self, neighbour, name, hello):
         """One of ours dialled us: take it, or tell it whom else to ask."""
         neighbour.phase = Phase.GREETING
+        self._sort_out()
         if not self._recognise(neighbour, hello):
             return
         if len(self._mesh()) >= MAX_MESH_LINKS and not hello.urgent:
@@ -622,7 +632,7 @@ class Network:
         neighbour.phase = Phase.MESH
         neighbour.name = hello.name
         neighbour.horizon, neighbour.known = hello.vector, dict(hello.vector)
-        neighbour.log, neighbour.position = self.log, self.log.start
+        neighbour.log, neighbour.position, neighbour.ahead = self.log, self.log.start, self.log.end
         self._suspects.pop(hello.origin, None)
         self._reserve_pause = RESERVE_FIRST
         self._learn(neighbour, hello.addresses)
@@ -695,8 +705,8 @@ class Network:
 
     def _relay(self, name, text, way=None, when=None):
         """Pass a message on to all plain links but the one it came by; an old one only to those who were here when it was said."""
-        for neighbour in self.neighbours:
-            if neighbour is way or neighbour.phase not in (Phase.PLAIN, Phase.STRANGER):
+        for neighbour in self._plain:
+            if neighbour is way:
                 continue
             if neighbour.circled.get(way, 0) > self.now:
                 continue  # the far end of the circle could not tell it from one that was said again
@@ -749,12 +759,12 @@ class Network:
             self._logged(neighbour, decode_record(body))
 
     def _logged(self, neighbour, record):
-        if record.sequence > neighbour.known.get(record.origin, 0):
-            neighbour.known[record.origin] = record.sequence
         if record.origin == self.origin and record.sequence > self.log.have[self.origin]:
             self._new_origin()  # somebody speaks in our name: be somebody else
             return
         missing = self.log.add(record)
+        neighbour.known[record.origin] = max(record.sequence, neighbour.known.get(record.origin, 0))
+        neighbour.ahead = self.log.end
         if missing is None:
             return
         self._missing += missing
@@ -781,12 +791,36 @@ class Network:
         key, way = record.origin, SAID
         if record.kind == Kind.GUEST:
             key, way = (record.origin, record.name), record.origin
-        parts = [part for part in plain_texts(record.text) if self._echoes.is_new(record.name, part, way, self.now)]
+            self._expect_echoes()
+            self._guests_until = self.now + ECHO_SECONDS
+        parts = self._new_parts(record.name, record.text, way)
         if not parts:
             return
         self.events.append(Show(self.people.meet(key, record.name).label, record.text, earlier=earlier))
         for part in parts:
             self._relay(record.name, part, way, when=record.when if caught_up else None)
+
+    def _new_parts(self, name, text, way):
+        """The texts that plain links are to get of this one: those that are no echoes, where there may be any."""
+        parts = plain_texts(text)
+        if not self._plain and self.now >= self._guests_until:
+            return parts
+        return [part for part in parts if self._echoes.is_new(name, part, way, self.now)]
+
+    def _expect_echoes(self):
+        """A C peer turns up: from now on, count; and what was said just before."""
+        if self._plain or self.now < self._guests_until:
+            return
+        for record in self.log.read(self.log.end - RECENT_MESSAGES):
+            if record.kind == Kind.SAY:
+                for part in plain_texts(record.text):
+                    self._echoes.is_new(record.name, part, SAID, self.now)
+
+    def _sort_out(self):
+        plain = [neighbour for neighbour in self.neighbours if neighbour.phase in (Phase.PLAIN, Phase.STRANGER)]
+        if plain:
+            self._expect_echoes()
+        self._plain = plain
 
     def _tell(self, kind, name, text=b""):
         """Put a record of our own into the log; the links take it from there."""
