@@ -120,8 +120,10 @@ def plain_texts(text):
     """The texts (bytes) that carry `text` on a plain link: one line each, at most MAX_PLAIN_FRAME bytes, in order.
 
     Joined they are `text` again, but for what a C peer cannot carry: a newline becomes a space,
-    a NUL becomes U+FFFD.
+    a NUL becomes U+FFFD. None of them says goodbye: a C peer would take it for ours.
     """
+    if is_quit(text):
+        return [b" " + text]  # no user of ours can say it; a stranger's record can
     if len(text) <= MAX_PLAIN_FRAME and b"\n" not in text and b"\0" not in text:
         return [text]
     text = text.replace(b"\r\n", b" ").replace(b"\n", b" ").replace(b"\0", "\ufffd".encode())

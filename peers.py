@@ -817,6 +817,7 @@ class Network:
                     self._echoes.is_new(record.name, part, SAID, self.now)
 
     def _sort_out(self):
+        """Links came, went, or turned out to be something: which may lead to C peers?"""
         plain = [neighbour for neighbour in self.neighbours if neighbour.phase in (Phase.PLAIN, Phase.STRANGER)]
         if plain:
             self._expect_echoes()

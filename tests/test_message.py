@@ -124,6 +124,12 @@ def test_the_last_part_of_a_long_text_never_says_goodbye(filler, quit_text):
     parts[-1].decode("utf-8")
 
 
+def test_a_text_that_says_goodbye_is_not_passed_on_as_one():
+    """A record on a mesh link may say anything: ":q" in it would have cost us each C peer at our links."""
+    for text in (b":q", b":quit", b":q\0x", b":q\n"):
+        assert not any(map(is_quit, plain_texts(text)))
+
+
 def test_newlines_and_nuls_never_reach_a_plain_link():
     assert plain_texts(b"a\r\nb\nc\0d") == ["a b c\ufffdd".encode()]
 
