@@ -611,6 +611,8 @@ class Network:
         """Two links to one member: both ends must drop the same one. Returns whether the new one stays."""
         ours_new, ours_old = new.call is not None, old.call is not None
         keep_new = ours_new == ours_old or ours_new == (self.origin > new.origin)
+        if new.host != old.host and not (is_loopback(new.host) and is_loopback(old.host)):
+            keep_new = False  # perhaps a stranger under a stolen name: it must not cost the real one its link
         self._decline(old if keep_new else new, DOUBLE)
         return keep_new
 

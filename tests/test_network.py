@@ -586,6 +586,18 @@ def test_one_line_typed_twice_on_a_plain_link_is_shown_twice():
 
 # Bad input ----------------------------------------------------------------------------------------
 
+def test_a_stranger_under_a_members_origin_does_not_cost_it_its_links():
+    world = network_of(3)
+    victim, others = world.members[0], world.members[1:]
+    for other in others:
+        Liar(world, origin=victim.network.origin).join(other)
+    world.run(1)
+    assert all(len(link(victim, other)) == 1 and link(victim, other)[0].phase is Phase.MESH for other in others)
+    everybody_speaks(world)
+    world.run(2)
+    world.check_complete(world.members)
+
+
 def test_who_speaks_in_our_name_makes_us_take_another_one():
     world = network_of(4)
     victim, other = world.members[0], world.members[1]
