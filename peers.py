@@ -202,8 +202,9 @@ class Neighbour:
             self.names.append(name)
 
     def queue(self, pieces):
-        self.waiting.extend(pieces)
-        self.queued += sum(map(len, pieces))
+        for piece in pieces:
+            self.waiting.append(piece)
+            self.queued += len(piece)
 
     def clear(self):
         self.waiting.clear()
@@ -707,13 +708,14 @@ class Network:
 
     def _relay(self, name, text, way=None, when=None):
         """Pass a message on to all plain links but the one it came by; an old one only to those who were here when it was said."""
+        pieces = pair_pieces(name, text) if self._plain else ()
         for neighbour in self._plain:
             if neighbour is way:
                 continue
-            if neighbour.circled.get(way, 0) > self.now:
+            if neighbour.circled and neighbour.circled.get(way, 0) > self.now:
                 continue  # the far end of the circle could not tell it from one that was said again
             if when is None or when >= neighbour.since_wall - CLOCK_SLACK:
-                self._queue(neighbour, pair_pieces(name, text))
+                self._queue(neighbour, pieces)
 
     def _queue(self, neighbour, pieces):
         if neighbour.ending:
