@@ -5,7 +5,7 @@ What it must not know: sockets, peers, the protocol, what `:quit` means, how the
 handed bytes and strings, and it never blocks (close() may, for CLOSE_SECONDS). The loop in p2pchat.py
 waits for `input_fd`, `output_fds` and `deadline`, and calls read(), flush() and expire() for them.
 What it leaves out: mouse, questions to the terminal, right-to-left layout (the terminal's own matter),
-undo and most readline keys, flags made of tag characters (they carry hidden text, so they show as marks).
+flags made of tag characters (they carry hidden text, so they show as marks).
 
 Reading order: clean_text (what of a peer's bytes may reach a terminal), Decoder (keys), the edits (a Line
 in, a Line out), wrap, Scrollback, render (a pure function), Screen (which owns the terminal), Lines.
@@ -46,6 +46,11 @@ SHOWN_CHARACTERS = 64 * 1024    # of one message: wrapping more would be felt (0
 SCROLLBACK_MESSAGES = 100_000
 SCROLLBACK_BYTES = 32 << 20     # whichever comes first: a peer may send long messages too
 HISTORY_BYTES = 4 << 20         # earlier inputs, a few large pastes among them
+UNDO_STEPS = 200                # nobody goes back further
+UNDO_CHARACTERS = 4 << 20       # in all of them: each step keeps a whole text
+WORD_SPAN = 1024                # graphemes; Ctrl-W in a megabyte without a space may not be felt
+C_BYTES = 2048                  # of one message in the C program; a longer one is split for its users
+COMPLETED = 256                 # characters before the cursor in which a word to complete is looked for
 MAX_ROWS, MAX_COLS = 500, 1000  # a terminal that claims 65535 x 65535 would cost gigabytes a frame
 NAME_CELLS = 32                 # a name is a label; with more, there is no room for the text
 NAME_BYTES = 512                # looked at; enough for NAME_CELLS in any script
@@ -57,6 +62,7 @@ UNSENT_LIMIT = 4 << 20          # bytes for a reader of our stdout that is slow,
 NOTICE_LIMIT = 64 * 1024        # the same for stderr
 WRITES_PER_TURN = 64            # of at most PIPE_BUF each: bounded work, then the next peer's turn
 
+NEWLINE = "\n"
 MARK = "\ufffd"                 # stands for whatever a terminal must not get, or an eye could not see
 
 
@@ -333,14 +339,51 @@ def delete(line: Line) -> Line:
     return Line(line.text[:line.at] + line.text[after(line.text, line.at):], line.at)
 
 
-# Literal keys (xterm, VT, linux console, rxvt, tmux; SS3 is turned into CSI before the look-up) and not blessed's
-# names: these few are the same everywhere, and must work in the 100 ms before blessed is there.
-EDITS: Dict[str, Callable[[Line], Line]] = {
-    "\x7f": backspace, "\x08": backspace, "\x1b[3~": delete,
-    "\x1b[D": left, "\x1b[C": right,
-    "\x01": home, "\x1b[H": home, "\x1b[1~": home, "\x1b[7~": home,
-    "\x05": end, "\x1b[F": end, "\x1b[4~": end, "\x1b[8~": end,
-}
+def stride(line: Line, step: Callable[[str, int], int], of_word: Callable[[str], bool]) -> Line:
+    """Over what is between words, then over a word, in the direction of `step` (before or after)."""
+    text, at, inside = line.text, line.at, False
+    for _ in range(WORD_SPAN):
+        to = step(text, at)
+        if to == at or inside and not of_word(text[min(at, to)]):
+            break
+        inside = of_word(text[min(at, to)])
+        at = to
+    return Line(text, at)
+
+
+def in_word(char: str) -> bool:
+    return char.isalnum() or char == "_"
+
+
+def word_left(line: Line) -> Line:
+    return stride(line, before, in_word)
+
+
+def word_right(line: Line) -> Line:
+    return stride(line, after, in_word)
+
+
+def blank_left(line: Line) -> Line:
+    return stride(line, before, lambda char: not char.isspace())
+
+
+def to_end(line: Line) -> Line:
+    """What Ctrl-K takes: the rest of the line, or the newline if there is no rest."""
+    return end(line) if end(line).at > line.at else right(line)
+
+
+def to_start(line: Line) -> Line:
+    return home(line) if home(line).at < line.at else left(line)
+
+
+def transpose(line: Line) -> Line:
+    """The graphemes on both sides of the cursor, swapped; at the end, the last two."""
+    stop = after(line.text, line.at) if line.at < len(line.text) else line.at
+    middle = before(line.text, stop)
+    start = before(line.text, middle)
+    if start == middle:
+        return line
+    return Line(line.text[:start] + line.text[middle:stop] + line.text[start:middle] + line.text[stop:], stop)
 
 
 class History:
@@ -348,7 +391,7 @@ class History:
 
     def __init__(self) -> None:
         self._texts: List[str] = []
-        self._at = 0
+        self.at = 0
         self._draft = ""
         self._size = 0
 
@@ -358,18 +401,222 @@ class History:
             self._size += len(text)
         while self._size > HISTORY_BYTES:
             self._size -= len(self._texts.pop(0))
-        self._at = len(self._texts)
+        self.at = len(self._texts)
 
     def move(self, line: Line, by: int) -> Line:
         """The input `by` entries later (negative: earlier), or the same Line where there is none."""
-        to = self._at + by
+        to = self.at + by
         if not 0 <= to <= len(self._texts):
             return line
-        if self._at == len(self._texts):
+        if self.at == len(self._texts):
             self._draft = line.text
-        self._at = to
+        self.at = to
         text = self._draft if to == len(self._texts) else self._texts[to]
         return Line(text, len(text))
+
+    def find(self, query: str, start: int) -> Optional[int]:
+        """The number of the newest input up to `start` that has `query` in it."""
+        newest = min(start, len(self._texts) - 1)
+        return next((at for at in range(newest, -1, -1) if query in self._texts[at]), None)
+
+
+class Search(NamedTuple):
+    """Ctrl-R: what is looked for in the history, and what there was before."""
+
+    query: str
+    line: Line
+    at: int
+    failed: bool = False
+
+
+class Cycle(NamedTuple):
+    """Tab: the choices for text[start:stop] of `line`, and which one is shown."""
+
+    line: Line
+    start: int
+    choices: List[str]
+    shown: int
+
+
+class Editor:
+    """The input with its memory: undo, history, what was killed. Keys in; `line` is what there is.
+
+    A Line is never changed, only replaced: `line is X` asks whether anything happened since X. So a kill
+    joins the kill before it, Tab goes on with the choices of the last Tab, a typed word is undone as one.
+    """
+
+    def __init__(self, complete: Callable[[str, bool], List[str]]) -> None:
+        self.line = Line("", 0)
+        self.search: Optional[Search] = None
+        self._complete = complete       # a word, and whether it begins the line: what it may become
+        self._history = History()
+        self._undo: List[Line] = []
+        self._killed = ""
+        self._cycle: Optional[Cycle] = None
+        self._typed = self._kill = self._choice = None      # type: Optional[Line]
+
+    def key(self, key: str) -> bool:
+        """Obey a key. Returns whether it was one of ours."""
+        if self.search is not None and key in SEARCH_KEYS:
+            SEARCH_KEYS[key](self, self.search)
+            return True
+        self.search = None
+        if key not in EDITS:
+            return False
+        EDITS[key](self)
+        return True
+
+    def insert(self, piece: str, typed: bool = True) -> None:
+        if self.search is not None:
+            self._look(self.search._replace(query=self.search.query + piece), self._history.at)
+            return
+        line = insert(self.line, piece)
+        if typed and self.line is self._typed and not piece.isspace():
+            self.line = line            # more of the same word: one step of undo
+        else:
+            self.become(line)
+        self._typed = self.line if typed else None
+
+    @property
+    def label(self) -> str:
+        """What the user should know about the input before Enter is pressed; mostly nothing."""
+        if self.search is not None:
+            return f"search: {self.search.query}" + ", not found" * self.search.failed
+        text = self.line.text
+        size = len(text.encode("utf-8", "replace")) if len(text) > C_BYTES // 4 else 0
+        parts = [f"{text.count(NEWLINE) + 1:,} lines, Enter sends"] * (NEWLINE in text)
+        parts += [f"{size:,} bytes: {-(-size // C_BYTES)} messages for C users"] * (size > C_BYTES)
+        return ", ".join(parts)
+
+    def take(self) -> str:
+        """The finished text; the line is empty then."""
+        text = self.line.text.strip("\n")
+        self.line, self.search = Line("", 0), None
+        self._undo.clear()
+        if text.strip():
+            self._history.add(text)
+        return text
+
+    def become(self, line: Line) -> None:
+        if line.text != self.line.text:
+            self._undo.append(self.line)
+        while len(self._undo) > UNDO_STEPS or sum(len(old.text) for old in self._undo) > UNDO_CHARACTERS:
+            self._undo.pop(0)
+        self.line = line
+
+    def undo(self) -> None:
+        if self._undo:
+            self.line = self._undo.pop()
+
+    def kill(self, motion: Callable[[Line], Line]) -> None:
+        text, at = self.line
+        to = motion(self.line).at
+        start, stop = min(at, to), max(at, to)
+        earlier = self._killed if self.line is self._kill else ""
+        if start < stop:
+            self._killed = earlier + text[start:stop] if to > at else text[start:stop] + earlier
+        self.become(Line(text[:start] + text[stop:], start))
+        self._kill = self.line
+
+    def yank(self) -> None:
+        self.become(insert(self.line, self._killed))
+
+    def recall(self, by: int) -> None:
+        self.become(self._history.move(self.line, by))
+
+    def begin_search(self) -> None:
+        self.search = Search("", self.line, self._history.at)
+
+    def search_on(self, search: Search) -> None:
+        self._look(search, self._history.at - 1)
+
+    def search_less(self, search: Search) -> None:
+        self._look(search._replace(query=search.query[:-1]), search.at)
+
+    def search_off(self, search: Search) -> None:
+        """Back to what there was."""
+        self.line, self._history.at, self.search = search.line, search.at, None
+
+    def _look(self, search: Search, start: int) -> None:
+        found = self._history.find(search.query, start) if search.query else None
+        self.search = search._replace(failed=found is None and search.query != "")
+        if found is not None:
+            text = self._history.move(self.line, found - self._history.at).text
+            self.become(Line(text, text.index(search.query)))
+
+    def complete(self, by: int) -> None:
+        cycle = self._cycle if self.line is self._choice else None
+        if cycle is None:
+            text, at = self.line
+            start = at - len(re.split(r"\s", text[max(0, at - COMPLETED):at])[-1])
+            word = text[start:at]
+            cycle = Cycle(self.line, start, [word, *self._complete(word, start == 0)], 0)
+        cycle = self._cycle = cycle._replace(shown=(cycle.shown + by) % len(cycle.choices))
+        text, at = cycle.line
+        choice = cycle.choices[cycle.shown]
+        self.become(Line(text[:cycle.start] + choice + text[at:], cycle.start + len(choice)))
+        self._choice = self.line
+
+# Literal keys (xterm, VT, linux console, rxvt, tmux; SS3 is turned into CSI before the look-up) and not blessed's
+# names: these few are the same everywhere, and must work in the 100 ms before blessed is there.
+
+
+NAMED_KEYS = {"Up": "A", "Down": "B", "Right": "C", "Left": "D", "Home": "H 1~ 7~", "End": "F 4~ 8~", "Delete": "3~",
+              "PageUp": "5~", "PageDown": "6~"}
+PLAIN_KEYS = {"Enter": "\r\n", "Tab": "\t", "Backspace": "\x7f\x08", "Escape": "\x1b"}
+
+
+def sequences(name: str) -> List[str]:
+    """What terminals send for the key that is called `name` in the help."""
+    held, _, key = name.rpartition("-")
+    if key in NAMED_KEYS:
+        modifier = {"": "", "Alt": ";3", "Ctrl": ";5"}[held]
+        ends = [(end[:-1] or "1" * bool(held), end[-1]) for end in NAMED_KEYS[key].split()]
+        return [f"\x1b[{number}{modifier}{final}" for number, final in ends]
+    chars = PLAIN_KEYS.get(key, key.lower())
+    if held == "Ctrl":
+        return [chr(ord(chars) & 31)]
+    return ["\x1b" * (held == "Alt") + char for char in chars]
+
+
+def edit(change: Callable[[Line], Line]) -> Callable[[Editor], None]:
+    return lambda editor: editor.become(change(editor.line))
+
+
+def killing(motion: Callable[[Line], Line]) -> Callable[[Editor], None]:
+    return lambda editor: editor.kill(motion)
+
+
+# What the user calls the keys, what they do, and how. The help is made from this table, and so are the look-ups.
+EDIT_KEYS: List[Tuple[str, str, Callable[[Editor], None]]] = [
+    ("Alt-Enter", "new line", lambda editor: editor.insert("\n")),
+    ("Tab", "complete", lambda editor: editor.complete(1)),
+    ("Up Ctrl-P", "earlier input", lambda editor: editor.recall(-1)),
+    ("Down Ctrl-N", "later input", lambda editor: editor.recall(1)),
+    ("Ctrl-R", "search earlier input", Editor.begin_search),
+    ("Ctrl-_", "undo", Editor.undo),
+    ("Left Ctrl-B", "back", edit(left)),
+    ("Right Ctrl-F", "forward", edit(right)),
+    ("Alt-B Ctrl-Left Alt-Left", "word back", edit(word_left)),
+    ("Alt-F Ctrl-Right Alt-Right", "word forward", edit(word_right)),
+    ("Ctrl-A Home", "start", edit(home)),
+    ("Ctrl-E End", "end", edit(end)),
+    ("Ctrl-W", "cut word back", killing(blank_left)),
+    ("Alt-Backspace", "cut part of a word", killing(word_left)),
+    ("Alt-D", "cut word", killing(word_right)),
+    ("Ctrl-U", "cut to start", killing(to_start)),
+    ("Ctrl-K", "cut to end", killing(to_end)),
+    ("Ctrl-Y", "paste what was cut", Editor.yank),
+    ("Ctrl-T", "swap characters", edit(transpose)),
+    ("Backspace", "", edit(backspace)),
+    ("Delete", "", edit(delete)),
+]
+EDITS = {sequence: deed for names, _, deed in EDIT_KEYS for name in names.split() for sequence in sequences(name)}
+EDITS["\x1b[Z"] = lambda editor: editor.complete(-1)        # Shift-Tab
+SEARCH_KEYS: Dict[str, Callable[[Editor, Search], None]] = {
+    "\x12": Editor.search_on, "\x7f": Editor.search_less, "\x08": Editor.search_less,
+    "\x1b": Editor.search_off, "\x07": Editor.search_off, "\x03": Editor.search_off,
+}
 
 # ---- widths and wrapping ------------------------------------------------------------------------------------
 
@@ -550,6 +797,7 @@ class View(NamedTuple):
     anchor: Optional[Place]     # the character at the top of a view that is scrolled up; None: follow the newest
     seen: int                   # the number of the first message that came after scrolling up
     line: Line
+    label: str = ""             # about the input, on the rule
 
 
 class Frame(NamedTuple):
@@ -583,17 +831,17 @@ def render(view: View, rows: int, cols: int, style: Style) -> Frame:
     return Frame(frame + typed, (len(frame) + row, column))
 
 
-def clip(text: str, cols: int) -> str:
+def clip(text: str, cols: int, fill: str = " ") -> str:
     span = fit(text, 0, len(text), cols)
     if span.end < len(text) and cols > 8:       # 8: narrower, the dots would cost more than they tell
-        return padded(text, fit(text, 0, len(text), cols - 2), cols - 2) + ".."
-    return padded(text, span, cols)
+        return padded(text, fit(text, 0, len(text), cols - 2), cols - 2, fill) + ".."
+    return padded(text, span, cols, fill)
 
 
-def padded(text: str, span: Span, cols: int) -> str:
+def padded(text: str, span: Span, cols: int, fill: str = " ") -> str:
     if span.cells > cols:                       # a wide character on a screen of one column
         return MARK.ljust(cols)
-    return text[span.start:span.end] + " " * (cols - span.cells)
+    return text[span.start:span.end] + fill * (cols - span.cells)
 
 
 def message_row(entry: Entry, row: int, cols: int, style: Style) -> str:
@@ -608,11 +856,15 @@ def message_row(entry: Entry, row: int, cols: int, style: Style) -> str:
 
 
 def rule(view: View, cols: int) -> str:
-    if view.anchor is None:
-        return "-" * cols
-    new = view.back.end - view.seen
-    label = f" {new:,} new, PageDown " if new else " earlier messages, PageDown "
-    return ("----" + label if len(label) + 4 <= cols else f"{new} new" if new else "").ljust(cols, "-")[:cols]
+    new, label = view.back.end - view.seen, "".join(map(visible, view.label)).replace(NEWLINE, " ")
+    scrolled = view.anchor is not None
+    parts = [f"{new:,} new, PageDown" if new else "earlier messages, PageDown"] * scrolled + [label] * bool(label)
+    short = f"{new} new" * bool(new) if scrolled else label
+    return clip(first_fit([f"---- {', '.join(parts)} ", short] if parts else [""], cols), cols, "-")
+
+
+def first_fit(texts: List[str], cols: int) -> str:
+    return next((text for text in texts if cells(text) <= cols), texts[-1])
 
 
 def input_rows(line: Line, height: int, cols: int) -> Tuple[List[str], Tuple[int, int]]:
@@ -676,8 +928,8 @@ class Screen:
         self._tty = (input_fd, output_fd)
         self._fd: Optional[int] = None                  # our own, non-blocking: shared with nobody
         self._modes: Optional[list] = None              # as found; None while the terminal is not ours
-        self._decoder, self._history, self._back = Decoder(), History(), Scrollback()
-        self._line = Line("", 0)
+        self._decoder, self._back = Decoder(), Scrollback()
+        self._editor = Editor(self._completions)
         self._status = ""
         self._anchor: Optional[Place] = None
         self._seen = 0
@@ -691,7 +943,6 @@ class Screen:
         self._actions: Dict[str, Callable[[], Optional[Event]]] = {
             "\r": self._enter, "\n": self._enter, "\x03": lambda: Key.LEAVE, "\x04": self._end_of_file,
             "\x1a": lambda: Key.SUSPEND, "\x0c": self.resize,
-            "\x1b[A": lambda: self._recall(-1), "\x1b[B": lambda: self._recall(1),
             "\x1b[5~": lambda: self._page(-1), "\x1b[6~": lambda: self._page(1),
         }
 
@@ -757,7 +1008,7 @@ class Screen:
             return
         if now < self._next_frame and not self._urgent:
             return
-        view = View(self._status, self._back, self._anchor, self._seen, self._line)
+        view = View(self._status, self._back, self._anchor, self._seen, self._editor.line, self._editor.label)
         frame = render(view, self._rows, self._cols, self._style)
         self._unsent, self._shown = difference(self._shown, frame), frame
         self._dirty = self._urgent = False
@@ -863,36 +1114,33 @@ class Screen:
         if token.kind != "key":
             return self._insert(token)
         key = token.text.replace("\x1bO", "\x1b[")      # SS3: what some terminals send for cursor keys
-        if key in EDITS:
-            self._line = EDITS[key](self._line)
+        if self._editor.key(key):
             return None
         action = self._actions.get(key)
         return action() if action else None
 
     def _insert(self, token: Token) -> None:
-        room = INPUT_LIMIT - len(self._line.text)
+        room = INPUT_LIMIT - len(self._editor.line.text)
         lost = token.lost + max(0, len(token.text) - room)
-        self._line = insert(self._line, token.text[:room])
+        self._editor.insert(token.text[:room], token.kind == "text")
         if lost:
             self.notice(f"the input holds {INPUT_LIMIT:,} characters: the last {lost:,} were left out")
 
     def _enter(self) -> Optional[Event]:
-        text = self._line.text.strip("\n")
-        self._line = Line("", 0)
+        text = self._editor.take()
         if not text.strip():
             return None
-        self._history.add(text)
         self._anchor = None
         return text
 
     def _end_of_file(self) -> Optional[Event]:
-        if not self._line.text:
+        if not self._editor.line.text:
             return Key.LEAVE
-        self._line = delete(self._line)
+        self._editor.become(delete(self._editor.line))
         return None
 
-    def _recall(self, by: int) -> None:
-        self._line = self._history.move(self._line, by)
+    def _completions(self, word: str, begins: bool) -> List[str]:
+        return []
 
     def _page(self, by: int) -> None:
         height, cols, back = layout(self._rows).messages, self._cols, self._back

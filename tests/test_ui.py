@@ -203,6 +203,115 @@ def test_edits(edit, start, result):
     assert marked(edit(line(start))) == result
 
 
+WORDS = [
+    (ui.word_left, "foo bar|", "foo |bar"), (ui.word_left, "foo  |bar", "|foo  bar"), (ui.word_left, "|a", "|a"),
+    (ui.word_right, "|foo bar", "foo| bar"), (ui.word_right, "foo| -- bar", "foo -- bar|"), (ui.word_right, "a|", "a|"),
+    (ui.word_right, "|e\u0301te\u0301 x", "e\u0301te\u0301| x"), (ui.blank_left, "a b-c.d  |", "a |b-c.d  "),
+    (ui.word_left, f"x {FAMILY}|", f"|x {FAMILY}"), (ui.to_end, "a|b\nc", "ab|\nc"), (ui.to_end, "ab|\nc", "ab\n|c"),
+    (ui.to_start, "a\nb|c", "a\n|bc"), (ui.to_start, "a\n|b", "a|\nb"), (ui.transpose, "ab|", "ba|"), (ui.transpose, "a|bc", "ba|c"),
+    (ui.transpose, "|ab", "|ab"), (ui.transpose, "a|", "a|"), (ui.transpose, f"e\u0301{FAMILY}|", f"{FAMILY}e\u0301|")]
+
+
+@pytest.mark.parametrize("edit, start, result", WORDS)
+def test_motions_by_word_and_swaps(edit, start, result):
+    assert marked(edit(line(start))) == result
+
+
+def press(*keys, start="|", said=(), complete=lambda word, begins: []):
+    """What an Editor holds after these keys, by the names that the help has for them; anything else is typed."""
+    editor = ui.Editor(complete)
+    for text in said:
+        editor.insert(text)
+        editor.take()
+    editor.line = line(start)
+    for key in keys:
+        known = "-" in key[1:] or key in ui.NAMED_KEYS or key in ui.PLAIN_KEYS
+        if not known or not editor.key(ui.sequences(key)[0]):
+            editor.insert(key)
+    return editor
+
+
+@pytest.mark.parametrize("start, keys, result", [
+    ("one two|", ["Ctrl-W", "Ctrl-Y", "Ctrl-Y"], "one twotwo|"), ("one two|", ["Ctrl-W", "Ctrl-W", "Ctrl-Y"], "one two|"),
+    ("one| two x", ["Alt-D", "Alt-D", "Home", "Ctrl-Y"], " two x|one"), ("a b|c", ["Ctrl-K", "Ctrl-A", "Ctrl-Y"], "c|a b"),
+    ("a b|c", ["Ctrl-U", "End", "Ctrl-Y"], "ca b|"), ("a-b|", ["Alt-Backspace", "x"], "a-x|"), ("a|b", ["Alt-Enter"], "a\n|b"),
+    ("a|b", ["Left", "Ctrl-F", "Right", "Ctrl-B"], "a|b"), ("one two|", ["Ctrl-Left", "Alt-B", "Alt-Right"], "one| two"),
+    ("|", ["Ctrl-Y", "Ctrl-_", "Ctrl-W", "Ctrl-K", "Ctrl-T"], "|"), ("a|", ["b", "c", " ", "d", "Ctrl-_"], "abc|"),
+    ("a|", ["b", "c", "Ctrl-_"], "a|"), ("a b|", ["Ctrl-W", "Ctrl-_"], "a b|"), ("a b|", ["Ctrl-W", "Ctrl-_", "Ctrl-_"], "a b|"),
+    ("ab|", ["Backspace", "Home", "Delete", "Ctrl-_", "Ctrl-_"], "ab|")])
+def test_keys_of_readline(start, keys, result):
+    assert marked(press(*keys, start=start).line) == result
+
+
+def test_a_search_in_the_history_shows_the_newest_match_and_can_be_left_either_way():
+    said = ["ls one", "cd two", "ls three"]
+    assert marked(press("Ctrl-R", "l", "s", said=said).line) == "|ls three"
+    assert marked(press("Ctrl-R", "ls", "Ctrl-R", said=said).line) == "|ls one"
+    assert marked(press("Ctrl-R", "ls", " o", "Backspace", "Backspace", said=said).line) == "|ls three"
+    assert marked(press("Ctrl-R", "ls", "Escape", said=said, start="dra|ft").line) == "dra|ft"
+    assert marked(press("Ctrl-R", "tw", "End", "!", said=said).line) == "cd two!|"
+    assert marked(press("Ctrl-R", "tw", "Down", "Down", said=said, start="draft|").line) == "draft|"
+    failed = press("Ctrl-R", "ls", "x", said=said)
+    assert failed.search.failed and marked(failed.line) == "|ls three"
+
+
+def test_tab_goes_through_the_choices_and_back_to_what_was_typed():
+    def names(word, begins):
+        return [name + (": " if begins else " ") for name in ("bob", "bea") if name.startswith(word)]
+    seen = [press(*["Tab"] * count, start="b|", complete=names).line.text for count in range(5)]
+    assert seen == ["b", "bob: ", "bea: ", "b", "bob: "]
+    assert marked(press("Tab", start="hi b| x", complete=names).line) == "hi bob | x"
+    assert marked(press("Tab", "Tab", start="x|", complete=names).line) == "x|"
+    assert marked(press("Tab", "c", "Tab", start="b|", complete=names).line) == "bob: c|"
+
+
+@pytest.mark.parametrize("typed, label", [
+    ("one line|", ""), ("a\nb\n|c", "3 lines, Enter sends"), ("x" * 2048 + "|", ""), ("x" * 2049 + "|", "2,049 bytes: 2 messages for C users"),
+    ("漢" * 1400 + "|", "4,200 bytes: 3 messages for C users"), ("\n" * 2048 + "|a", "2,049 lines, Enter sends, 2,049 bytes: 2 messages for C users")])
+def test_what_enter_will_send_is_told_before(typed, label):
+    assert press(start=typed).label == label
+
+
+@pytest.mark.parametrize("cols, anchor, label, row", [
+    (30, None, "", "-" * 30), (30, None, "search: l\ns", "---- search: l s " + "-" * 13), (30, (0, 0), "", "---- 3 new, PageDown " + "-" * 9),
+    (40, (0, 0), "2 lines", "---- 3 new, PageDown, 2 lines " + "-" * 10), (14, (0, 0), "2 lines", "3 new" + "-" * 9),
+    (14, None, "search: 漢字漢字漢字", "search: 漢字.."), (3, None, "search: a", "sea"), (20, None, "x 漢", "---- x 漢 " + "-" * 10)])
+def test_the_rule_tells_what_it_has_room_for(cols, anchor, label, row):
+    shown = view((b"al", b"1"), (b"al", b"2"), (b"al", b"3"), anchor=anchor, label=label)
+    assert render(shown, 8, cols, ui.PLAIN).rows[-4] == row
+
+
+def test_undo_and_kills_are_bounded(monkeypatch):
+    monkeypatch.setattr(ui, "UNDO_CHARACTERS", 1000)
+    editor = press()
+    for _ in range(500):
+        editor.insert("x" * 50)
+        editor.insert(" ")
+    assert sum(len(old.text) for old in editor._undo) <= 1000
+
+
+def test_random_keys_never_leave_the_cursor_inside_a_grapheme():
+    rng = random.Random(SEED)
+    for _ in range(60):
+        editor = ui.Editor(lambda word, begins: ["bob "])
+        for _ in range(60):
+            if rng.random() < .4:
+                editor.insert(rng.choice(PIECES).replace("\x1b", "").replace("\u200b", ""))
+            else:
+                editor.key(rng.choice(sorted(ui.EDITS)))
+            text, at = editor.line
+            assert at in (0, len(text)) or ui.after(text, ui.before(text, at)) == at, (text, at)
+
+
+def test_a_key_in_a_huge_input_costs_little():
+    editor = ui.Editor(lambda word, begins: [])
+    editor.line = Line("x" * 10**6, 500_000)
+    began = time.process_time()
+    for key in ("Ctrl-W", "Ctrl-_", "Alt-D", "Ctrl-T", "Alt-B", "Ctrl-K"):
+        editor.key(ui.sequences(key)[0])
+    assert time.process_time() - began < 0.06
+
+
 def test_inserted_text_keeps_its_newlines_and_loses_its_controls():
     assert marked(ui.insert(line("a|b"), "x\r\ny\rz\t\x00\x1b\x9b")) == "ax\ny\nz    |b"
 
@@ -300,11 +409,11 @@ def test_a_frame_has_exactly_the_cells_of_its_screen(seed):
         assert 0 <= frame.cursor[0] < rows and 0 <= frame.cursor[1] < cols
 
 
-def view(*messages, status="SERVER: 1", anchor=None, seen=0, typed="|"):
+def view(*messages, status="SERVER: 1", anchor=None, seen=0, typed="|", label=""):
     back = Scrollback()
     for name, text in messages:
         back.add(name, text)
-    return View(status, back, anchor, seen, line(typed))
+    return View(status, back, anchor, seen, line(typed), label)
 
 
 def plain(shown, rows, cols):
@@ -481,13 +590,25 @@ def test_keys_edit_the_line(session):
     assert session.look()[9] == "draft"
 
 
+def test_the_keys_of_the_editor_work_at_a_terminal(session):
+    session.open()
+    session.type("one two\x17\x19\x1b\x7f\x1f\x1b\rthree\r")
+    session.type("\x12on")
+    assert session.look()[8:11] == ["---- search: on " + "-" * 24, "one two", "three"]
+    assert session.type("\x07x\t\x1b[Z\r") == ["x"]
+    session.type("\x1b[200~one\ntwo\x1b[201~")
+    assert session.look()[8] == "---- 2 lines, Enter sends " + "-" * 14
+    session.type("\x1f")
+    assert session.look()[8:] == ["-" * 40, "", "", ""]
+
+
 def test_an_empty_line_is_nothing_and_commands_are_only_text(session):
     session.open()
     assert session.type("\r  \r:quit\r\r:)\n") == [":quit", ":)"]
 
 
 @pytest.mark.parametrize("typed, events", [
-    ("\x03", [Key.LEAVE]), ("\x04", [Key.LEAVE]), ("ab\x01\x04\r", ["b"]), ("\x1a", [Key.SUSPEND]), ("\x1b[99~\x1b[15;2~\x02\x13", [])])
+    ("\x03", [Key.LEAVE]), ("\x04", [Key.LEAVE]), ("ab\x01\x04\r", ["b"]), ("\x1a", [Key.SUSPEND]), ("\x1b[99~\x1b[15;2~\x13", [])])
 def test_control_keys(session, typed, events):
     assert session.open().type(typed) == events
 
