@@ -62,6 +62,7 @@ class Chat:
         self._opened = False  # whether the front end has the terminal
         self._accept_after = 0  # a time before which nothing is accepted
         self._crowded = False  # whether the user was told that nothing is accepted
+        self._here = []  # whom the status row names
         self._gone = {}  # Link -> why; removed at the end of the turn
         self._watched = {}  # file object -> events, as the selector knows them
         self._always_ready = {}  # what epoll refuses to wait for, since it never has to: files, /dev/null
@@ -92,7 +93,7 @@ class Chat:
     def open(self, hint):
         """Take the terminal; `hint` tells our user how others can join."""
         self._opened = True
-        self.front.open(self.port, hint)
+        self.front.open(self.port, hint, self.network.name)
 
     def run(self):
         """Turn until it is time to go. Returns the exit status."""
@@ -116,6 +117,7 @@ class Chat:
         self._send(now)
         self._obey()
         if self._opened:
+            self._tell_here()
             self.front.draw(now)
 
     def leave(self, status=0):
@@ -313,6 +315,15 @@ class Chat:
         if self.status is None:  # a hang-up also sends SIGHUP: one reason to leave told twice is no second request
             self.leave()
 
+    def _tell_here(self):
+        """The status row's names. Looked up anew in every turn: nothing has to remember to tell, and 200 members cost 10 us."""
+        if not self.front.shows_own:
+            return
+        here = [member.label for member in self.network.who()]
+        if here != self._here:
+            self._here = here
+            self.front.here(here)
+
     # Commands
 
     def _who(self):
@@ -397,10 +408,8 @@ class Chat:
 
     def _show(self, event):
         if self.front.shows_own or not event.mine:
-            name = event.name
-            if event.earlier:
-                name += time.strftime(" (%H:%M)", time.localtime(event.earlier)).encode()
-            self.front.show(name, event.text)
+            when = event.earlier or int(self.network.wall)
+            self.front.show(event.name, event.text, when, event.mine, event.earlier != 0)
 
     def _notice(self, event):
         parts = [ui.clean_name(part) if isinstance(part, bytes) else part for part in event.parts]

@@ -31,6 +31,7 @@ from collections import deque
 from enum import Enum
 from typing import Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 from unicodedata import category, combining, east_asian_width
+from zlib import crc32
 
 # blessed and wcwidth are imported inside functions: together they cost ~100 ms, and the first frame is on
 # the screen before that. Line mode never pays. wcwidth is asked directly; blessed itself measures with it.
@@ -55,7 +56,10 @@ MAX_ROWS, MAX_COLS = 500, 1000  # a terminal that claims 65535 x 65535 would cos
 NAME_CELLS = 32                 # a name is a label; with more, there is no room for the text
 NAME_BYTES = 512                # looked at; enough for NAME_CELLS in any script
 MARKS_PER_BASE = 8              # real writing stays below; "zalgo" stacks hundreds and paints over other rows
-HANG = 4                        # cells: the indent of all rows but a message's first
+HANG = 4                        # cells: the indent of all rows but a message's first, behind the time
+STAMPED_COLS = 24               # on a narrower screen a time would leave too little for the text
+STATUS_NAMES = 20               # in the status row at most, however wide: the others are a number
+BELL_SECONDS = 1.0              # at most one bell in that time: a flood of mentions is no music
 INPUT_ROWS = 3
 INPUT_CHUNK_ROWS = 4            # see input_origin
 UNSENT_LIMIT = 4 << 20          # bytes for a reader of our stdout that is slow, or stopped
@@ -154,12 +158,17 @@ def clean_mark(char: str, base: str) -> str:
 PLAIN_NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_-]{0,%d}" % (NAME_CELLS - 1))
 
 
+OUR_WORDS = (b"SERVER", b"ERROR")        # what lines of the program itself begin with, here or in C
+# The colons of `other: text`, of the time before an earlier message and, in line mode, of the one after its name.
+FORGED = re.compile(r":(?= |$)|(?<=^\d\d):(?=\d\d)|(?<=\(\d\d):(?=\d\d\)$)")
+
+
 def clean_name(data: bytes) -> str:
     """A peer's name as one line of 1 to NAME_CELLS cells that imitates neither a notice nor `other: text`."""
     if PLAIN_NAME.fullmatch(data):              # nearly all of them
-        return data.decode()
+        return ("peer " * (data.upper() in OUR_WORDS)) + data.decode()
     name = " ".join(clean_text(data[:NAME_BYTES]).replace("\n", MARK).split())
-    name = re.sub(":(?= |$)", MARK, name)
+    name = FORGED.sub(MARK, name)
     if not name or category(name[0]) == "Pd" or name[0] == "\u2212":    # any dash: the eye tells few apart
         name = MARK + name[1:]
     return shorten(name)
@@ -664,9 +673,9 @@ def units(text: str, start: int, stop: int, near: int) -> Iterable[str]:
     return iter_graphemes(text[start:min(stop, start + 16 * (near - start))])      # 16: no real one is longer
 
 
-def wrap(text: str, width: int, rest: int, words: bool = True) -> Iterator[Span]:
+def wrap(text: str, width: int, rest: int, words: bool = True, start: int = 0) -> Iterator[Span]:
     """The rows of a text, the first of `width` cells, all others of `rest`: ended by "\\n", a space, or by force."""
-    start, stop = 0, -1
+    stop = -1
     while start <= len(text):
         if stop < start:
             found = text.find("\n", start)
@@ -690,44 +699,77 @@ def at_space(text: str, span: Span, stop: int, rest: int) -> Tuple[Span, int]:
 # ---- the scrollback: kept as it came, wrapped where it is looked at -----------------------------------------
 
 
+# What a message is. Plain constants: show() is called half a million times a second.
+LIVE, EARLIER, OWN, NOTICE = range(4)
+Said = Tuple[bytes, bytes, int, int]    # name, text, when (seconds since 1970; 0: not known), what
+
+
 class Entry(NamedTuple):
-    text: str           # `name: text`, cleaned
-    head: int           # characters of the name; 0: a notice
+    """A message as it is shown: marks above it, a row each; then the time, the name, ": " and the text, cleaned."""
+
+    text: str
+    body: int           # where the time begins, or the name if none is shown
+    name: int
+    named: int          # where the name ends
+    hang: int           # cells before all further rows
     spans: List[Span]
+    what: int
+    color: int          # a number that stays with the name
+    called: bool        # our user's name is in it
 
 
 Place = Tuple[int, int]     # a message's number (they never change) and a row in it; or a character in it
 
 
-def hang(cols: int) -> int:
-    return min(HANG, cols // 2)
+def mention(name: str) -> "re.Pattern[str]":
+    """What finds `name` in a text; Latin letters beside it make it a part of another word."""
+    return re.compile(f"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])" if name else "(?!)", re.IGNORECASE)
 
 
 class Scrollback:
-    """Messages as (name, text) bytes, name None for a notice; numbered from 0 for ever, the oldest dropped."""
+    """What was said and noticed, numbered from 0 for ever, the oldest dropped; and how our user wants to see it."""
 
-    def __init__(self) -> None:
+    def __init__(self, own_name: str = "", opened: int = 0) -> None:
         self.start = self.end = 0               # numbers of the oldest kept, and of the next to come
-        self._kept: Deque[Tuple[Optional[bytes], bytes]] = deque()
+        self.times = False                      # whether each message has its time; earlier ones always have
+        self.read: Optional[int] = None         # the number of the first message that came after our user left
+        self.opened = opened                    # a day line tells when the day is another than this one's
+        self.own = mention(own_name)
+        self._kept: Deque[Said] = deque()
         self._bytes = 0
-        self._entries: Dict[int, Entry] = {}    # only what the last window showed, wrapped for _cols
-        self._cols = 0
+        self._entries: Dict[int, Entry] = {}    # only what the last window showed, as _look wants it
+        self._look: tuple = ()
 
-    def add(self, name: Optional[bytes], text: bytes) -> None:
-        self._kept.append((name, text))
+    def add(self, name: bytes, text: bytes, when: int = 0, what: int = LIVE) -> None:
+        self._kept.append((name, text, when, what))
         self.end += 1
-        self._bytes += len(text) + len(name or b"")
-        while self._bytes > SCROLLBACK_BYTES or self.end - self.start > SCROLLBACK_MESSAGES:
-            name, text = self._kept.popleft()
-            self._bytes -= len(text) + len(name or b"")
+        self._bytes += len(text) + len(name)
+        while self._bytes > SCROLLBACK_BYTES or len(self._kept) > SCROLLBACK_MESSAGES:
+            name, text, _, _ = self._kept.popleft()
+            self._bytes -= len(text) + len(name)
             self.start += 1
 
     def entry(self, number: int, cols: int) -> Entry:
-        if cols != self._cols:
-            self._cols, self._entries = cols, {}
+        look = (cols, self.times, self.read)
+        if look != self._look:
+            self._look, self._entries = look, {}
         if number not in self._entries:
-            self._entries[number] = make_entry(*self._kept[number - self.start], cols)
+            said = self._kept[number - self.start]
+            self._entries[number] = make_entry(said, self._above(number), cols, self.times, self.own)
         return self._entries[number]
+
+    def _above(self, number: int) -> str:
+        """The marks between a message and the one before it, each with its newline."""
+        _, _, when, what = self._kept[number - self.start]
+        earlier = self._kept[number - self.start - 1] if number > self.start else (b"", b"", self.opened, NOTICE)
+        marks = []
+        if earlier[3] == EARLIER != what:
+            marks.append("earlier messages end here")
+        if when and earlier[2] and day(when) != day(earlier[2]):
+            marks.append(day(when))
+        if number == self.read:
+            marks.append("you have read up to here")
+        return "".join(f"-- {mark}\n" for mark in marks)
 
     def move(self, place: Place, by: int, cols: int) -> Place:
         """The place `by` rows further down (negative: up), at most the end, at least the start."""
@@ -769,13 +811,28 @@ class Scrollback:
         return shown
 
 
-def make_entry(name: Optional[bytes], text: bytes, cols: int) -> Entry:
-    head = "" if name is None else clean_name(name)
+def day(when: int) -> str:
+    return time.strftime("%A %d %B %Y", time.localtime(when))
+
+
+def make_entry(said: Said, above: str, cols: int, times: bool, own: "re.Pattern[str]") -> Entry:
+    name, text, when, what = said
+    head = "" if what == NOTICE else clean_name(name)
     shown = clean_text(text).rstrip("\n")
     if len(shown) > SHOWN_CHARACTERS:
         shown = f"{shown[:SHOWN_CHARACTERS]}\n[{len(shown) - SHOWN_CHARACTERS:,} more characters]"
-    whole = (head + ": " if head else "-- ") + shown
-    return Entry(whole, len(head), list(wrap(whole, cols, cols - hang(cols))))
+    stamp = ""
+    if (times or what == EARLIER) and cols >= STAMPED_COLS:
+        stamp = time.strftime("%H:%M ", time.localtime(when)) if when else " " * 6
+    whole = above + stamp + (head + ": " if head else "-- ") + shown
+    hang = min(len(stamp) + HANG, cols // 2)
+    marks = [fit(whole, found.start(), found.end(), cols) for found in re.finditer(".+", above)]
+    # The first row as if without the time, so that no row ends between the two; then with it.
+    first, *others = wrap(whole, cols - len(stamp), cols - hang, start=len(above) + len(stamp))
+    first = Span(len(above), first.end, first.cells + len(stamp))
+    start = len(above) + len(stamp)
+    return Entry(whole, len(above), start, start + len(head), hang, [*marks, first, *others], what,
+                 crc32(name), what == LIVE and own.search(shown) is not None)
 
 # ---- the frame: a pure function -----------------------------------------------------------------------------
 
@@ -784,9 +841,20 @@ class Style(NamedTuple):
     bold: str
     dim: str
     normal: str
+    reverse: str = ""
+    colors: Tuple[str, ...] = ()        # of the others' names; none on a monochrome terminal
+
+    def paint(self, how: str, text: str) -> str:
+        return f"{how}{text}{self.normal}" if how and text else text
 
 
 PLAIN = Style("", "", "")
+
+
+# Colours that can be read on black and on white alike: contrast of 4 or more with both. More colours than 256 would
+# not be told apart better. Of the 8, those that themes keep readable: no yellow (on white), no blue (on black).
+COLORS_256 = (131, 130, 64, 28, 29, 30, 31, 27, 62, 99, 97, 129, 133, 164, 162, 161)
+COLORS_8 = (1, 2, 5, 6)
 
 
 class View(NamedTuple):
@@ -826,7 +894,7 @@ def render(view: View, rows: int, cols: int, style: Style) -> Frame:
     shown = view.back.window(view.anchor, heights.messages, cols)
     frame += [message_row(entry, row, cols, style) for entry, row in shown]
     frame += [" " * cols] * (heights.messages - len(shown))
-    frame += [style.dim + rule(view, cols) + style.normal] * heights.rule
+    frame += [style.paint(style.dim, rule(view, cols))] * heights.rule
     typed, (row, column) = input_rows(view.line, heights.input, cols)
     return Frame(frame + typed, (len(frame) + row, column))
 
@@ -845,14 +913,34 @@ def padded(text: str, span: Span, cols: int, fill: str = " ") -> str:
 
 
 def message_row(entry: Entry, row: int, cols: int, style: Style) -> str:
-    span, indent = entry.spans[row], hang(cols) if row else 0
-    body = padded(entry.text, span, cols - indent)
-    if not entry.head:
-        return " " * indent + style.dim + body + style.normal
-    name = max(0, min(len(body), entry.head - span.start))
-    if not name:
-        return " " * indent + body
-    return " " * indent + style.bold + body[:name] + style.normal + body[name:]
+    span = entry.spans[row]
+    indent = entry.hang if span.start > entry.body else 0
+    shown = padded(entry.text, span, cols - indent)
+    text = shown.rstrip(" ")
+    blank = " " * (len(shown) - len(text))              # outside of all styles: it need not be sent
+    if entry.what == NOTICE or span.start < entry.body:
+        return " " * indent + style.paint(style.dim, text) + blank
+    name, named = max(0, entry.name - span.start), max(0, entry.named - span.start)
+    return (" " * indent + style.paint(style.dim, text[:name]) + style.paint(name_style(entry, style), text[name:named])
+            + style.paint(style.bold * entry.called, text[named:]) + blank)
+
+
+def name_style(entry: Entry, style: Style) -> str:
+    if entry.what == OWN:
+        return style.bold
+    color = style.colors[entry.color % len(style.colors)] if style.colors else ""
+    return color + style.reverse * entry.called
+
+
+def status(port: int, names: List[str], hint: str, cols: int) -> str:
+    """The port, who is here and how to join, in as much detail as there is room for; the port matters most."""
+    server = f"SERVER: {port}"
+    if not names:
+        return f"{server}  {hint}".rstrip()
+    some = [", ".join(names[:shown]) + f" and {len(names) - shown} more" for shown in range(min(len(names) - 1, STATUS_NAMES), 0, -1)]
+    everybody = [", ".join(names)] * (len(names) <= STATUS_NAMES)
+    who = [f"{server}  here: {people}" for people in [*everybody, *some, str(len(names))]]
+    return first_fit([f"{row}  {hint}" for row in who] * bool(hint) + who + [server], cols)
 
 
 def rule(view: View, cols: int) -> str:
@@ -911,8 +999,11 @@ def input_origin(line: Line, height: int, chunk: int) -> int:
 
 # Literal, not asked from a database: they go out before blessed is loaded, and a terminal ignores a mode that it
 # does not know (blessed asks the terminal first and, in tmux 3.3a, then leaves 2004 and 2026 off).
-ENTER = b"\x1b[?1049h\x1b[?2004h\x1b[?7l"                   # alternate screen, bracketed paste, no autowrap
-LEAVE = b"\x1b[?2026l\x1b[m\x1b[?25h\x1b[?7h\x1b[?2004l\x1b[?1049l"
+ENTER = b"\x1b[?1049h\x1b[?2004h\x1b[?1004h\x1b[?7l"        # alternate screen, bracketed paste, focus reports, no autowrap
+LEAVE = b"\x1b[?2026l\x1b[m\x1b[?25h\x1b[?7h\x1b[?1004l\x1b[?2004l\x1b[?1049l"
+PUT_TITLE_AWAY, OLD_TITLE = b"\x1b[22;2t", b"\x1b[23;2t"
+NO_TITLE = b"\x1b]2;\x07"                                   # before OLD_TITLE, for terminals that put nothing away
+NO_TITLES = ("linux", "vt", "ansi", "cons", "sun")          # consoles that would print the text of a title
 CANCEL = b"\x18"                                            # CAN: ends a sequence that was cut in the middle
 FRAME_BEGIN, FRAME_END = "\x1b[?2026h\x1b[?25l", "\x1b[?25h\x1b[?2026l"     # shown at once where 2026 is known
 
@@ -930,6 +1021,15 @@ class Screen:
         self._modes: Optional[list] = None              # as found; None while the terminal is not ours
         self._decoder, self._back = Decoder(), Scrollback()
         self._editor = Editor(self._completions)
+        self._port, self._hint = 0, ""
+        self._own_name = b""                            # in lower case
+        self._here: List[str] = []                      # the others' names
+        self._bell = "mention"
+        self._called, self._bell_after = False, 0.0     # whether a bell is due, and when the next may be
+        self._aside = 0                                 # messages that count as read: our own, earlier ones, notices
+        self._read: Optional[int] = None                # how many others had come when our user went; None: is here
+        self._titles = not os.environ.get("TERM", "").startswith(NO_TITLES)
+        self._title = b""                               # as the terminal has it
         self._status = ""
         self._anchor: Optional[Place] = None
         self._seen = 0
@@ -943,6 +1043,7 @@ class Screen:
         self._actions: Dict[str, Callable[[], Optional[Event]]] = {
             "\r": self._enter, "\n": self._enter, "\x03": lambda: Key.LEAVE, "\x04": self._end_of_file,
             "\x1a": lambda: Key.SUSPEND, "\x0c": self.resize,
+            "\x1b[I": self._come, "\x1b[O": self._go,
             "\x1b[5~": lambda: self._page(-1), "\x1b[6~": lambda: self._page(1),
         }
 
@@ -964,9 +1065,10 @@ class Screen:
         times = [at for at in (frame, self._decoder.deadline) if at is not None]
         return min(times) if times else None
 
-    def open(self, port: int, hint: str) -> None:
+    def open(self, port: int, hint: str, name: bytes = b"") -> None:
         """Take the terminal, paint the first frame, then load blessed (~100 ms). Raises OSError if there is none."""
-        self._status = f"SERVER: {port}  {hint.strip()}".rstrip()
+        self._port, self._hint, self._own_name = port, hint.strip(), name.lower()
+        self._back.own, self._back.opened = mention(name.decode("utf-8", "replace")), int(time.time())
         self._fd = reopened(self._tty[1])
         if self._fd is None:                            # a container may hide its name; after `su` it is not ours to open
             self._fd = os.open("/dev/tty", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -992,14 +1094,27 @@ class Screen:
         """A deadline passed: a lone ESC, a paste whose end got lost, bad news. A due frame is draw()'s matter."""
         return self._take(self._decoder.expire(now))
 
-    def show(self, name: bytes, text: bytes) -> None:
+    def show(self, name: bytes, text: bytes, when: int = 0, mine: bool = False, earlier: bool = False) -> None:
         """Add a message, raw. Costs under a microsecond: all work is put off until it is drawn."""
-        self._back.add(name, text)
         self._dirty = True
+        if mine or earlier:
+            self._back.add(name, text, when, OWN if mine else EARLIER)
+            self._aside += 1
+            return
+        self._back.add(name, text, when)
+        if self._own_name in text.lower() and not self._called:
+            self._called = self._back.own.search(text.decode("utf-8", "replace")) is not None
 
     def notice(self, text: str) -> None:
         """Add a line of the program's own, `-- text`. No name can begin like that: see clean_name."""
-        self._back.add(None, text.encode("utf-8", "replace"))
+        self._back.add(b"", text.encode("utf-8", "replace"), int(time.time()), NOTICE)
+        self._aside += 1
+        self._dirty = True
+
+    def here(self, names: List[bytes]) -> None:
+        """Who is here, but our user: for the status row and for Tab."""
+        self._here = [clean_name(name) for name in names]
+        self._status = status(self._port, self._here, self._hint, self._cols)
         self._dirty = True
 
     def draw(self, now: float) -> None:
@@ -1010,7 +1125,7 @@ class Screen:
             return
         view = View(self._status, self._back, self._anchor, self._seen, self._editor.line, self._editor.label)
         frame = render(view, self._rows, self._cols, self._style)
-        self._unsent, self._shown = difference(self._shown, frame), frame
+        self._unsent, self._shown = self._attention(now) + difference(self._shown, frame), frame
         self._dirty = self._urgent = False
         self._next_frame = now + FRAME_SECONDS
         self._write()
@@ -1030,6 +1145,7 @@ class Screen:
             cols, rows = 80, 24
         self._rows, self._cols = min(rows, MAX_ROWS), min(cols, MAX_COLS)
         self._shown = Frame([], (0, 0))
+        self._status = status(self._port, self._here, self._hint, self._cols)
         self._dirty = self._urgent = True
         self._settle()
 
@@ -1038,7 +1154,8 @@ class Screen:
         if self._modes is None or self._fd is None:
             return
         modes, self._modes = self._modes, None
-        goodbye, self._unsent = (CANCEL if self._unsent else b"") + LEAVE, b""
+        titles = (NO_TITLE if self._titles else b"") + OLD_TITLE
+        goodbye, self._unsent = (CANCEL if self._unsent else b"") + LEAVE + titles, b""
         try:
             outlet = Outlet(self._fd, len(goodbye))
             outlet.put(goodbye)
@@ -1063,8 +1180,9 @@ class Screen:
             # Anything else: it is gone. A hang-up sends SIGCONT too, and then all that is left is to say goodbye.
             self._lost = error.args[0] != errno.EINTR
             return
+        away = PUT_TITLE_AWAY if self._modes is None else b""       # once: it is a stack
         self._modes = modes
-        self._unsent = (CANCEL if self._unsent else b"") + ENTER
+        self._unsent, self._title = (CANCEL if self._unsent else b"") + ENTER + away, b""
         self._write()
         self.resize()
         self.draw(self._next_frame)
@@ -1078,17 +1196,38 @@ class Screen:
 
     def _load_styles(self) -> None:
         from blessed import Terminal
-        # With NO_COLOR blessed gives up bold as well as cursor movement; we use no colour, but bold and dim.
+        # With NO_COLOR blessed gives up bold as well as cursor movement; we give up colours, but not bold and dim.
         # A stream of our own, since for sys.__stdout__ blessed asks the terminal, and waits up to 10 s.
         no_color = os.environ.pop("NO_COLOR", None)
         try:
             with open(self._fd, "w", closefd=False) as stream:      # type: ignore[arg-type]
                 terminal = Terminal(stream=stream)
-                self._style = Style(str(terminal.bold), str(terminal.dim), str(terminal.normal))
+                colors = () if no_color else palette(terminal.color)
+                self._style = Style(str(terminal.bold), str(terminal.dim), str(terminal.normal), str(terminal.reverse), colors)
         finally:
             if no_color is not None:
                 os.environ["NO_COLOR"] = no_color
         self._dirty = True
+
+    def _attention(self, now: float) -> bytes:
+        """What the terminal should know beside the frame: the window's title, and a bell."""
+        others = self._back.end - self._aside
+        unread = others - self._read if self._read is not None else 0
+        title = f"\x1b]2;p2pchat {self._port}{f' ({unread:,} unread)' * bool(unread)}\x07".encode()
+        news = title if self._titles and title != self._title else b""
+        self._title = title
+        if self._called and now >= self._bell_after:
+            news += b"\x07"
+            self._bell_after = now + BELL_SECONDS
+        self._called = False
+        return news
+
+    def _go(self) -> None:
+        """The window lost the focus: what comes from now on is new."""
+        self._read, self._back.read = self._back.end - self._aside, self._back.end
+
+    def _come(self) -> None:
+        self._read = None
 
     def _write(self) -> None:
         if self._fd is None or not self._unsent:
@@ -1159,6 +1298,15 @@ class Screen:
         height, cols = layout(self._rows).messages, self._cols
         if self._anchor and self._back.row_of(self._anchor, cols) >= self._back.bottom(height, cols):
             self._anchor = None
+
+
+def palette(color: Callable[[int], str]) -> Tuple[str, ...]:
+    """How this terminal begins text in each of our colours; nothing where it has none.
+
+    The capability itself is asked: COLORTERM makes blessed count 16 million colours even for TERM=screen.
+    """
+    numbers = COLORS_256 if str(color(COLORS_256[0])) == f"\x1b[38;5;{COLORS_256[0]}m" else COLORS_8
+    return tuple(str(color(number)) for number in numbers if str(color(number)))
 
 
 def difference(old: Frame, new: Frame) -> bytes:
@@ -1290,7 +1438,7 @@ class Lines:
     def deadline(self) -> Optional[float]:
         return 0.0 if self._lost else None
 
-    def open(self, port: int, hint: str) -> None:
+    def open(self, port: int, hint: str, name: bytes = b"") -> None:
         """Print `SERVER: <port>`, and the hint as a notice."""
         if self._out is not None:
             self._out.put(b"SERVER: %d\n" % port)
@@ -1317,10 +1465,14 @@ class Lines:
     def expire(self, now: float) -> List[Event]:
         return self._bad_news()
 
-    def show(self, name: bytes, text: bytes) -> None:
-        """Queue `name: text`. A text's further lines are indented: no peer can forge a line."""
+    def show(self, name: bytes, text: bytes, when: int = 0, mine: bool = False, earlier: bool = False) -> None:
+        """Queue `name: text`, or `name (12:03): text`. A text's further lines are indented: no peer can forge a line."""
+        stamp = time.strftime(" (%H:%M)", time.localtime(when)) if earlier else ""
         if self._out is not None:
-            self._out.put(f"{clean_name(name)}: {indented(text)}\n".encode("utf-8", "replace"))
+            self._out.put(f"{clean_name(name)}{stamp}: {indented(text)}\n".encode("utf-8", "replace"))
+
+    def here(self, names: List[bytes]) -> None:
+        """Nothing: line mode tells who comes and goes, and answers :who."""
 
     def notice(self, text: str) -> None:
         """Queue `-- text` for stderr; it goes out in draw()."""

@@ -13,9 +13,11 @@ from typing import Dict, List, Tuple
 from wcwidth import iter_graphemes, wcswidth
 
 SEQUENCE = re.compile(r"\x1b\[(?P<private>\??)(?P<numbers>[\d;]*)(?P<final>[@-~])|\x1b\((?P<charset>B)"
-                      r"|\x1b\]\d+;(?P<title>[^\x07\x1b]*)(?:\x07|\x1b\\)|\x18")
+                      r"|\x1b\]2;(?P<title>[^\x07\x1b]*)(?:\x07|\x1b\\)|\x18")
 UNFINISHED = re.compile(r"\x1b(\[\??[\d;]*|\(|\][^\x07\x1b]*\x1b?)?\Z")
-MODES = {"1049": "alternate", "2004": "paste", "2026": "synchronized", "25": "cursor", "7": "autowrap"}
+MODES = {"1049": "alternate", "2004": "paste", "2026": "synchronized", "25": "cursor", "7": "autowrap", "1004": "focus"}
+AS_FOUND = {"alternate": False, "paste": False, "synchronized": False, "cursor": True, "autowrap": True, "focus": False}
+STYLES = re.compile(r"[0127]?|3[1256]|38;5;\d+")      # normal, bold, dim, reverse, the colours of names
 UNPRINTED = "\u200c\u200d\u3000\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u0890\u0891\u08e2\U000110bd\U000110cd"
 
 
@@ -26,8 +28,8 @@ class Unknown(Exception):
 class Model:
     def __init__(self, rows: int, cols: int) -> None:
         self.rows, self.cols = rows, cols
-        self.modes: Dict[str, bool] = {"alternate": False, "paste": False, "synchronized": False,
-                                       "cursor": True, "autowrap": True}
+        self.modes: Dict[str, bool] = dict(AS_FOUND)
+        self.bells = 0
         self.title = ""
         self.titles: List[str] = []         # put away by CSI 22 t
         self.style: List[str] = []          # SGR numbers in force
@@ -49,8 +51,7 @@ class Model:
     @property
     def restored(self) -> bool:
         """Whether all is as a shell expects it."""
-        return not self.style and self.modes == {"alternate": False, "paste": False, "synchronized": False,
-                                                 "cursor": True, "autowrap": True}
+        return not self.style and not self.titles and not self.title and self.modes == AS_FOUND
 
     def resize(self, rows: int, cols: int) -> None:
         self.rows, self.cols = rows, cols
@@ -69,6 +70,9 @@ class Model:
             at = self._step(text, at)
 
     def _step(self, text: str, at: int) -> int:
+        if text[at] == "\x07":
+            self.bells += 1
+            return at + 1
         if text[at] in "\r\n":
             self._control(text[at])
             return at + 1
@@ -97,10 +101,10 @@ class Model:
             self._cells[self.row] = [" "] * self.cols
         elif final == "J" and numbers == "2":
             self._cells = self._blank()
-        elif final == "m" and not private:
+        elif final == "m" and not private and STYLES.fullmatch(numbers):
             self.style = [] if numbers in ("", "0") else self.style + parts
-        elif final == "t" and numbers in ("22;0", "23;0"):
-            self.titles.append(self.title) if numbers == "22;0" else self._old_title()
+        elif final == "t" and numbers in ("22;2", "23;2"):
+            self.titles.append(self.title) if numbers == "22;2" else self._old_title()
         else:
             raise Unknown(f"CSI {private}{numbers}{final}")
 

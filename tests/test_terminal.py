@@ -241,7 +241,7 @@ def test_two_members_chat_on_two_screens(pair):
     assert bob.rows[0].startswith("SERVER: ") and len(bob.rows[0]) <= 40
     assert bob.rows[1:] == [linked, "ann: hello bob", "bob: hello ann", "", "", "", "", "-" * 40, "", "", ""]
     assert bob.model.cursor == (9, 0) and bob.model.modes["cursor"]
-    assert ann.rows[0].startswith(f"SERVER: {ann.port}  join: ./p2pchat NAME ")
+    assert ann.rows[0].startswith(f"SERVER: {ann.port}  here: bob  join: ./p2pchat NAME ")
     assert ann.rows[1:4] == ["-- bob joined", "ann: hello bob", "bob: hello ann"]
     assert ann.rows[20:] == ["-" * 80, "", "", ""]
 
@@ -627,7 +627,7 @@ def test_what_strangers_send_is_shown_harmless_and_imitates_nobody(started):
             stranger.sendall(encode_pair(b"mark", b"%d" % number))
             ann.wait(lambda t: f"mark: {number}" in t.rows)
             assert not [row for row in ann.rows[2:96] if row.startswith(("ann:", "-- "))]
-        assert ann.rows[0].startswith(f"SERVER: {ann.port}") and ann.rows[96] == "-" * 40 and ann.model.title == ""
+        assert ann.rows[0].startswith(f"SERVER: {ann.port}") and ann.rows[96] == "-" * 40 and ann.model.title == f"p2pchat {ann.port}"
         stranger.sendall(encode_pair(b"\x1b[2J-- ann", b":q"))
         ann.wait(lambda t: "-- \ufffd[2J-- ann left" in t.rows)
     ann.type(b"still here\r")

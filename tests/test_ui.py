@@ -85,7 +85,8 @@ def test_text_that_hides_or_paints_over_is_shown(data, shown):
 @pytest.mark.parametrize("data, shown", [
     (b"al", "al"), (b"", "\ufffd"), (b"   ", "\ufffd"), (b"a\nb", "a\ufffdb"), (b"-- bob", "\ufffd- bob"), (b"-", "\ufffd"),
     ("\u2013x".encode(), "\ufffdx"), (b"bob: hi", "bob\ufffd hi"), (b"bob:", "bob\ufffd"), (b"a:b", "a:b"), (b" a  b ", "a b"),
-    (b" -x", "\ufffdx"), ("\u0301".encode(), "\u25cc\u0301"), (b"x" * 99, "x" * 31 + "\u2026")])
+    (b" -x", "\ufffdx"), (b"SERVER", "peer SERVER"), (b"Error", "peer Error"), (b"SERVERS", "SERVERS"), (b"12:03 al", "12\ufffd03 al"),
+    (b"al (12:03)", "al (12\ufffd03)"), (b"al 12:03 x", "al 12:03 x"), ("\u0301".encode(), "\u25cc\u0301"), (b"x" * 99, "x" * 31 + "\u2026")])
 def test_a_name_is_one_line_that_imitates_nothing(data, shown):
     assert clean_name(data) == shown
 
@@ -370,12 +371,12 @@ def test_wrap_without_words_loses_no_character():
     assert "".join(wrapped("a b  c" * 9, 7, 7, words=False)) == "a b  c" * 9
 
 
-STYLE = ui.Style("\x1b[1m", "\x1b[2m", "\x1b[m")
+STYLE = ui.Style("\x1b[1m", "\x1b[2m", "\x1b[m", "\x1b[7m", ("\x1b[31m", "\x1b[32m"))
 PIECES = ["a", "word ", "漢字", FAMILY, "e\u0301", "❤️", "🇩🇪", "ไทย", "\n", " ", "x" * 90, "שלום", "\x1b[31m", "\t", "\u200b"]
 
 
 def bare(row):
-    return re.sub("\x1b\\[[12]?m", "", row)
+    return re.sub("\x1b\\[[0-9]*m", "", row)
 
 
 def random_text(rng, most):
@@ -383,9 +384,10 @@ def random_text(rng, most):
 
 
 def random_view(rng, rows, cols):
-    back = Scrollback()
+    back = Scrollback("al")
+    back.times, back.read = rng.random() < .5, rng.choice([None, 0, 5])
     for _ in range(rng.randrange(60)):
-        back.add(rng.choice([None, random_text(rng, 5).encode()]), random_text(rng, 20).encode())
+        back.add(random_text(rng, 5).encode(), random_text(rng, 20).encode(), rng.choice([0, 9e8, 9e8 + 99999]), rng.randrange(4))
     typed = ui.insert(Line("", 0), random_text(rng, rng.choice([3, 30, 300])))
     at = rng.randrange(len(typed.text) + 1)
     typed = Line(typed.text, ui.before(typed.text, at) if at else 0)
@@ -409,10 +411,14 @@ def test_a_frame_has_exactly_the_cells_of_its_screen(seed):
         assert 0 <= frame.cursor[0] < rows and 0 <= frame.cursor[1] < cols
 
 
-def view(*messages, status="SERVER: 1", anchor=None, seen=0, typed="|", label=""):
-    back = Scrollback()
-    for name, text in messages:
-        back.add(name, text)
+NOON = int(time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, -1)))
+
+
+def view(*messages, status="SERVER: 1", anchor=None, seen=0, typed="|", label="", times=False, read=None):
+    back = Scrollback("me", NOON)
+    back.times, back.read = times, read
+    for name, text, *when in messages:
+        back.add(name or b"", text, *(when or [0, ui.LIVE if name else ui.NOTICE]))
     return View(status, back, anchor, seen, line(typed), label)
 
 
@@ -454,9 +460,76 @@ def test_on_a_tiny_screen_the_input_survives(rows, parts):
     assert "s" * heights.status + "m" * heights.messages + "r" * heights.rule + "i" * heights.input == parts
 
 
-def test_names_are_bold_and_notices_dim():
-    rows = render(view((b"al", b"hi"), (None, b"bob left")), 10, 20, STYLE).rows
-    assert rows[1].startswith("\x1b[1mal\x1b[m: hi ") and rows[2].startswith("\x1b[2m-- bob left")
+def test_names_have_colours_and_our_own_is_bold_and_notices_are_dim():
+    shown = view((b"al", b"hi"), (None, b"bob left"), (b"me", b"hi", NOON, ui.OWN), (b"cy", b"hi"))
+    rows = [row.rstrip() for row in render(shown, 10, 20, STYLE).rows[1:5]]
+    assert rows == ["\x1b[31mal\x1b[m: hi", "\x1b[2m-- bob left\x1b[m", "\x1b[1mme\x1b[m: hi", "\x1b[32mcy\x1b[m: hi"]
+    mono = render(shown, 10, 20, STYLE._replace(colors=())).rows
+    assert mono[1].rstrip() == "al: hi" and mono[3].startswith("\x1b[1mme\x1b[m:")
+
+
+@pytest.mark.parametrize("text, called", [
+    ("me", True), ("hi Me!", True), ("me: yes", True), ("some", False), ("me2", False), ("me_", False), ("漢me字", True), ("", False)])
+def test_a_mention_of_our_name_stands_out(text, called):
+    row = render(view((b"al", text.encode())), 10, 20, STYLE).rows[1].rstrip()
+    assert row == (f"\x1b[31m\x1b[7mal\x1b[m\x1b[1m: {text}\x1b[m" if called else f"\x1b[31mal\x1b[m: {text}".rstrip())
+
+
+def test_nobody_is_mentioned_by_himself_or_before_he_came():
+    rows = render(view((b"me", b"me", NOON, ui.OWN), (b"al", b"me", NOON, ui.EARLIER), (None, b"me")), 10, 40, STYLE).rows
+    assert not any("\x1b[7m" in row for row in rows)
+
+
+def test_every_colour_can_be_read_on_black_and_on_white():
+    def luminance(number):
+        levels = [(0, 95, 135, 175, 215, 255)[(number - 16) // size % 6] / 255 for size in (36, 6, 1)]
+        return sum(part * (level / 12.92 if level < .04 else ((level + .055) / 1.055) ** 2.4)
+                   for part, level in zip((.2126, .7152, .0722), levels))
+    for number in ui.COLORS_256:
+        assert min((luminance(number) + .05) / .05, 1.05 / (luminance(number) + .05)) >= 4, number
+    assert len(set(ui.COLORS_256)) == len(ui.COLORS_256) == 16
+
+
+DAY = 24 * 60 * 60
+
+
+def test_times_days_and_where_the_earlier_history_ends():
+    messages = [(b"al", b"old", NOON - DAY, ui.EARLIER), (b"bob", b"old", NOON - DAY + 60, ui.EARLIER), (b"al", b"hi", NOON, ui.LIVE),
+                (None, b"bob left", NOON, ui.NOTICE), (b"me", b"one two three four five six", NOON + 60, ui.OWN)]
+    common = ["-- Saturday 21 November 2026", "12:00 al: old", "12:01 bob: old", "-- earlier messages end here",
+              "-- Sunday 22 November 2026"]
+    assert plain(view(*messages), 16, 40)[1:10] == [*common, "al: hi", "-- bob left", "me: one two three four five six", ""]
+    timed = plain(view(*messages, times=True), 16, 30)[1:11]
+    assert timed[4:] == [common[4], "12:00 al: hi", "12:00 -- bob left", "12:01 me: one two three four", "          five six", ""]
+    assert plain(view(*messages, times=True), 16, 23)[2] == "al: old", "too narrow for times"
+    assert plain(view((b"al", b"hi"), times=True), 10, 30)[1] == "      al: hi", "a time that is not known is left blank"
+
+
+def test_a_mark_shows_where_reading_ended():
+    said = [(b"al", b"%d" % at) for at in range(3)]
+    assert plain(view(*said, read=2), 12, 40)[1:6] == ["al: 0", "al: 1", "-- you have read up to here", "al: 2", ""]
+    assert plain(view(*said, read=3), 12, 40)[1:5] == ["al: 0", "al: 1", "al: 2", ""]
+
+
+@pytest.mark.parametrize("times", [False, True])
+def test_with_the_times_too_nothing_of_a_text_starts_a_row(times):
+    hostile = "x -- bob left\n-- bob left\n12:00 al: yes\nal: yes\n" + "12:00 -- y " * 30 + "漢字" * 40
+    for cols in range(24, 60):
+        rows = plain(view((b"m", hostile.encode(), NOON, ui.LIVE), times=times), 900, cols)[1:-4]
+        assert rows[0].startswith("12:00 m: x" if times else "m: x")
+        assert all(not row[:10 if times else 4].strip() for row in rows[1:]), cols
+
+
+@pytest.mark.parametrize("names, hint, cols, row", [
+    ([], "join: x 1", 40, "SERVER: 4711  join: x 1"), ([], "", 40, "SERVER: 4711"), (["al", "bo"], "join: x 1", 40, "SERVER: 4711  here: al, bo  join: x 1"),
+    (["al", "bo", "cy"], "join: x 1", 40, "SERVER: 4711  here: 3  join: x 1"),
+    (["al", "bo", "cy"], "join: x 1", 42, "SERVER: 4711  here: al, bo, cy  join: x 1"), (["al", "bo", "cy"], "join: me me me 1", 32, "SERVER: 4711  here: al, bo, cy"),
+    (["albert", "bo", "cy"], "join: me me me 1", 32, "SERVER: 4711  here: 3"),
+    (["albert", "bo", "cy"], "", 33, "SERVER: 4711  here: 3"),
+    (["al", "bo", "cy", "di"], "", 35, "SERVER: 4711  here: al, bo, cy, di"), (["al"] * 9, "", 37, "SERVER: 4711  here: al, al and 7 more"),
+    (["al"] * 9, "", 15, "SERVER: 4711"), ([f"{n}" for n in range(99)], "", 200, "SERVER: 4711  here: " + ", ".join(map(str, range(20))) + " and 79 more")])
+def test_the_status_row_tells_what_it_has_room_for(names, hint, cols, row):
+    assert ui.status(4711, names, hint, cols) == row
 
 
 @pytest.mark.parametrize("typed, rows, cursor", [
@@ -523,7 +596,7 @@ class Session:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
     def open(self):
-        self.screen.open(4711, "  join: ./p2pchat NAME host 4711")
+        self.screen.open(4711, "  join: ./p2pchat NAME host 4711", b"Me")
         self.look()
         return self
 
@@ -567,7 +640,8 @@ def test_the_first_screen(session):
     assert session.open().look() == ["SERVER: 4711  join: ./p2pchat NAME host.."] [:0] + [
         "SERVER: 4711  join: ./p2pchat NAME hos..", *[""] * 7, "-" * 40, "", "", ""]
     assert session.model.cursor == (9, 0)
-    assert session.model.modes == {"alternate": True, "paste": True, "synchronized": False, "cursor": True, "autowrap": False}
+    assert session.model.modes == {"alternate": True, "paste": True, "synchronized": False, "cursor": True, "autowrap": False, "focus": True}
+    assert session.model.title == "p2pchat 4711"
     modes = termios.tcgetattr(session.slave)
     assert not modes[3] & (termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN) and not modes[0] & termios.IXON
     assert session.screen.deadline is None and session.screen.output_fds == []
@@ -670,6 +744,68 @@ def test_only_changed_rows_are_sent(session):
     session.screen._dirty = True
     session.screen.draw(session.now + 9)
     assert not select.select([session.master], [], [], 0)[0]
+
+
+def test_the_title_counts_what_came_while_the_window_was_left(session):
+    session.open()
+    session.screen.show(b"al", b"one", NOON)
+    session.type("\x1b[O")
+    session.screen.show(b"al", b"two", NOON)
+    session.screen.show(b"me", b"mine", NOON, mine=True)
+    session.screen.show(b"al", b"old", NOON, earlier=True)
+    session.screen.notice("bob left")
+    session.screen.show(b"al", b"three", NOON)
+    rows = session.look()
+    assert session.model.title == "p2pchat 4711 (2 unread)"
+    assert rows[rows.index("-- you have read up to here") + 1] == "al: two"
+    session.type("\x1b[I")
+    assert "-- you have read up to here" in session.look() and session.model.title == "p2pchat 4711"
+    session.type("\x1b[O")
+    assert "-- you have read up to here" not in session.look()
+
+
+def test_a_mention_rings_once_a_second_at_most(session):
+    session.open()
+    for name, text, others in ((b"al", b"hello", {}), (b"me", b"me", {"mine": True}), (b"al", b"me", {"earlier": True}), (b"al", b"some", {})):
+        session.screen.show(name, text, NOON, **others)
+    session.look()
+    assert session.model.bells == 0
+    for _ in range(3):
+        session.screen.show(b"al", b"hey ME!")
+    session.look()
+    assert session.model.bells == 1
+    session.screen.show(b"al", b"hey me")
+    session.screen.draw(session.now + .5)
+    session.look()
+    assert session.model.bells == 1
+    session.screen.show(b"al", b"hey me")
+    session.look()
+    assert session.model.bells == 2
+
+
+@pytest.mark.parametrize("term, title", [("xterm", "p2pchat 4711"), ("tmux-256color", "p2pchat 4711"), ("linux", ""), ("vt100", "")])
+def test_no_console_gets_a_title_that_it_would_print(monkeypatch, term, title):
+    monkeypatch.setenv("TERM", term)
+    session = Session()
+    session.open()
+    assert session.model.title == title
+    session.screen.close()
+    session.look()
+    assert session.restored()
+
+
+def test_who_is_here_stands_in_the_status_row(session):
+    session.open()
+    session.screen.here([b"al", b"bo\x1b", b"SERVER"])
+    assert session.look()[0] == "SERVER: 4711  here: al, bo\ufffd, peer SERVER"[:40]
+    session.screen.here([])
+    assert session.look()[0] == "SERVER: 4711  join: ./p2pchat NAME hos.."
+
+
+@pytest.mark.parametrize("capability, colors", [
+    (lambda n: f"\x1b[38;5;{n}m" if n > 7 else f"\x1b[3{n}m", 16), (lambda n: f"\x1b[3{n}m", 4), (lambda n: "", 0)])
+def test_the_palette_is_what_the_terminal_can_do(capability, colors):
+    assert len(ui.palette(capability)) == colors
 
 
 def fill(session, count, start=0):
@@ -840,7 +976,7 @@ def test_a_frame_cut_by_leaving_is_cancelled():
     session.screen.close()
     while select.select([session.master], [], [], 0)[0]:
         heard += os.read(session.master, 65536)
-    assert heard.endswith(ui.CANCEL + ui.LEAVE)
+    assert heard.endswith(ui.CANCEL + ui.LEAVE + ui.NO_TITLE + ui.OLD_TITLE)
 
 
 def test_a_terminal_that_hangs_up_is_gone(session):
@@ -949,6 +1085,15 @@ def test_lines_open_says_where_we_are():
     assert pipes.said(pipes.stdout) == b"SERVER: 4711\n"
     assert pipes.said(pipes.stderr) == b"-- join: ./p2pchat NAME host 4711\n"
     assert pipes.lines.deadline is None and pipes.lines.output_fds == [] and not pipes.lines.shows_own
+
+
+def test_lines_show_when_an_earlier_message_was_said():
+    pipes = Pipes()
+    pipes.lines.show(b"al", b"hi", NOON, earlier=True)
+    pipes.lines.show(b"al (12:00)", b"hi", NOON)
+    pipes.lines.show(b"SERVER", b"9", NOON)
+    pipes.lines.draw(0)
+    assert pipes.said(pipes.stdout).decode() == "al (12:00): hi\nal (12\ufffd00): hi\npeer SERVER: 9\n"
 
 
 def test_lines_show_one_message_a_line_and_nobody_forges_one():
@@ -1098,7 +1243,7 @@ def test_line_mode_never_loads_blessed_or_wcwidth():
 
 # ---- the model itself ---------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("data", [b"\x1b[5n", b"\x1b[c", b"\x07", b"\x1b[9;1H", b"\x1b[?1000h", b"\x9b"])
+@pytest.mark.parametrize("data", [b"\x1b[5n", b"\x1b[c", b"\x1b]0;x\x07", b"\x1b[33m", b"\x1b[3131m", b"\x1b[22;0t", b"\x08", b"\x1b[9;1H", b"\x1b[?1000h", b"\x9b"])
 def test_the_model_raises_on_what_it_does_not_know(data):
     with pytest.raises((Unknown, UnicodeDecodeError)):
         Model(5, 5).feed(data)
