@@ -22,13 +22,16 @@ The rules of the loop, which keep one thread enough for everything:
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import random
 import selectors
 import signal
 import socket
+import stat
 import sys
 import time
+from typing import Callable, NamedTuple
 
 import peers
 import ui
@@ -39,6 +42,7 @@ LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
 LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
 
+BELLS = ("off", "mention", "all")
 USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
 LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 SCREEN_SIGNALS = (signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP)
@@ -71,9 +75,6 @@ class Chat:
         for end in (self._signals, self._signal_source):
             end.setblocking(False)
         self._lookups = []
-        self._commands = {
-            ":quit": self.leave, ":q": self.leave, ":who": self._who, ":links": self._links, ":connect": self._connect_to,
-        }
         self._asks = {ui.Key.LEAVE: self.leave, ui.Key.END: self._input_ended, ui.Key.SUSPEND: self.suspend, ui.Key.GONE: self._lose_terminal}
         self._deeds = {
             peers.Show: self._show, peers.Notice: self._notice,
@@ -93,7 +94,7 @@ class Chat:
     def open(self, hint):
         """Take the terminal; `hint` tells our user how others can join."""
         self._opened = True
-        self.front.open(self.port, hint, self.network.name)
+        self.front.open(self.port, hint, self.network.name, COMMANDS)
 
     def run(self):
         """Turn until it is time to go. Returns the exit status."""
@@ -298,13 +299,15 @@ class Chat:
                 self._entered(event)
 
     def _entered(self, text):
-        """A command, if it is one of ours with as many words as it takes; everything else is chat, as in C."""
-        word, *words = text.split() or [""]
-        command = self._commands.get(word)
-        if command is not None and (text == word or command == self._connect_to):
-            command(*words)
-        elif text:
+        """A command, if it is one of ours, followed by something only if it takes something; everything else is chat, as in C."""
+        word, _, rest = text.partition(" ")
+        command = COMMANDS.get(word)
+        if command is None or rest.strip() and not command.takes:
             self.network.say(text.encode("utf-8", "replace"))
+        elif command.on_screen and not self.front.shows_own:
+            self.front.notice(f"{word} is for the screen; there is none in line mode")
+        else:
+            command.do(self, rest.strip())
 
     def _input_ended(self):
         if self.status is None:
@@ -324,13 +327,53 @@ class Chat:
             self._here = here
             self.front.here(here)
 
-    # Commands
+    # Commands; each gets what was written behind it
 
-    def _who(self):
+    def _help(self, _):
+        rows = [f"{word + ' ' + command.takes:<22} {command.does}" for word, command in COMMANDS.items() if command.does]
+        keys = [ui.KEYS_HELP] * self.front.shows_own
+        self.front.notice("\n".join(["any text is said, but for these:", *rows, *keys]))
+
+    def _quit(self, _):
+        self.leave()
+
+    def _seek(self, text):
+        self.front.find(text)
+
+    def _toggle_times(self, _):
+        self.front.toggle_times()
+
+    def _ring(self, bell):
+        if bell not in BELLS:
+            self.front.notice(f"say :bell {', :bell '.join(BELLS[:-1])} or :bell {BELLS[-1]}")
+            return
+        self.front.ring(bell)
+        self.front.notice(f"bell: {bell}")
+
+    def _clear(self, _):
+        self.front.clear()
+
+    def _save(self, path):
+        self._save_to(path, over=False)
+
+    def _save_over(self, path):
+        self._save_to(path, over=True)
+
+    def _save_to(self, path, over):
+        try:
+            save(path, self.front.transcript(), over)
+        except FileExistsError:
+            self.front.notice(f"that file exists; to write over it, say :save! {path}")
+        except OSError as error:
+            self.front.notice(f"cannot save to {path or 'a file without a name'} ({error.strerror}); say :save FILE")
+        else:
+            self.front.notice(f"saved to {path}")
+
+    def _who(self, _):
         names = [ui.clean_name(member.label) + " (C program)" * member.guest for member in self.network.who()]
         self.front.notice(f"{len(names)} here beside you" + ": " * bool(names) + ", ".join(names))
 
-    def _links(self):
+    def _links(self, _):
         lines = [self._describe(link) for link in self.links.values()]
         self.front.notice("\n".join(lines) or f"no links; others join with: ./p2pchat NAME HOST {self.port}")
 
@@ -342,8 +385,8 @@ class Chat:
         since = time.strftime("%H:%M:%S", time.localtime(neighbour.since_wall))
         return f"{who} at {host} {port}, {neighbour.phase.name.lower()} since {since}, {link.unsent} bytes unsent"
 
-    def _connect_to(self, *words):
-        """:connect HOST PORT joins another member, or a whole other network through it."""
+    def _connect_to(self, text):
+        words = text.split()
         if len(words) != 2:
             self.front.notice("say :connect HOST PORT, with the port that the other's screen shows as SERVER")
             return
@@ -462,6 +505,45 @@ class Chat:
         os.kill(0, signal.SIGTSTP)  # the whole job, as the terminal itself would; without a shell to wake us, nothing
         signal.signal(signal.SIGTSTP, _note_signal)
         os.kill(os.getpid(), signal.SIGCONT)  # also if nothing stopped us; the loop resumes, unless it is to leave
+
+
+class Command(NamedTuple):
+    takes: str  # what may follow; "": nothing, and the word with something behind it is chat
+    does: str  # for :help; "": another command's help tells
+    do: Callable
+    on_screen: bool = False  # whether it is about the screen
+
+
+# What a text must begin with to be a command. The one table: it dispatches, :help prints it, Tab completes from it.
+COMMANDS = {
+    ":help": Command("", "these lines", Chat._help),
+    ":who": Command("", "who is here", Chat._who),
+    ":links": Command("", "our own links: to whom, since when, what is unsent", Chat._links),
+    ":connect": Command("HOST PORT", "join another member, or a whole network through it", Chat._connect_to),
+    ":find": Command("TEXT", "the last message with TEXT; :find goes on from there", Chat._seek, True),
+    ":time": Command("", "show the times of all messages, or hide them", Chat._toggle_times, True),
+    ":bell": Command("off|mention|all", "ring never, at your name, or at every message", Chat._ring, True),
+    ":clear": Command("", "empty the screen", Chat._clear, True),
+    ":save": Command("FILE", "write all messages to FILE; :save! if it exists", Chat._save, True),
+    ":save!": Command("FILE", "", Chat._save_over, True),
+    ":quit": Command("", "leave; so does :q", Chat._quit),
+    ":q": Command("", "", Chat._quit),
+}
+
+
+def save(path, lines, over):
+    """Write lines to a file that only its owner can read: a new one, or `over` the one that is there. Raises OSError.
+
+    No link is followed and no device opened: the name may have been prepared by somebody else, in /tmp say. It is
+    written at once; 100,000 messages take half a second, in which nothing else happens.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | (0 if over else os.O_EXCL)
+    with open(os.open(os.path.expanduser(path), flags, 0o600), "w", encoding="utf-8", errors="replace") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        os.fchmod(file.fileno(), 0o600)
+        os.ftruncate(file.fileno(), 0)
+        file.writelines(lines)
 
 
 def _note_signal(number, frame):

@@ -29,6 +29,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from enum import Enum
+from itertools import islice
 from typing import Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 from unicodedata import category, combining, east_asian_width
 from zlib import crc32
@@ -58,6 +59,7 @@ NAME_BYTES = 512                # looked at; enough for NAME_CELLS in any script
 MARKS_PER_BASE = 8              # real writing stays below; "zalgo" stacks hundreds and paints over other rows
 HANG = 4                        # cells: the indent of all rows but a message's first, behind the time
 STAMPED_COLS = 24               # on a narrower screen a time would leave too little for the text
+LATELY = 10_000                 # messages looked at for names to complete
 STATUS_NAMES = 20               # in the status row at most, however wide: the others are a number
 BELL_SECONDS = 1.0              # at most one bell in that time: a flood of mentions is no music
 INPUT_ROWS = 3
@@ -604,10 +606,10 @@ EDIT_KEYS: List[Tuple[str, str, Callable[[Editor], None]]] = [
     ("Down Ctrl-N", "later input", lambda editor: editor.recall(1)),
     ("Ctrl-R", "search earlier input", Editor.begin_search),
     ("Ctrl-_", "undo", Editor.undo),
-    ("Left Ctrl-B", "back", edit(left)),
-    ("Right Ctrl-F", "forward", edit(right)),
+    ("Left Ctrl-B", "", edit(left)),
+    ("Right Ctrl-F", "", edit(right)),
     ("Alt-B Ctrl-Left Alt-Left", "word back", edit(word_left)),
-    ("Alt-F Ctrl-Right Alt-Right", "word forward", edit(word_right)),
+    ("Alt-F Ctrl-Right Alt-Right", "word on", edit(word_right)),
     ("Ctrl-A Home", "start", edit(home)),
     ("Ctrl-E End", "end", edit(end)),
     ("Ctrl-W", "cut word back", killing(blank_left)),
@@ -716,6 +718,7 @@ class Entry(NamedTuple):
     what: int
     color: int          # a number that stays with the name
     called: bool        # our user's name is in it
+    found: bool         # it is what :find found
 
 
 Place = Tuple[int, int]     # a message's number (they never change) and a row in it; or a character in it
@@ -733,6 +736,7 @@ class Scrollback:
         self.start = self.end = 0               # numbers of the oldest kept, and of the next to come
         self.times = False                      # whether each message has its time; earlier ones always have
         self.read: Optional[int] = None         # the number of the first message that came after our user left
+        self.found: Optional[int] = None        # the number of the message that stands out as found
         self.opened = opened                    # a day line tells when the day is another than this one's
         self.own = mention(own_name)
         self._kept: Deque[Said] = deque()
@@ -750,13 +754,36 @@ class Scrollback:
             self.start += 1
 
     def entry(self, number: int, cols: int) -> Entry:
-        look = (cols, self.times, self.read)
+        look = (cols, self.times, self.read, self.found)
         if look != self._look:
             self._look, self._entries = look, {}
         if number not in self._entries:
             said = self._kept[number - self.start]
-            self._entries[number] = make_entry(said, self._above(number), cols, self.times, self.own)
+            self._entries[number] = make_entry(said, self._above(number), cols, self.times, self.own, number == self.found)
         return self._entries[number]
+
+    def clear(self) -> None:
+        self.start, self._bytes, self._entries = self.end, 0, {}
+        self._kept.clear()
+
+    def find(self, text: str, before: int) -> Optional[int]:
+        """The number of the last message before `before` that has `text` (case-folded) in its name or text."""
+        for number in range(min(before, self.end) - 1, self.start - 1, -1):
+            name, said, _, what = self._kept[number - self.start]
+            if what != NOTICE and text in (name + b": " + said).decode("utf-8", "replace").casefold():
+                return number
+        return None
+
+    def speakers(self) -> List[str]:
+        """The names of those others who spoke lately, the latest first."""
+        lately = islice(reversed(self._kept), LATELY)
+        return [clean_name(name) for name in dict.fromkeys(said[0] for said in lately if said[3] in (LIVE, EARLIER))]
+
+    def transcript(self) -> Iterator[str]:
+        """All of it as lines of text, cleaned like on the screen, always with times; a text's further lines indented."""
+        for number, said in enumerate(self._kept, self.start):
+            head, shown = worded(said)
+            yield self._above(number) + clock(said[2]) + head + shown.replace("\n", "\n" + " " * (6 + HANG)) + "\n"
 
     def _above(self, number: int) -> str:
         """The marks between a message and the one before it, each with its newline."""
@@ -789,8 +816,8 @@ class Scrollback:
     def row_of(self, anchor: Place, cols: int) -> Place:
         """Where a character is after wrapping for `cols`: this is what keeps a view in place across a resize."""
         number, character = anchor
-        if number < self.start:
-            return self.start, 0
+        if not self.start <= number < self.end:
+            return min(max(number, self.start), self.end), 0        # it was dropped, or all were
         starts = [span.start for span in self.entry(number, cols).spans]
         return number, bisect_right(starts, character) - 1
 
@@ -815,24 +842,32 @@ def day(when: int) -> str:
     return time.strftime("%A %d %B %Y", time.localtime(when))
 
 
-def make_entry(said: Said, above: str, cols: int, times: bool, own: "re.Pattern[str]") -> Entry:
-    name, text, when, what = said
-    head = "" if what == NOTICE else clean_name(name)
+def worded(said: Said) -> Tuple[str, str]:
+    """What is read before the text, and the text, both cleaned. The text is cut to SHOWN_CHARACTERS."""
+    name, text, _, what = said
     shown = clean_text(text).rstrip("\n")
     if len(shown) > SHOWN_CHARACTERS:
         shown = f"{shown[:SHOWN_CHARACTERS]}\n[{len(shown) - SHOWN_CHARACTERS:,} more characters]"
-    stamp = ""
-    if (times or what == EARLIER) and cols >= STAMPED_COLS:
-        stamp = time.strftime("%H:%M ", time.localtime(when)) if when else " " * 6
-    whole = above + stamp + (head + ": " if head else "-- ") + shown
+    return "-- " if what == NOTICE else clean_name(name) + ": ", shown
+
+
+def clock(when: int) -> str:
+    return time.strftime("%H:%M ", time.localtime(when)) if when else " " * 6
+
+
+def make_entry(said: Said, above: str, cols: int, times: bool, own: "re.Pattern[str]", found: bool) -> Entry:
+    name, _, when, what = said
+    head, shown = worded(said)
+    stamp = clock(when) if (times or what == EARLIER) and cols >= STAMPED_COLS else ""
+    whole = above + stamp + head + shown
     hang = min(len(stamp) + HANG, cols // 2)
     marks = [fit(whole, found.start(), found.end(), cols) for found in re.finditer(".+", above)]
     # The first row as if without the time, so that no row ends between the two; then with it.
     first, *others = wrap(whole, cols - len(stamp), cols - hang, start=len(above) + len(stamp))
     first = Span(len(above), first.end, first.cells + len(stamp))
     start = len(above) + len(stamp)
-    return Entry(whole, len(above), start, start + len(head), hang, [*marks, first, *others], what,
-                 crc32(name), what == LIVE and own.search(shown) is not None)
+    return Entry(whole, len(above), start, start + len(head) - 2, hang, [*marks, first, *others], what,
+                 crc32(name), what == LIVE and own.search(shown) is not None, found)
 
 # ---- the frame: a pure function -----------------------------------------------------------------------------
 
@@ -922,7 +957,7 @@ def message_row(entry: Entry, row: int, cols: int, style: Style) -> str:
         return " " * indent + style.paint(style.dim, text) + blank
     name, named = max(0, entry.name - span.start), max(0, entry.named - span.start)
     return (" " * indent + style.paint(style.dim, text[:name]) + style.paint(name_style(entry, style), text[name:named])
-            + style.paint(style.bold * entry.called, text[named:]) + blank)
+            + style.paint(style.bold * entry.called + style.reverse * entry.found, text[named:]) + blank)
 
 
 def name_style(entry: Entry, style: Style) -> str:
@@ -1025,7 +1060,8 @@ class Screen:
         self._own_name = b""                            # in lower case
         self._here: List[str] = []                      # the others' names
         self._bell = "mention"
-        self._called, self._bell_after = False, 0.0     # whether a bell is due, and when the next may be
+        self._called, self._bell_after = False, 0.0     # whether our name was said since the last frame; the next bell
+        self._others = 0                                # messages of others up to the last frame
         self._aside = 0                                 # messages that count as read: our own, earlier ones, notices
         self._read: Optional[int] = None                # how many others had come when our user went; None: is here
         self._titles = not os.environ.get("TERM", "").startswith(NO_TITLES)
@@ -1040,12 +1076,8 @@ class Screen:
         self._dirty = self._urgent = False
         self._next_frame = 0.0
         self._lost = False                              # writing failed, and nobody was told yet
-        self._actions: Dict[str, Callable[[], Optional[Event]]] = {
-            "\r": self._enter, "\n": self._enter, "\x03": lambda: Key.LEAVE, "\x04": self._end_of_file,
-            "\x1a": lambda: Key.SUSPEND, "\x0c": self.resize,
-            "\x1b[I": self._come, "\x1b[O": self._go,
-            "\x1b[5~": lambda: self._page(-1), "\x1b[6~": lambda: self._page(1),
-        }
+        self._commands: Iterable[str] = ()              # for Tab
+        self._sought, self._found = "", 0               # the last :find, and which message it found
 
     @property
     def input_fd(self) -> Optional[int]:
@@ -1065,9 +1097,9 @@ class Screen:
         times = [at for at in (frame, self._decoder.deadline) if at is not None]
         return min(times) if times else None
 
-    def open(self, port: int, hint: str, name: bytes = b"") -> None:
+    def open(self, port: int, hint: str, name: bytes = b"", commands: Iterable[str] = ()) -> None:
         """Take the terminal, paint the first frame, then load blessed (~100 ms). Raises OSError if there is none."""
-        self._port, self._hint, self._own_name = port, hint.strip(), name.lower()
+        self._port, self._hint, self._own_name, self._commands = port, hint.strip(), name.lower(), commands
         self._back.own, self._back.opened = mention(name.decode("utf-8", "replace")), int(time.time())
         self._fd = reopened(self._tty[1])
         if self._fd is None:                            # a container may hide its name; after `su` it is not ours to open
@@ -1116,6 +1148,38 @@ class Screen:
         self._here = [clean_name(name) for name in names]
         self._status = status(self._port, self._here, self._hint, self._cols)
         self._dirty = True
+
+    def find(self, text: str) -> None:
+        """Show the last message that has `text`; without one, or with the same again, the one before that."""
+        if text and text.casefold() != self._sought:
+            self._sought, self._found = text.casefold(), self._back.end + 1
+        found = self._back.find(self._sought, self._found) if self._sought else None
+        if found is None:
+            earlier = " earlier" * (self._found <= self._back.end)
+            self.notice(f'no{earlier} message has "{self._sought}"' if self._sought else "say :find TEXT")
+            self._found = self._back.end + 1            # the next time begins with the newest
+            return
+        self._found = self._back.found = found
+        self._dirty = True
+        self._hold((found, 0))
+        self._page(0, -layout(self._rows).messages // 3)
+
+    def toggle_times(self) -> None:
+        self._back.times = not self._back.times
+        self._dirty = True
+
+    def ring(self, bell: str) -> None:
+        """When to ring from now on: "off", "mention" or "all"."""
+        self._bell = bell
+
+    def clear(self) -> None:
+        """Forget all messages; what comes from now on is on an empty screen."""
+        self._back.clear()
+        self._anchor, self._dirty = None, True
+
+    def transcript(self) -> Iterator[str]:
+        """All messages that can be scrolled to, as clean lines."""
+        return self._back.transcript()
 
     def draw(self, now: float) -> None:
         """Draw if something changed: at once after a key, else every FRAME_SECONDS. Waits for an unfinished frame."""
@@ -1216,17 +1280,18 @@ class Screen:
         title = f"\x1b]2;p2pchat {self._port}{f' ({unread:,} unread)' * bool(unread)}\x07".encode()
         news = title if self._titles and title != self._title else b""
         self._title = title
-        if self._called and now >= self._bell_after:
+        due = self._called if self._bell == "mention" else self._bell == "all" and others > self._others
+        if due and now >= self._bell_after:
             news += b"\x07"
             self._bell_after = now + BELL_SECONDS
-        self._called = False
+        self._called, self._others = False, others
         return news
 
-    def _go(self) -> None:
+    def _leave_focus(self) -> None:
         """The window lost the focus: what comes from now on is new."""
         self._read, self._back.read = self._back.end - self._aside, self._back.end
 
-    def _come(self) -> None:
+    def _take_focus(self) -> None:
         self._read = None
 
     def _write(self) -> None:
@@ -1255,8 +1320,7 @@ class Screen:
         key = token.text.replace("\x1bO", "\x1b[")      # SS3: what some terminals send for cursor keys
         if self._editor.key(key):
             return None
-        action = self._actions.get(key)
-        return action() if action else None
+        return SCREEN_DEEDS[key](self) if key in SCREEN_DEEDS else None
 
     def _insert(self, token: Token) -> None:
         room = INPUT_LIMIT - len(self._editor.line.text)
@@ -1269,7 +1333,7 @@ class Screen:
         text = self._editor.take()
         if not text.strip():
             return None
-        self._anchor = None
+        self._anchor = self._back.found = None
         return text
 
     def _end_of_file(self) -> Optional[Event]:
@@ -1279,25 +1343,58 @@ class Screen:
         return None
 
     def _completions(self, word: str, begins: bool) -> List[str]:
-        return []
+        if begins and word.startswith(":"):
+            return [command + " " for command in self._commands if command.startswith(word)]
+        names = dict.fromkeys(self._back.speakers() + self._here)
+        return [name + (": " if begins else " ") for name in names if name.casefold().startswith(word.casefold())]
 
-    def _page(self, by: int) -> None:
+    def _page(self, by: int, rows: int = 0) -> None:
+        """Scroll by so many half pages, and rows."""
         height, cols, back = layout(self._rows).messages, self._cols, self._back
         if not height or self._anchor is None and by > 0:
             return
         top = back.bottom(height, cols) if self._anchor is None else back.row_of(self._anchor, cols)
-        to = back.move(top, by * max(1, height // 2), cols)
-        if self._anchor is None:
-            self._seen = back.end
+        to = back.move(top, by * max(1, height // 2) + rows, cols)
         if to != top:
-            self._anchor = back.anchor_of(to, cols) if to[0] < back.end else None
+            self._hold(back.anchor_of(to, cols) if to[0] < back.end else None)
         self._settle()
+
+    def _hold(self, anchor: Optional[Place]) -> None:
+        """Have the view begin with this character; None: follow the newest."""
+        if self._anchor is None:
+            self._seen = self._back.end
+        self._anchor = anchor
+
+    def _to_oldest(self) -> None:
+        self._hold((self._back.start, 0))
+        self._settle()
+
+    def _to_newest(self) -> None:
+        self._hold(None)
 
     def _settle(self) -> None:
         """Follow the newest again when the end of the scrollback is in view: after PageDown or a resize."""
         height, cols = layout(self._rows).messages, self._cols
         if self._anchor and self._back.row_of(self._anchor, cols) >= self._back.bottom(height, cols):
             self._anchor = None
+
+
+# As EDIT_KEYS: the names, what they do, how.
+SCREEN_KEYS: List[Tuple[str, str, Callable[[Screen], Optional[Event]]]] = [
+    ("Enter", "send", Screen._enter),
+    ("PageUp", "scroll up", lambda screen: screen._page(-1)),
+    ("PageDown", "down", lambda screen: screen._page(1)),
+    ("Ctrl-Home Alt-Home", "oldest", Screen._to_oldest),
+    ("Ctrl-End Alt-End", "newest", Screen._to_newest),
+    ("Ctrl-L", "draw again", Screen.resize),
+    ("Ctrl-Z", "stop (fg goes on)", lambda screen: Key.SUSPEND),
+    ("Ctrl-C", "leave", lambda screen: Key.LEAVE),
+    ("Ctrl-D", "", Screen._end_of_file),
+]
+SCREEN_DEEDS = {sequence: deed for names, _, deed in SCREEN_KEYS for name in names.split() for sequence in sequences(name)}
+SCREEN_DEEDS.update({"\x1b[I": Screen._take_focus, "\x1b[O": Screen._leave_focus})
+SCREEN_DEEDS.update({"\x1b[7^": Screen._to_oldest, "\x1b[8^": Screen._to_newest})         # rxvt, with Ctrl
+KEYS_HELP = "; ".join(f"{names.split()[0]}: {what}" for names, what, _ in [*SCREEN_KEYS, *EDIT_KEYS] if what)
 
 
 def palette(color: Callable[[int], str]) -> Tuple[str, ...]:
@@ -1438,7 +1535,7 @@ class Lines:
     def deadline(self) -> Optional[float]:
         return 0.0 if self._lost else None
 
-    def open(self, port: int, hint: str, name: bytes = b"") -> None:
+    def open(self, port: int, hint: str, name: bytes = b"", commands: Iterable[str] = ()) -> None:
         """Print `SERVER: <port>`, and the hint as a notice."""
         if self._out is not None:
             self._out.put(b"SERVER: %d\n" % port)

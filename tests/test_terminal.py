@@ -371,6 +371,75 @@ def test_what_only_looks_like_a_command_is_said(watched):
     hub.wait(lambda program: program.out[1:] == ["ann: :)", "ann:  :q", "ann: :quit now", "ann: :Q"])
 
 
+HELP = """\
+-- any text is said, but for these:
+    :help                  these lines
+    :who                   who is here
+    :links                 our own links: to whom, since when, what is unsent
+    :connect HOST PORT     join another member, or a whole network through it
+    :find TEXT             the last message with TEXT; :find goes on from there
+    :time                  show the times of all messages, or hide them
+    :bell off|mention|all  ring never, at your name, or at every message
+    :clear                 empty the screen
+    :save FILE             write all messages to FILE; :save! if it exists
+    :quit                  leave; so does :q
+    Enter: send; PageUp: scroll up;"""
+
+
+def test_help_is_one_screen_and_every_command_works(watched, tmp_path):
+    ann, hub = watched
+    ann.type(b":help\r")
+    ann.wait(lambda t: "Ctrl-T: swap characters" in "\n".join(t.rows))
+    assert HELP in "\n".join(ann.rows[1:20])
+    ann.type(b":cl\t\r")
+    ann.wait(lambda t: not any(t.rows[1:20]))
+    ann.type(b"one\r")
+    ann.shows("ann: one")
+    ann.type(b":time\r:who\r:bell\r:bell all\r:bell all the time\r:find one\r")
+    ann.wait(lambda t: [row[6:] for row in t.rows[1:7]] == [
+        "ann: one", "-- 1 here beside you: hub", "-- say :bell off, :bell mention or :bell all", "-- bell: all",
+        "-- say :bell off, :bell mention or :bell all", ""])
+    file = tmp_path / "saved"
+    ann.type(f":save {file}\r".encode())
+    ann.wait(lambda t: "saved to" in t.rows[6])
+    assert file.stat().st_mode & 0o777 == 0o600 and file.read_text().splitlines()[0].endswith(" ann: one")
+    ann.type(f":save {file}\r".encode())
+    ann.wait(lambda t: "-- that file exists; to write over it" in "".join(t.rows))
+    file.chmod(0o644)
+    ann.type(f":save! {file}\r".encode())
+    ann.wait(lambda t: "".join(t.rows).count("saved to") == 2)
+    assert file.stat().st_mode & 0o777 == 0o600 and "that file exists" in file.read_text()
+    (tmp_path / "link").symlink_to(tmp_path / "aim")
+    ann.type(f":clear\r:save! {tmp_path}/link\r:save! /dev/null\r:save\r".encode())
+    ann.wait(lambda t: "".join(t.rows).count("-- cannot save to ") == 3)
+    assert not (tmp_path / "aim").exists()
+    ann.type(b":save it\x15:wave\r:q\r")
+    assert ann.end() == 0 and ann.restored
+    assert hub.wait(lambda program: len(program.out) == 3 and program.out[1:]) == ["ann: one", "ann: :wave"]
+
+
+def test_commands_of_the_screen_are_answered_in_line_mode(started):
+    bob = started(Program, "bob")
+    bob.type(":help", ":find x", ":save! x", ":time", ":who", ":nothing")
+    bob.wait(lambda program: program.err and program.err[-1].startswith("-- 0 here"))
+    assert [row for row in bob.err if "line mode" in row] == [f"-- {word} is for the screen; there is none in line mode"
+                                                              for word in (":find", ":save!", ":time")]
+    assert "    :who                   who is here" in bob.err and not any("Ctrl" in row for row in bob.err)
+
+
+def test_a_mention_and_what_came_meanwhile_reach_the_window(watched):
+    ann, hub = watched
+    ann.type(b"\x1b[O")
+    hub.type("hello", "Ann, are you there?")
+    ann.wait(lambda t: t.model.title == f"p2pchat {ann.port} (2 unread)")
+    ann.wait(lambda t: t.rows[2:5] == ["-- you have read up to here", "hub: hello", "hub: Ann, are you there?"])
+    assert ann.model.bells == 1
+    ann.type(b"\x1b[I")
+    ann.wait(lambda t: t.model.title == f"p2pchat {ann.port}")
+    ann.type(b"\x03")
+    assert ann.end() == 0 and ann.restored
+
+
 def test_a_signal_restores_the_terminal_and_says_goodbye(started):
     hub = started(Program, "hub")
     numbers = signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT

@@ -266,6 +266,13 @@ def test_tab_goes_through_the_choices_and_back_to_what_was_typed():
     assert marked(press("Tab", "c", "Tab", start="b|", complete=names).line) == "bob: c|"
 
 
+def test_every_key_has_one_meaning_and_comes_whole_out_of_the_decoder():
+    keys = [sequence for names, _, _ in ui.EDIT_KEYS + ui.SCREEN_KEYS for name in names.split() for sequence in ui.sequences(name)]
+    assert len(keys) == len(set(keys)) and not set(ui.EDITS) & set(ui.SCREEN_DEEDS)
+    for key in keys:
+        assert [token.text for token in Decoder().feed(key.encode(), 0)] == [key], key
+
+
 @pytest.mark.parametrize("typed, label", [
     ("one line|", ""), ("a\nb\n|c", "3 lines, Enter sends"), ("x" * 2048 + "|", ""), ("x" * 2049 + "|", "2,049 bytes: 2 messages for C users"),
     ("漢" * 1400 + "|", "4,200 bytes: 3 messages for C users"), ("\n" * 2048 + "|a", "2,049 lines, Enter sends, 2,049 bytes: 2 messages for C users")])
@@ -853,6 +860,98 @@ def test_page_down_to_the_end_follows_again_and_so_does_entering(session):
     assert session.look() != bottom
     session.type("x\r")
     assert session.look() == bottom
+
+
+def test_the_ends_of_the_scrollback_are_one_key_away(session):
+    session.open()
+    fill(session, 50)
+    bottom = session.look()
+    for up, down in (("\x1b[1;5H", "\x1b[1;5F"), ("\x1b[1;3H", "\x1b[1;3F"), ("\x1b[7^", "\x1b[8^")):
+        session.type(up)
+        rows = session.look()
+        assert rows[1].startswith("al: 0 one") and rows[8].startswith("---- earlier messages")
+        session.type(down)
+        assert session.look() == bottom
+
+
+def test_find_goes_back_from_match_to_match(session):
+    session.open()
+    fill(session, 50)
+    bottom = session.look()
+    session.screen.find("AL: 4")
+    seen = [[row for row in session.look() if row.startswith("al: 4")]]
+    for _ in range(11):
+        session.screen.find("")
+        seen.append([row for row in session.look() if row.startswith("al: 4")])
+    assert seen[0][-1].startswith("al: 49 ") and "al: 40 " in seen[9][0] and "al: 4 one" in seen[10][0]
+    session.type("\x1b[1;5F")
+    assert '-- no earlier message has "al: 4"' in session.look()
+    session.screen.find("")
+    assert session.screen._back.found == 49
+    session.screen.find("nobody said this")
+    session.type("\x1b[1;5F")
+    assert '-- no message has "nobody said this"' in session.look()
+    session.type("x\r")
+    assert session.screen._back.found is None
+
+
+def test_what_is_found_stands_out():
+    shown = view((b"al", b"one"), (b"al", b"two"))
+    shown.back.found = shown.back.find("two", 9)
+    assert [("\x1b[7m" in row) for row in render(shown, 10, 20, STYLE).rows[1:3]] == [False, True]
+
+
+def test_clear_forgets_and_times_are_shown_and_hidden(session):
+    session.open()
+    fill(session, 50)
+    session.type("\x1b[5~")
+    session.screen.clear()
+    assert session.look()[1:] == [*[""] * 7, "-" * 40, "", "", ""]
+    session.type("\x1b[5~\x1b[1;5H\x1b[6~")
+    session.look()
+    session.screen.find("one")
+    session.screen.clear()
+    session.screen.show(b"al", b"new")
+    assert session.look()[1:3] == ["al: new", ""]
+    session.screen.toggle_times()
+    assert session.look()[1] == "      al: new"
+    session.screen.toggle_times()
+    assert session.look()[1] == "al: new"
+
+
+def test_the_bell_rings_as_our_user_wants(session):
+    session.open()
+    for bell, rung in (("off", 0), ("all", 1), ("mention", 1)):
+        session.screen.ring(bell)
+        session.screen.show(b"al", b"hello")
+        session.look()
+        assert session.model.bells == rung
+    session.screen.ring("off")
+    session.screen.show(b"al", b"me")
+    session.look()
+    session.screen.ring("all")
+    session.screen.notice("bob left")
+    session.screen.show(b"me", b"x", mine=True)
+    session.look()
+    assert session.model.bells == 1
+
+
+def test_a_transcript_is_clean_and_nobody_forges_a_line_of_it():
+    shown = view((b"al", b"a\x1b[2J\n-- b", NOON - DAY, ui.LIVE), (None, b"bob left", NOON, ui.NOTICE))
+    assert "".join(shown.back.transcript()) == ("-- Saturday 21 November 2026\n12:00 al: a\ufffd[2J\n          -- b\n"
+                                                "-- Sunday 22 November 2026\n12:00 -- bob left\n")
+
+
+def test_tab_completes_names_the_latest_speaker_first_and_commands(session):
+    session.open()
+    session.screen._commands = (":help", ":who", ":time")
+    session.screen.here([b"bert", b"bea", b"Bo"])
+    for name in (b"bob", b"bea", b"cy", b"bob\x1b"):
+        session.screen.show(name, b"x")
+    session.screen.show(b"bush", b"mine", mine=True)
+    typed = [session.type("b" + "\t" * count + "\x01\x1b[F\r")[0] for count in range(1, 8)]
+    assert typed == ["bob\ufffd: ", "bea: ", "bob: ", "bert: ", "Bo: ", "b", "bob\ufffd: "]
+    assert session.type("hi c\t!\r\t\x7f\x7f\r:w\t\r:\x1b[Z\r") == ["hi cy !", "bob\ufffd", ":who ", ":time "]
 
 
 def test_page_up_with_nothing_above_does_nothing(session):
