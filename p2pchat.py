@@ -307,6 +307,7 @@ class Chat:
         elif command.on_screen and not self.front.shows_own:
             self.front.notice(f"{word} is for the screen; there is none in line mode")
         else:
+            self._obey_network()  # what was said before stands above the answer
             command.do(self, rest.strip())
 
     def _input_ended(self):
@@ -444,10 +445,13 @@ class Chat:
 
     def _obey(self):
         while self.network.events or self._gone:
-            while self.network.events:
-                event = self.network.events.popleft()
-                self._deeds[type(event)](event)
+            self._obey_network()
             self._reap()
+
+    def _obey_network(self):
+        while self.network.events:
+            event = self.network.events.popleft()
+            self._deeds[type(event)](event)
 
     def _show(self, event):
         if self.front.shows_own or not event.mine:
@@ -518,13 +522,13 @@ class Command(NamedTuple):
 COMMANDS = {
     ":help": Command("", "these lines", Chat._help),
     ":who": Command("", "who is here", Chat._who),
-    ":links": Command("", "our own links: to whom, since when, what is unsent", Chat._links),
-    ":connect": Command("HOST PORT", "join another member, or a whole network through it", Chat._connect_to),
-    ":find": Command("TEXT", "the last message with TEXT; :find goes on from there", Chat._seek, True),
-    ":time": Command("", "show the times of all messages, or hide them", Chat._toggle_times, True),
-    ":bell": Command("off|mention|all", "ring never, at your name, or at every message", Chat._ring, True),
+    ":links": Command("", "our own links: to whom, since when, unsent bytes", Chat._links),
+    ":connect": Command("HOST PORT", "join another member, or network", Chat._connect_to),
+    ":find": Command("TEXT", "the last message with TEXT; :find goes on", Chat._seek, True),
+    ":time": Command("", "show the times of messages, or hide them", Chat._toggle_times, True),
+    ":bell": Command("off|mention|all", "ring never, at your name, or always", Chat._ring, True),
     ":clear": Command("", "empty the screen", Chat._clear, True),
-    ":save": Command("FILE", "write all messages to FILE; :save! if it exists", Chat._save, True),
+    ":save": Command("FILE", "write the messages to FILE; :save! if it exists", Chat._save, True),
     ":save!": Command("FILE", "", Chat._save_over, True),
     ":quit": Command("", "leave; so does :q", Chat._quit),
     ":q": Command("", "", Chat._quit),

@@ -52,6 +52,7 @@ UNDO_STEPS = 200                # nobody goes back further
 UNDO_CHARACTERS = 4 << 20       # in all of them: each step keeps a whole text
 WORD_SPAN = 1024                # graphemes; Ctrl-W in a megabyte without a space may not be felt
 C_BYTES = 2048                  # of one message in the C program; a longer one is split for its users
+QUERY = 256                     # characters to look for in the history
 COMPLETED = 256                 # characters before the cursor in which a word to complete is looked for
 MAX_ROWS, MAX_COLS = 500, 1000  # a terminal that claims 65535 x 65535 would cost gigabytes a frame
 NAME_CELLS = 32                 # a name is a label; with more, there is no room for the text
@@ -479,7 +480,7 @@ class Editor:
 
     def insert(self, piece: str, typed: bool = True) -> None:
         if self.search is not None:
-            self._look(self.search._replace(query=self.search.query + piece), self._history.at)
+            self._look(self.search._replace(query=(self.search.query + piece)[:QUERY]), self._history.at)
             return
         line = insert(self.line, piece)
         if typed and self.line is self._typed and not piece.isspace():
@@ -530,7 +531,8 @@ class Editor:
         self._kill = self.line
 
     def yank(self) -> None:
-        self.become(insert(self.line, self._killed))
+        if len(self.line.text) + len(self._killed) <= INPUT_LIMIT:
+            self.become(insert(self.line, self._killed))
 
     def recall(self, by: int) -> None:
         self.become(self._history.move(self.line, by))
@@ -794,7 +796,7 @@ class Scrollback:
             marks.append("earlier messages end here")
         if when and earlier[2] and day(when) != day(earlier[2]):
             marks.append(day(when))
-        if number == self.read:
+        if number == self.read and number > self.start:
             marks.append("you have read up to here")
         return "".join(f"-- {mark}\n" for mark in marks)
 

@@ -375,13 +375,13 @@ HELP = """\
 -- any text is said, but for these:
     :help                  these lines
     :who                   who is here
-    :links                 our own links: to whom, since when, what is unsent
-    :connect HOST PORT     join another member, or a whole network through it
-    :find TEXT             the last message with TEXT; :find goes on from there
-    :time                  show the times of all messages, or hide them
-    :bell off|mention|all  ring never, at your name, or at every message
+    :links                 our own links: to whom, since when, unsent bytes
+    :connect HOST PORT     join another member, or network
+    :find TEXT             the last message with TEXT; :find goes on
+    :time                  show the times of messages, or hide them
+    :bell off|mention|all  ring never, at your name, or always
     :clear                 empty the screen
-    :save FILE             write all messages to FILE; :save! if it exists
+    :save FILE             write the messages to FILE; :save! if it exists
     :quit                  leave; so does :q
     Enter: send; PageUp: scroll up;"""
 
@@ -393,9 +393,7 @@ def test_help_is_one_screen_and_every_command_works(watched, tmp_path):
     assert HELP in "\n".join(ann.rows[1:20])
     ann.type(b":cl\t\r")
     ann.wait(lambda t: not any(t.rows[1:20]))
-    ann.type(b"one\r")
-    ann.shows("ann: one")
-    ann.type(b":time\r:who\r:bell\r:bell all\r:bell all the time\r:find one\r")
+    ann.type(b"one\r:time\r:who\r:bell\r:bell all\r:bell all the time\r:find one\r")
     ann.wait(lambda t: [row[6:] for row in t.rows[1:7]] == [
         "ann: one", "-- 1 here beside you: hub", "-- say :bell off, :bell mention or :bell all", "-- bell: all",
         "-- say :bell off, :bell mention or :bell all", ""])
@@ -425,6 +423,19 @@ def test_commands_of_the_screen_are_answered_in_line_mode(started):
     assert [row for row in bob.err if "line mode" in row] == [f"-- {word} is for the screen; there is none in line mode"
                                                               for word in (":find", ":save!", ":time")]
     assert "    :who                   who is here" in bob.err and not any("Ctrl" in row for row in bob.err)
+
+
+def test_who_comes_late_sees_where_the_earlier_messages_end(started):
+    hub = started(Program, "hub")
+    ann = started(Program, "ann", "127.0.0.1", hub.port)
+    ann.wait(lambda program: program.err)
+    ann.type("before")
+    hub.wait(lambda program: "ann: before" in program.out)
+    bob = started(Terminal, "bob", "127.0.0.1", hub.port)
+    bob.wait(lambda t: re.fullmatch(r"\d\d:\d\d ann: before", t.rows[2]))
+    bob.wait(lambda t: "here: hub, ann" in t.rows[0] or "here: ann, hub" in t.rows[0])
+    hub.type("now")
+    bob.wait(lambda t: t.rows[3:6] == ["-- earlier messages end here", "hub: now", ""])
 
 
 def test_a_mention_and_what_came_meanwhile_reach_the_window(watched):

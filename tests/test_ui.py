@@ -298,6 +298,15 @@ def test_undo_and_kills_are_bounded(monkeypatch):
     assert sum(len(old.text) for old in editor._undo) <= 1000
 
 
+def test_pasting_what_was_cut_ends_at_the_limit_of_the_input(monkeypatch):
+    monkeypatch.setattr(ui, "INPUT_LIMIT", 10)
+    assert press("Ctrl-U", *["Ctrl-Y"] * 9, start="abcd|").line.text == "abcdabcd"
+
+
+def test_a_search_takes_no_megabytes():
+    assert len(press("Ctrl-R", "x" * 10_000).search.query) == ui.QUERY
+
+
 def test_random_keys_never_leave_the_cursor_inside_a_grapheme():
     rng = random.Random(SEED)
     for _ in range(60):
@@ -401,7 +410,10 @@ def random_view(rng, rows, cols):
     anchor = None
     if back.end and rng.random() < .5:
         anchor = back.anchor_of((rng.randrange(back.end), 0), cols)
-    return View("SERVER: 4711  join: ./p2pchat NAME host 4711", back, anchor, rng.randrange(back.end + 1), typed)
+    names = [clean_name(random_text(rng, 5).encode()) for _ in range(rng.randrange(9))]
+    label = rng.choice(["", "search: " + random_text(rng, 9)])
+    row = ui.status(4711, names, "join: ./p2pchat NAME host 4711", cols)
+    return View(row, back, anchor, rng.randrange(back.end + 1), typed, label)
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + 12))
@@ -515,6 +527,7 @@ def test_times_days_and_where_the_earlier_history_ends():
 def test_a_mark_shows_where_reading_ended():
     said = [(b"al", b"%d" % at) for at in range(3)]
     assert plain(view(*said, read=2), 12, 40)[1:6] == ["al: 0", "al: 1", "-- you have read up to here", "al: 2", ""]
+    assert plain(view(*said, read=0), 12, 40)[1:5] == ["al: 0", "al: 1", "al: 2", ""], "nothing above it was read"
     assert plain(view(*said, read=3), 12, 40)[1:5] == ["al: 0", "al: 1", "al: 2", ""]
 
 
@@ -1134,17 +1147,19 @@ class Spy(ui.Screen):
         super()._write()
 spy = Spy()
 spy.open(1, "join: me")
-os.write(2, b"then %d %r %r" % ("blessed" in sys.modules, spy._style.bold, os.environ["NO_COLOR"].encode()))
+os.write(2, b"then %d %r %r %d" % ("blessed" in sys.modules, spy._style.bold, os.environ.get("NO_COLOR", "").encode(), len(spy._style.colors)))
 spy.close()
 """
 
 
-def test_the_first_frame_is_out_before_blessed_is_loaded_and_no_color_leaves_us_bold():
+@pytest.mark.parametrize("term, no_color, colors", [
+    ("xterm-256color", "1", 0), ("xterm-256color", "", 16), ("screen", "", 4), ("linux", "", 4), ("vt100", "", 0)])
+def test_the_first_frame_is_out_before_blessed_is_loaded_and_no_color_leaves_us_bold(term, no_color, colors):
     master, slave = pty.openpty()
     path = os.path.dirname(os.path.abspath(ui.__file__))
     done = subprocess.run([sys.executable, "-c", RUN.format(path=path)], stdin=slave, stdout=slave, stderr=subprocess.PIPE,
-                          env={**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}, timeout=20)
-    assert done.stderr == b"painted with 0\nthen 1 '\\x1b[1m' b'1'"
+                          env={**os.environ, "NO_COLOR": no_color, "TERM": term, "COLORTERM": "truecolor"}, timeout=20)
+    assert done.stderr.decode() == f"painted with 0\nthen 1 '\\x1b[1m' {no_color.encode()!r} {colors}"
     os.close(master)
     os.close(slave)
 
