@@ -8,7 +8,8 @@ What it leaves out: mouse, questions to the terminal, right-to-left layout (the 
 flags made of tag characters (they carry hidden text, so they show as marks).
 
 Reading order: clean_text (what of a peer's bytes may reach a terminal), Decoder (keys), the edits (a Line
-in, a Line out), wrap, Scrollback, render (a pure function), Screen (which owns the terminal), Lines.
+in, a Line out), Editor, EDIT_KEYS (what each key does), wrap, Scrollback, render (a pure function), Screen
+(which owns the terminal), SCREEN_KEYS, Lines.
 
 The rules of this file:
 1. Everything above Screen is pure or touches only its own object: no descriptor, no clock.
@@ -555,15 +556,15 @@ class Editor:
         self.search = search._replace(failed=found is None and search.query != "")
         if found is not None:
             text = self._history.move(self.line, found - self._history.at).text
-            self.become(Line(text, text.index(search.query)))
+            self.become(Line(text, before(text, text.index(search.query) + 1)))
 
     def complete(self, by: int) -> None:
         cycle = self._cycle if self.line is self._choice else None
         if cycle is None:
             text, at = self.line
             start = at - len(re.split(r"\s", text[max(0, at - COMPLETED):at])[-1])
-            word = text[start:at]
-            cycle = Cycle(self.line, start, [word, *self._complete(word, start == 0)], 0)
+            found = self._complete(text[start:at], start == 0)
+            cycle = Cycle(self.line, start, found if len(found) == 1 else [text[start:at], *found], 0)
         cycle = self._cycle = cycle._replace(shown=(cycle.shown + by) % len(cycle.choices))
         text, at = cycle.line
         choice = cycle.choices[cycle.shown]
@@ -794,7 +795,8 @@ class Scrollback:
         marks = []
         if earlier[3] == EARLIER != what:
             marks.append("earlier messages end here")
-        if when and earlier[2] and day(when) != day(earlier[2]):
+        # Midnight is on a quarter of an hour in every time zone: most pairs need no calendar.
+        if when and earlier[2] and when // 900 != earlier[2] // 900 and day(when) != day(earlier[2]):
             marks.append(day(when))
         if number == self.read and number > self.start:
             marks.append("you have read up to here")

@@ -252,6 +252,7 @@ def test_a_search_in_the_history_shows_the_newest_match_and_can_be_left_either_w
     assert marked(press("Ctrl-R", "ls", "Escape", said=said, start="dra|ft").line) == "dra|ft"
     assert marked(press("Ctrl-R", "tw", "End", "!", said=said).line) == "cd two!|"
     assert marked(press("Ctrl-R", "tw", "Down", "Down", said=said, start="draft|").line) == "draft|"
+    assert marked(press("Ctrl-R", "\u0301", said=["xe\u0301"]).line) == "x|e\u0301"
     failed = press("Ctrl-R", "ls", "x", said=said)
     assert failed.search.failed and marked(failed.line) == "|ls three"
 
@@ -263,6 +264,7 @@ def test_tab_goes_through_the_choices_and_back_to_what_was_typed():
     assert seen == ["b", "bob: ", "bea: ", "b", "bob: "]
     assert marked(press("Tab", start="hi b| x", complete=names).line) == "hi bob | x"
     assert marked(press("Tab", "Tab", start="x|", complete=names).line) == "x|"
+    assert marked(press("Tab", "Tab", start="bo|", complete=names).line) == "bob: |", "the only choice stays"
     assert marked(press("Tab", "c", "Tab", start="b|", complete=names).line) == "bob: c|"
 
 
@@ -689,7 +691,9 @@ def test_the_keys_of_the_editor_work_at_a_terminal(session):
     session.type("one two\x17\x19\x1b\x7f\x1f\x1b\rthree\r")
     session.type("\x12on")
     assert session.look()[8:11] == ["---- search: on " + "-" * 24, "one two", "three"]
-    assert session.type("\x07x\t\x1b[Z\r") == ["x"]
+    session.type("\x1b")
+    assert session.screen.expire(session.now + 1) == [] and session.look()[8:10] == ["-" * 40, ""]
+    assert session.type("\x12on\x03x\t\x1b[Z\r") == ["x"]
     session.type("\x1b[200~one\ntwo\x1b[201~")
     assert session.look()[8] == "---- 2 lines, Enter sends " + "-" * 14
     session.type("\x1f")
