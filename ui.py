@@ -443,7 +443,7 @@ class Search(NamedTuple):
 
 
 class Cycle(NamedTuple):
-    """Tab: the choices for text[start:stop] of `line`, and which one is shown."""
+    """Tab: the choices for what `line` has from `start` to the cursor, and which one is shown."""
 
     line: Line
     start: int
@@ -571,10 +571,10 @@ class Editor:
         self.become(Line(text[:cycle.start] + choice + text[at:], cycle.start + len(choice)))
         self._choice = self.line
 
+# ---- which key does what ------------------------------------------------------------------------------------
+
 # Literal keys (xterm, VT, linux console, rxvt, tmux; SS3 is turned into CSI before the look-up) and not blessed's
 # names: these few are the same everywhere, and must work in the 100 ms before blessed is there.
-
-
 NAMED_KEYS = {"Up": "A", "Down": "B", "Right": "C", "Left": "D", "Home": "H 1~ 7~", "End": "F 4~ 8~", "Delete": "3~",
               "PageUp": "5~", "PageDown": "6~"}
 PLAIN_KEYS = {"Enter": "\r\n", "Tab": "\t", "Backspace": "\x7f\x08", "Escape": "\x1b"}
@@ -973,13 +973,14 @@ def name_style(entry: Entry, style: Style) -> str:
 
 def status(port: int, names: List[str], hint: str, cols: int) -> str:
     """The port, who is here and how to join, in as much detail as there is room for; the port matters most."""
-    server = f"SERVER: {port}"
-    if not names:
-        return f"{server}  {hint}".rstrip()
-    some = [", ".join(names[:shown]) + f" and {len(names) - shown} more" for shown in range(min(len(names) - 1, STATUS_NAMES), 0, -1)]
+    server, words = f"SERVER: {port}", hint.split()
+    short = " ".join(words[:1] + words[-2:])            # of `join: ./p2pchat NAME host port`, what cannot be guessed
+    most = min(len(names) - 1, STATUS_NAMES)
+    some = [", ".join(names[:shown]) + f" and {len(names) - shown} more" for shown in range(most, 0, -1)]
     everybody = [", ".join(names)] * (len(names) <= STATUS_NAMES)
-    who = [f"{server}  here: {people}" for people in [*everybody, *some, str(len(names))]]
-    return first_fit([f"{row}  {hint}" for row in who] * bool(hint) + who + [server], cols)
+    here = [f"  here: {who}" for who in [*everybody, *some, str(len(names))]] if names else [""]
+    joins = [f"  {how}" for how in (hint, short) if how] + [""] * (not hint or bool(names))
+    return first_fit([server + who + join for join in joins for who in here] + [server] * bool(names), cols)
 
 
 def rule(view: View, cols: int) -> str:

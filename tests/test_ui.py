@@ -547,6 +547,8 @@ def test_with_the_times_too_nothing_of_a_text_starts_a_row(times):
     (["al", "bo", "cy"], "join: x 1", 40, "SERVER: 4711  here: 3  join: x 1"),
     (["al", "bo", "cy"], "join: x 1", 42, "SERVER: 4711  here: al, bo, cy  join: x 1"), (["al", "bo", "cy"], "join: me me me 1", 32, "SERVER: 4711  here: al, bo, cy"),
     (["albert", "bo", "cy"], "join: me me me 1", 32, "SERVER: 4711  here: 3"),
+    (["al", "bo"], "join: ./p2pchat NAME me 1", 40, "SERVER: 4711  here: al, bo  join: me 1"), ([], "join: ./p2pchat NAME me 1", 32, "SERVER: 4711  join: me 1"),
+    ([], "join: ./p2pchat NAME me 1", 20, "SERVER: 4711  join: me 1"),
     (["albert", "bo", "cy"], "", 33, "SERVER: 4711  here: 3"),
     (["al", "bo", "cy", "di"], "", 35, "SERVER: 4711  here: al, bo, cy, di"), (["al"] * 9, "", 37, "SERVER: 4711  here: al, al and 7 more"),
     (["al"] * 9, "", 15, "SERVER: 4711"), ([f"{n}" for n in range(99)], "", 200, "SERVER: 4711  here: " + ", ".join(map(str, range(20))) + " and 79 more")])
@@ -659,8 +661,8 @@ def session():
 
 
 def test_the_first_screen(session):
-    assert session.open().look() == ["SERVER: 4711  join: ./p2pchat NAME host.."] [:0] + [
-        "SERVER: 4711  join: ./p2pchat NAME hos..", *[""] * 7, "-" * 40, "", "", ""]
+    assert session.open().look() == [
+        "SERVER: 4711  join: host 4711", *[""] * 7, "-" * 40, "", "", ""]
     assert session.model.cursor == (9, 0)
     assert session.model.modes == {"alternate": True, "paste": True, "synchronized": False, "cursor": True, "autowrap": False, "focus": True}
     assert session.model.title == "p2pchat 4711"
@@ -820,10 +822,12 @@ def test_no_console_gets_a_title_that_it_would_print(monkeypatch, term, title):
 
 def test_who_is_here_stands_in_the_status_row(session):
     session.open()
-    session.screen.here([b"al", b"bo\x1b", b"SERVER"])
-    assert session.look()[0] == "SERVER: 4711  here: al, bo\ufffd, peer SERVER"[:40]
+    session.screen.here([b"bo\x1b"])
+    assert session.look()[0] == "SERVER: 4711  here: bo\ufffd  join: host 4711"
+    session.screen.here([b"al", b"bo", b"cy"])
+    assert session.look()[0] == "SERVER: 4711  here: 3  join: host 4711"
     session.screen.here([])
-    assert session.look()[0] == "SERVER: 4711  join: ./p2pchat NAME hos.."
+    assert session.look()[0] == "SERVER: 4711  join: host 4711"
 
 
 @pytest.mark.parametrize("capability, colors", [
