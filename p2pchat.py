@@ -335,15 +335,6 @@ class Chat:
         keys = [ui.KEYS_HELP] * self.front.shows_own
         self.front.notice("\n".join(["any text is said, but for these:", *rows, *keys]))
 
-    def _quit(self, _):
-        self.leave()
-
-    def _seek(self, text):
-        self.front.find(text)
-
-    def _toggle_times(self, _):
-        self.front.toggle_times()
-
     def _ring(self, bell):
         if bell not in BELLS:
             self.front.notice(f"say :bell {', :bell '.join(BELLS[:-1])} or :bell {BELLS[-1]}")
@@ -351,16 +342,7 @@ class Chat:
         self.front.ring(bell)
         self.front.notice(f"bell: {bell}")
 
-    def _clear(self, _):
-        self.front.clear()
-
-    def _save(self, path):
-        self._save_to(path, over=False)
-
-    def _save_over(self, path):
-        self._save_to(path, over=True)
-
-    def _save_to(self, path, over):
+    def _save(self, path, over=False):
         try:
             save(path, self.front.transcript(), over)
         except FileExistsError:
@@ -524,14 +506,14 @@ COMMANDS = {
     ":who": Command("", "who is here", Chat._who),
     ":links": Command("", "our own links: to whom, since when, unsent bytes", Chat._links),
     ":connect": Command("HOST PORT", "join another member, or network", Chat._connect_to),
-    ":find": Command("TEXT", "the last message with TEXT; :find goes on", Chat._seek, True),
-    ":time": Command("", "show the times of messages, or hide them", Chat._toggle_times, True),
+    ":find": Command("TEXT", "the last message with TEXT; :find goes on", lambda chat, text: chat.front.find(text), True),
+    ":time": Command("", "show the times of messages, or hide them", lambda chat, _: chat.front.toggle_times(), True),
     ":bell": Command("off|mention|all", "ring never, at your name, or always", Chat._ring, True),
-    ":clear": Command("", "empty the screen", Chat._clear, True),
+    ":clear": Command("", "empty the screen", lambda chat, _: chat.front.clear(), True),
     ":save": Command("FILE", "write the messages to FILE; :save! if it exists", Chat._save, True),
-    ":save!": Command("FILE", "", Chat._save_over, True),
-    ":quit": Command("", "leave; so does :q", Chat._quit),
-    ":q": Command("", "", Chat._quit),
+    ":save!": Command("FILE", "", lambda chat, path: chat._save(path, over=True), True),
+    ":quit": Command("", "leave; so does :q", lambda chat, _: chat.leave()),
+    ":q": Command("", "", lambda chat, _: chat.leave()),
 }
 
 

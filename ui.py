@@ -30,6 +30,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from enum import Enum
+from functools import partial
 from itertools import islice
 from typing import Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 from unicodedata import category, combining, east_asian_width
@@ -368,16 +369,9 @@ def in_word(char: str) -> bool:
     return char.isalnum() or char == "_"
 
 
-def word_left(line: Line) -> Line:
-    return stride(line, before, in_word)
-
-
-def word_right(line: Line) -> Line:
-    return stride(line, after, in_word)
-
-
-def blank_left(line: Line) -> Line:
-    return stride(line, before, lambda char: not char.isspace())
+word_left = partial(stride, step=before, of_word=in_word)
+word_right = partial(stride, step=after, of_word=in_word)
+blank_left = partial(stride, step=before, of_word=lambda char: not char.isspace())
 
 
 def to_end(line: Line) -> Line:
