@@ -19,7 +19,7 @@ from message import Hello, Kind, encode_frame, encode_hello, encode_pair, encode
 from peers import Phase
 from simulator import EPOCH, SimNetwork, Violation, World, chaos
 
-RUNS = 150
+RUNS = 100
 MOST_SECONDS = 150  # until one network again after the last fault: what a split needs that only a friend can mend
 
 
