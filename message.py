@@ -181,7 +181,7 @@ class Kind:
     LEFT = 4  # a member says goodbye
     LOST = 5  # a member's neighbour misses it; the text is its origin
     GUEST_GONE = 6  # a guest's plain link ended
-    HELLO, BYE, PING, PONG, PEERS = 16, 17, 18, 19, 20  # between two neighbours only
+    HELLO, PING, PONG, BYE, PEERS = 16, 17, 18, 19, 20  # between two neighbours only
 
 
 _RECORD = struct.Struct("<BQQIH")  # kind, origin, sequence, time, length of the name; then name and text
@@ -377,7 +377,7 @@ class Echoes:
 
     def is_new(self, name, text, way, now):
         when, ways = self._seen.pop((name, text), (now, {}))
-        if now - when > ECHO_SECONDS:
+        if abs(now - when) > ECHO_SECONDS:
             ways = {}
         shown = max(ways.values(), default=0)
         if len(ways) < MAX_WAYS:

@@ -383,7 +383,10 @@ class Chat:
             self.network.join(f"{host} {port}", [(host, port)])
             return
         self.front.notice(f"looking up {host}")
-        self._lookups.append(Lookup(host, port))
+        try:
+            self._lookups.append(Lookup(host, port))
+        except OSError as error:
+            self.front.notice(f"cannot look up {host} now ({error.strerror})")
 
     def _on_lookup(self, lookup, mask):
         hosts = lookup.read()

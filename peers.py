@@ -41,6 +41,7 @@ ACCEPTS_PER_TURN = 32  # new connections taken in one turn; the kernel queues th
 WANT_LINKS, MAX_MESH_LINKS = 5, 8  # five random links hold a network together when half of its members die at once
 MAX_DIALS = 3  # probes under way at once that nobody asked for
 MAX_BOOK = 128  # addresses heard of
+MAX_NAMED, NAMED_SECONDS = 16, 60  # new ones that one neighbour may name, and in how many seconds
 MAX_FRIENDS = 8  # addresses of members once met, kept to find the other half after a split
 MAX_MEMBERS = 10_000  # members remembered for :who
 REDUNDANT_ECHOES, REDUNDANT_SECONDS = 5, (2, 20)  # echoes, and seconds, until a link that brings nothing else is closed
@@ -62,6 +63,8 @@ AGAIN_SECONDS = 10  # within which a second link to the same member is no news
 RECENT_MESSAGES = 256  # of the log that may still come back as echoes when the first C peer turns up
 MAX_CIRCLED = 64  # ways remembered for each plain link of a circle
 CIRCLE_SECONDS = 30  # for which nothing is passed on into a circle of C peers where it is already, after the last echo
+MISSING_PAUSE = 10  # seconds between two notices of missing messages
+MAX_MISSING = 1_000_000  # messages of one origin: whoever jumps further lies
 MAX_NAMES = 8  # names remembered per link, to say who was behind it when it is lost
 DIAL_SECONDS = 10  # how long all addresses of one peer together may stay silent
 REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dialled again; doubled each time
@@ -82,6 +85,7 @@ TCP_INFO_SIZE, TCP_INFO_SEGMENT, TCP_INFO_WINDOW = 232, 16, 228
 TCP_OPTIONS = 40  # bytes of a segment that selective acknowledgements may take, which tcpi_snd_mss does not subtract
 _U32 = struct.Struct("=I")
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 _TRY_AGAIN = (BlockingIOError, InterruptedError)
 
 
@@ -170,6 +174,7 @@ class Neighbour:
         self.names = []  # who was heard over a plain link
         self.waiting = deque()  # pieces to send before anything of the log; the bytes objects are shared
         self.queued = 0  # bytes in `waiting`
+        self.named = deque()  # (address, when): what it named lately and nobody else had
         self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
         self.left = None  # the name that said goodbye
         self.origin = None  # of a mesh link, from its hello on
@@ -288,6 +293,12 @@ class People:
             self._bound()
         return member
 
+    def heard(self, key, name):
+        """The Member under this key, who is here (again): it spoke."""
+        member = self.meet(key, name)
+        member.here = True
+        return member
+
     def gone(self, origin):
         """This member is not here any more, and with it its guests."""
         for key in (origin, *self._guests.get(origin, ())):
@@ -321,6 +332,10 @@ class Book:
         self.heard[address] = origin if origin is not None else self.heard.get(address)
         if len(self.heard) > MAX_BOOK:
             del self.heard[self.rng.choice(list(self.heard))]
+
+    def drop(self, address):
+        if self.heard.get(address, 0) is None:  # nobody was met there
+            del self.heard[address]
 
     def befriend(self, address, origin):
         """Reservoir sampling (Vitter 1985, algorithm R): each member ever met is a friend with equal chance."""
@@ -388,7 +403,7 @@ class Network:
         self._plain = []  # the neighbours that are, or may be, C peers
         self._echoes = Echoes()
         self._guests_until = now  # so long C peers are about, somewhere
-        self._missing = 0
+        self._missing, self._missing_at = 0, now
         self._stir_at = None
         self._reserve_at, self._reserve_pause = now, RESERVE_FIRST
         self._leaving = False
@@ -563,6 +578,7 @@ class Network:
     def _probed(self, neighbour, name, hello):
         """One of ours dialled us: take it, or tell it whom else to ask."""
         neighbour.phase = Phase.GREETING
+        self._replan = True
         self._sort_out()
         if not self._recognise(neighbour, hello):
             return
@@ -601,7 +617,7 @@ class Network:
             self.book.shun(neighbour.address, self.now + SHUN_SELF)
             self._decline(neighbour, "is this program itself")
             return False
-        if neighbour.address:
+        if neighbour.address and neighbour.call:  # else it only says so, as yet
             self.book.note(neighbour.address, hello.origin)
         for other in self._mesh(greeting=True):
             if other.origin == hello.origin and other is not neighbour and not self._resolve_double(neighbour, other):
@@ -639,6 +655,8 @@ class Network:
         self._suspects.pop(hello.origin, None)
         self._reserve_pause = RESERVE_FIRST
         self._learn(neighbour, hello.addresses)
+        if neighbour.address:
+            self.book.note(neighbour.address, hello.origin)
         self.book.befriend(neighbour.address, hello.origin)
         if self.book.met == 1 and neighbour.call:
             self._before = hello.vector
@@ -681,7 +699,7 @@ class Network:
             self._echo(neighbour, name, text)
             return
         neighbour.echoes, neighbour.redundant_at = 0, None
-        self.events.append(Show(self.people.meet((self.origin, name), name).label, text))
+        self.events.append(Show(self.people.heard((self.origin, name), name).label, text))
         self._tell(Kind.GUEST, name, text)
         self._relay(name, text, neighbour)
 
@@ -753,7 +771,8 @@ class Network:
         if kind is None or kind == Kind.HELLO:
             raise ProtocolError("said hello twice" if kind else "sent an empty record")
         if kind == Kind.PING:
-            neighbour.queue((encode_frame(bytes([Kind.PONG])),))
+            if not neighbour.queued:  # who does not read its answers gets no more of them
+                neighbour.queue((encode_frame(bytes([Kind.PONG])),))
         elif kind == Kind.PEERS:
             self._learn(neighbour, decode_bye(body))
         elif kind == Kind.BYE:
@@ -763,15 +782,17 @@ class Network:
             self._logged(neighbour, decode_record(body))
 
     def _logged(self, neighbour, record):
-        if record.origin == self.origin and record.sequence > self.log.have[self.origin]:
-            self._new_origin()  # somebody speaks in our name: be somebody else
+        if record.origin == self.origin and record.sequence > self._sequence:
+            former = self.origin  # somebody speaks in our name: be somebody else
+            self._new_origin()
+            self._tell(Kind.LOST, self.name, former.to_bytes(8, "little"))
             return
         missing = self.log.add(record)
         neighbour.known[record.origin] = max(record.sequence, neighbour.known.get(record.origin, 0))
         neighbour.ahead = self.log.end
         if missing is None:
             return
-        self._missing += missing
+        self._missing += missing if missing < MAX_MISSING else 0
         self._deliver(record, caught_up=record.sequence <= neighbour.horizon.get(record.origin, 0))
 
     def _deliver(self, record, caught_up):
@@ -792,24 +813,39 @@ class Network:
                 self.book.forget(record.origin)
 
     def _said(self, record, caught_up, earlier):
-        key, way = record.origin, SAID
+        key, way, find = record.origin, SAID, self.people.meet
         if record.kind == Kind.GUEST:
-            key, way = (record.origin, record.name), record.origin
+            key, way, find = (record.origin, record.name), record.origin, self.people.heard
             self._expect_echoes()
             self._guests_until = self.now + ECHO_SECONDS
-        parts = self._new_parts(record.name, record.text, way)
+        parts = self._new_parts(record.name, record.text, way, self._said_at(record) if caught_up else None)
         if not parts:
+            self._circle(record.name, record.text, way)
             return
-        self.events.append(Show(self.people.meet(key, record.name).label, record.text, earlier=earlier))
+        self.events.append(Show(find(key, record.name).label, record.text, earlier=earlier))
         for part in parts:
             self._relay(record.name, part, way, when=record.when if caught_up else None)
 
-    def _new_parts(self, name, text, way):
-        """The texts that plain links are to get of this one: those that are no echoes, where there may be any."""
+    def _new_parts(self, name, text, way, said_at=None):
+        """The texts that plain links are to get of this one: those that are no echoes, where there may be any.
+
+        `said_at`: of history, which may repeat what came by a C peer as long ago.
+        """
         parts = plain_texts(text)
-        if not self._plain and self.now >= self._guests_until:
+        if said_at is None and not self._plain and self.now >= self._guests_until:
             return parts
-        return [part for part in parts if self._echoes.is_new(name, part, way, self.now)]
+        said_at = self.now if said_at is None else said_at
+        return [part for part in parts if self._echoes.is_new(name, part, way, said_at)]
+
+    def _said_at(self, record):
+        """The time `now` was when it was said: history comes all at once, and is not all of one minute."""
+        return self.now - (self.wall - record.when)
+
+    def _circle(self, name, text, way):
+        """What came by `way` had come by a plain link of ours: behind that link is what comes by `way`, already."""
+        for link in self._echoes.ways(name, text):
+            if isinstance(link, Neighbour) and way != SAID and len(link.circled) < MAX_CIRCLED:
+                link.circled[way] = self.now + CIRCLE_SECONDS
 
     def _expect_echoes(self):
         """A C peer turns up: from now on, count; and what was said just before."""
@@ -818,7 +854,7 @@ class Network:
         for record in self.log.read(self.log.end - RECENT_MESSAGES):
             if record.kind == Kind.SAY:
                 for part in plain_texts(record.text):
-                    self._echoes.is_new(record.name, part, SAID, self.now)
+                    self._echoes.is_new(record.name, part, SAID, self._said_at(record))
 
     def _sort_out(self):
         """Links came, went, or turned out to be something: which may lead to C peers?"""
@@ -829,17 +865,17 @@ class Network:
 
     def _tell(self, kind, name, text=b""):
         """Put a record of our own into the log; the links take it from there."""
-        sequence = self.log.have.get(self.origin, 0) + 1
+        self._sequence += 1
         self._last_word = self.log.end
-        self.log.add(encode_record(kind, self.origin, sequence, int(self.wall), name, text))
+        self.log.add(encode_record(kind, self.origin, self._sequence, int(self.wall), name, text))
 
     def _tell_missing(self):
-        if self._missing:
-            count, self._missing = self._missing, 0
-            self._notice("{} messages are missing: they are no longer in anybody's history", f"{count:,}")
+        if self._missing and self.now >= self._missing_at:
+            self._notice("{} messages are missing: they are no longer in anybody's history", f"{self._missing:,}")
+            self._missing, self._missing_at = 0, self.now + MISSING_PAUSE
 
     def _new_origin(self):
-        self.origin = self.rng.getrandbits(64)
+        self.origin, self._sequence = self.rng.getrandbits(64), 0
         self._own_origins.add(self.origin)  # the old ones stay ours: what they said must not come back as another's
         self._tell(Kind.HERE, self.name)
 
@@ -847,8 +883,13 @@ class Network:
         if any(other.origin == neighbour.origin for other in self._mesh(greeting=True)):
             return
         self.book.shun(neighbour.address, self.now + self.rng.uniform(*CLOSED_PAUSE))
-        if reason != SPARED and self.people.find(neighbour.origin):
+        member = self.people.members.get(neighbour.origin)
+        if reason != SPARED and member is not None and (member.here or member.told):
+            member.here = True  # said to be lost while we were linked to it: now it is, for us too
             self._suspects[neighbour.origin] = self.now + self.rng.uniform(*SUSPECT_SECONDS)
+
+    def _is_linked(self, origin):
+        return any(other.origin == origin for other in self._mesh())
 
     # Who is here ---------------------------------------------------------------------------
 
@@ -858,7 +899,7 @@ class Network:
         known, was_here = key in self.people.members, self.people.find(key) is not None
         member = self.people.meet(key, name)
         member.here = here
-        if words and (here != was_here or not known) and member.told is not here:
+        if words and (here != was_here or not known) and member.told is not here and not (known and here and member.told is None):
             member.told = here
             self._notice("{} is back" if known and here else words, member.label)
 
@@ -876,7 +917,7 @@ class Network:
             self._tell(Kind.HERE, self.name)
             return
         self._suspects.pop(origin, None)
-        if quiet:
+        if quiet or self._is_linked(origin):  # who is linked to us contradicts, or we notice ourselves
             self.people.gone(origin)
         else:
             self._notice_lost(origin)
@@ -991,8 +1032,19 @@ class Network:
         for host, port in addresses:
             if is_loopback(host) and not is_loopback(neighbour.host):
                 host = neighbour.host  # "on my machine", it means
-            if port and is_dialable(host):
-                self.book.note((host, port))
+            if port and is_dialable(host) and (host, port) not in self.book.heard:
+                self._note_named(neighbour, (host, port))
+
+    def _note_named(self, neighbour, address):
+        """A liar must neither fill the book with nobody's addresses nor use us to knock on others' doors."""
+        if len(neighbour.named) == MAX_NAMED:
+            oldest, when = neighbour.named[0]
+            if self.now - when < NAMED_SECONDS:
+                return
+            self.book.drop(oldest)
+            neighbour.named.popleft()
+        neighbour.named.append((address, self.now))
+        self.book.note(address)
 
     # Time ----------------------------------------------------------------------------------
 
@@ -1055,7 +1107,7 @@ def is_dialable(host):
     except (OSError, ValueError):
         return False
     if family == socket.AF_INET6:
-        return any(packed) and packed[0] != 0xff
+        return any(packed) and packed[0] != 0xff and not packed.startswith(_MAPPED)  # IPv4 in disguise
     return packed[0] != 0 and packed[0] < 224
 
 
