@@ -42,7 +42,10 @@ p2pchat: $(SOURCES) .build/runtime/done
 
 .PHONY: test simulate clean
 test: p2pchat .build/testing/done
-	$(RUN) -m pytest -q -p no:cacheprovider tests
+	@# Two at once, for two cores; what the first one says is shown behind the second.
+	@$(RUN) -m pytest -q -p no:cacheprovider tests/test_network.py > .build/network.log 2>&1 & network=$$!; \
+	$(RUN) -m pytest -q -p no:cacheprovider --ignore=tests/test_network.py tests; rest=$$?; \
+	wait $$network; network=$$?; cat .build/network.log; exit $$((rest || network))
 
 N ?= 1000
 KILL ?= 50

@@ -137,7 +137,7 @@ class Contact:
         self.pause = REDIAL_FIRST
         self.due = None  # when to dial again; None: nothing is planned
         self.reached = False  # ever
-        self.plain = False  # it is a C peer
+        self.plain = False  # the last time, it was a C peer (or one of ours that was stopped: so it is probed each time)
         self.failure = ""  # why the last round of dials came to nothing
 
 
@@ -146,7 +146,7 @@ class Call(NamedTuple):
     address: tuple
     contact: Optional[Contact] = None
     urgent: bool = False
-    plain: bool = False  # a C peer is known to be there
+    plain: bool = False  # a probe was not answered: speak as to a C peer
     since: float = 0.0  # when it began
 
 
@@ -521,6 +521,8 @@ class Network:
             self._mesh_closed(neighbour, reason)
         elif neighbour.phase is Phase.PLAIN:
             self._plain_closed(neighbour, reason)
+        elif neighbour.phase is Phase.GREETING and neighbour.address and not neighbour.ending:
+            self.book.note(neighbour.address)  # it gave up waiting for us, and may take us for a C peer: call back
         self._fill()
 
     def tick(self):
@@ -661,6 +663,7 @@ class Network:
         if self.book.met == 1 and neighbour.call:
             self._before = hello.vector
         if neighbour.contact:
+            neighbour.contact.plain = False
             self._reached(neighbour.contact, neighbour.call.address)
         elif alone and self.book.met > 1 and (hello.origin, True) != (self._linked[0], self.now - self._linked[1] < AGAIN_SECONDS):
             self._linked = hello.origin, self.now
@@ -1001,9 +1004,9 @@ class Network:
         self.calls.append(call)
         self.events.append(Connect(call, seconds))
 
-    def _dial_contact(self, contact):
+    def _dial_contact(self, contact, plain=False):
         address = contact.untried.pop(0)
-        self._dial(Call(address, contact, True, contact.plain), DIAL_SECONDS / len(contact.addresses))
+        self._dial(Call(address, contact, True, plain), DIAL_SECONDS / len(contact.addresses))
 
     def _plan_redial(self, contact):
         # One of ours is found again by healing; only a C peer has to be dialled by its own address.
@@ -1023,7 +1026,7 @@ class Network:
         elif reason == PLAIN_ANSWER:
             contact.plain = True
             contact.untried.insert(0, neighbour.call.address)
-            self._dial_contact(contact)
+            self._dial_contact(contact, plain=True)
         else:
             self.dial_failed(neighbour.call, reason)
 

@@ -393,7 +393,8 @@ def test_a_circle_through_a_c_peer_ends(members, cpeers, monkeypatch):
     carl.say("ok")
     turn(pair, lambda: ann.out[-2:] == bob.out[-2:] == ["carl: ok"] * 2)
     for member, other in ((ann, "bob"), (bob, "ann")):
-        assert member.out[:-2] == [f"{other}: {count}" for count in range(number)]
+        # A copy that overtakes the message itself is shown in its place, as of another one of that name.
+        assert [line.replace("~2", "") for line in member.out[:-2]] == [f"{other}: {count}" for count in range(number)]
     assert all(1 <= carl.screen.count(f"{name}: {count}") <= 2 for name in ("ann", "bob") for count in range(number))
     assert any("brought only what came by another way" in line for line in ann.err + bob.err)
 

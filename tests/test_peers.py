@@ -190,7 +190,7 @@ def test_a_named_c_peer_that_is_lost_is_dialled_again_with_a_growing_pause(room)
         room.network.now = due
         room.network.tick()
         connect, = room.events(Connect)
-        assert connect.call.contact is contact and connect.call.plain and room.network.deadline is None
+        assert connect.call.contact is contact and not connect.call.plain and room.network.deadline is None
         room.network.dial_failed(connect.call, "refused the connection")
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert room.notices() == []
