@@ -75,7 +75,10 @@ class Chat:
         for end in (self._signals, self._signal_source):
             end.setblocking(False)
         self._lookups = []
-        self._asks = {ui.Key.LEAVE: self.leave, ui.Key.END: self._input_ended, ui.Key.SUSPEND: self.suspend, ui.Key.GONE: self._lose_terminal}
+        self._asks = {
+            ui.Key.LEAVE: self.leave, ui.Key.END: self._input_ended,
+            ui.Key.SUSPEND: self.suspend, ui.Key.GONE: self._lose_terminal,
+        }
         self._deeds = {
             peers.Show: self._show, peers.Notice: self._notice,
             peers.Connect: self._connect, peers.Hangup: self._hang_up,
@@ -542,7 +545,7 @@ def _note_signal(number, frame):
 # Before the loop: arguments to sockets, where waiting is allowed ------------------------------
 
 class Lookup:
-    """A host name being looked up. The name service may take many seconds and cannot be asked without waiting, so another process waits."""
+    """A host name being looked up. The name service can only be asked by waiting, so another process does the waiting."""
 
     SCRIPT = "import socket, sys\nfor found in socket.getaddrinfo(sys.argv[1], 0, type=socket.SOCK_STREAM): print(found[4][0])"
 
@@ -574,13 +577,15 @@ class Arguments(argparse.ArgumentParser):
 
 def parse(arguments):
     """The command line as a namespace: name (bytes), peer, peer_port, port, bind, lines. Raises ValueError."""
-    parser = Arguments(prog="p2pchat", usage=USAGE[len("usage: "):], description="Chat with everyone on a network, without a server.")
+    parser = Arguments(prog="p2pchat", usage=USAGE[len("usage: "):],
+                       description="Chat with everyone on a network, without a server.")
     parser.add_argument("username", help=f"the name that others see, at most {MAX_NAME} bytes")
     parser.add_argument("peer", nargs="?", help="a member to join: a host name, an IPv4 or an IPv6 address")
     parser.add_argument("peer_port", nargs="?", metavar="port number", help="the port that this member's screen shows as SERVER")
     parser.add_argument("--port", metavar="N", help="listen on this port instead of one that the system picks")
     parser.add_argument("--bind", metavar="ADDRESS", default="", help="listen on this address only (default: every interface)")
-    parser.add_argument("--lines", action="store_true", help="no screen: messages on stdout, notices on stderr, a line of stdin is said")
+    parser.add_argument("--lines", action="store_true",
+                        help="no screen: messages on stdout, notices on stderr, a line of stdin is said")
     parser.add_argument("--version", action="version", version=f"p2pchat {VERSION}")
     options = parser.parse_args(arguments)
     options.name = _checked_name(options.username)

@@ -37,7 +37,7 @@ SENDS_PER_TURN = 8  # system calls spent on one link in one turn, for the same r
 MAX_UNSENT = 8 * 1024 * 1024  # bytes a neighbour may lag behind before it is let go: about 100,000 short messages
 MAX_LINKS = 1024  # links at once; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
 ACCEPTS_PER_TURN = 32  # new connections taken in one turn; the kernel queues the rest
-# The mesh. Figures: seeded simulations of 10,000 members; 4 and 6 links cost 4.0 copies and 6.3 hops a delivery, 5 and 8 5.4 and 5.4.
+# The mesh (tests/simulator.py measures it). With 4 and 6 links a delivery costs less, 4 copies for 6, but more hops.
 WANT_LINKS, MAX_MESH_LINKS = 5, 8  # five random links hold a network together when half of its members die at once
 MAX_DIALS = 3  # probes under way at once that nobody asked for
 MAX_BOOK = 128  # addresses heard of
@@ -665,13 +665,19 @@ class Network:
         if neighbour.contact:
             neighbour.contact.plain = False
             self._reached(neighbour.contact, neighbour.call.address)
-        elif alone and self.book.met > 1 and (hello.origin, True) != (self._linked[0], self.now - self._linked[1] < AGAIN_SECONDS):
-            self._linked = hello.origin, self.now
-            self._notice("linked to {}", self.people.meet(hello.origin, hello.name).label)
+        elif alone and self.book.met > 1:
+            self._tell_linked(hello)
         if self._stir_at is None:
             self._stir_at = self.now + self.rng.uniform(*STIR_SECONDS)
         self._make_room(neighbour)
         self._fill()
+
+    def _tell_linked(self, hello):
+        """Our user hears that we are not alone any more; once, though two links may have crossed."""
+        origin, when = self._linked
+        if origin != hello.origin or self.now - when >= AGAIN_SECONDS:
+            self._linked = hello.origin, self.now
+            self._notice("linked to {}", self.people.meet(hello.origin, hello.name).label)
 
     def _make_room(self, newest):
         """Keep to MAX_MESH_LINKS by letting a random other go. It loses nothing: its next link catches up."""
@@ -728,7 +734,7 @@ class Network:
         neighbour.echoes, neighbour.redundant_at = 0, None
 
     def _relay(self, name, text, way=None, when=None):
-        """Pass a message on to all plain links but the one it came by; an old one only to those who were here when it was said."""
+        """Pass a message on to all plain links but the one it came by; an old one only to who was here when it was said."""
         pieces = pair_pieces(name, text) if self._plain else ()
         for neighbour in self._plain:
             if neighbour is way:
@@ -899,12 +905,14 @@ class Network:
     def _presence(self, key, name, here, words):
         if key in self._own_origins:
             return
-        known, was_here = key in self.people.members, self.people.find(key) is not None
+        known = key in self.people.members
         member = self.people.meet(key, name)
+        changed, back = not known or member.here != here, known and here
         member.here = here
-        if words and (here != was_here or not known) and member.told is not here and not (known and here and member.told is None):
+        news = member.told is False if back else member.told is not here  # nobody comes back who was not told to be gone
+        if words and changed and news:
             member.told = here
-            self._notice("{} is back" if known and here else words, member.label)
+            self._notice("{} is back" if back else words, member.label)
 
     def _tell_lost(self, origin):
         """We lost a neighbour, and nobody heard of it since."""
