@@ -350,8 +350,9 @@ class Chat:
             save(path, self.front.transcript(), over)
         except FileExistsError:
             self.front.notice(f"that file exists; to write over it, say :save! {path}")
-        except OSError as error:
-            self.front.notice(f"cannot save to {path or 'a file without a name'} ({error.strerror}); say :save FILE")
+        except (OSError, UnicodeError) as error:  # a file name may not exist in this system's encoding
+            reason = getattr(error, "strerror", None) or "this system cannot write that name"
+            self.front.notice(f"cannot save to {path or 'a file without a name'} ({reason}); say :save FILE")
         else:
             self.front.notice(f"saved to {path}")
 
@@ -365,7 +366,7 @@ class Chat:
 
     def _describe(self, link):
         neighbour = link.neighbour
-        names = [neighbour.name] if neighbour.name else neighbour.names
+        names = [neighbour.name] if neighbour.name else list(neighbour.names)[:peers.MAX_NAMES]
         who = ", ".join(map(ui.clean_name, names)) or "somebody"
         host, port = neighbour.address or (neighbour.host, "?")
         since = time.strftime("%H:%M:%S", time.localtime(neighbour.since_wall))
@@ -608,7 +609,7 @@ def _checked_name(name):
 
 
 def _checked_port(text):
-    if text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535:
+    if text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535:
         return int(text)
     raise ValueError(f"{text!r} is not a port; it is a number from 1 to 65535, shown as SERVER on the other's screen")
 

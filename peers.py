@@ -65,7 +65,8 @@ MAX_CIRCLED = 64  # ways remembered for each plain link of a circle
 CIRCLE_SECONDS = 30  # for which nothing is passed on into a circle of C peers where it is already, after the last echo
 MISSING_PAUSE = 10  # seconds between two notices of missing messages
 MAX_MISSING = 1_000_000  # messages of one origin: whoever jumps further lies
-MAX_NAMES = 8  # names remembered per link, to say who was behind it when it is lost
+MAX_GUESTS = 256  # names that may be behind one plain link
+MAX_NAMES = 8  # of them named when it is lost
 DIAL_SECONDS = 10  # how long all addresses of one peer together may stay silent
 REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dialled again; doubled each time
 SLOW_SECONDS = 1  # who takes nothing for so long is not slow but stuck: our own input no longer waits for it
@@ -171,7 +172,7 @@ class Neighbour:
         self.pings, self.pinged_at = 0, now  # unanswered, and when the last one went out
         self.frames = FrameDecoder(MAX_PLAIN_FRAME)
         self.half = None  # the first frame of a pair
-        self.names = []  # who was heard over a plain link
+        self.names = {}  # who was heard over a plain link, in order; the values mean nothing
         self.waiting = deque()  # pieces to send before anything of the log; the bytes objects are shared
         self.queued = 0  # bytes in `waiting`
         self.named = deque()  # (address, when): what it named lately and nobody else had
@@ -203,8 +204,10 @@ class Neighbour:
         return self.queued + (self.log.end - self.position if self.log else 0)
 
     def heard(self, name):
-        if name not in self.names and len(self.names) < MAX_NAMES:
-            self.names.append(name)
+        """Remember who is behind this link. Returns False if there are too many to remember."""
+        if len(self.names) < MAX_GUESTS:
+            self.names[name] = None
+        return name in self.names
 
     def queue(self, pieces):
         for piece in pieces:
@@ -703,12 +706,13 @@ class Network:
             neighbour.left = name
             self._hang_up(neighbour, "left")
             return
-        neighbour.heard(name)
+        known = neighbour.heard(name)
         if not self._echoes.is_new(name, text, neighbour, self.now):
             self._echo(neighbour, name, text)
             return
         neighbour.echoes, neighbour.redundant_at = 0, None
-        self.events.append(Show(self.people.heard((self.origin, name), name).label, text))
+        label = self.people.heard((self.origin, name), name).label if known else name
+        self.events.append(Show(label, text))
         self._tell(Kind.GUEST, name, text)
         self._relay(name, text, neighbour)
 
@@ -759,7 +763,7 @@ class Network:
             self._notice("{} left", neighbour.left)
             self._forget_contact(neighbour.contact)
             return
-        who = neighbour.names or [b"somebody"]
+        who = list(neighbour.names)[:MAX_NAMES] or [b"somebody"]
         words = "lost " + ", ".join(["{}"] * len(who)) + " at {}: it {}"
         redial = neighbour.contact in self.contacts
         self._notice(words + "; dialling again" * redial, *who, neighbour.host, reason)

@@ -164,6 +164,7 @@ PLAIN_NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_-]{0,%d}" % (NAME_CELLS - 1))
 
 
 OUR_WORDS = (b"SERVER", b"ERROR")        # what lines of the program itself begin with, here or in C
+UNSEEN_BLANK = re.compile(r"^\s|\s$|(?<=\s)\s|\n")     # by which "ann " would look like "ann"
 # The colons of `other: text`, of the time before an earlier message and, in line mode, of the one after its name.
 FORGED = re.compile(r":(?= |$)|(?<=^\d\d):(?=\d\d)|(?<=\(\d\d):(?=\d\d\)$)")
 
@@ -172,11 +173,13 @@ def clean_name(data: bytes) -> str:
     """A peer's name as one line of 1 to NAME_CELLS cells that imitates neither a notice nor `other: text`."""
     if PLAIN_NAME.fullmatch(data):              # nearly all of them
         return ("peer " * (data.upper() in OUR_WORDS)) + data.decode()
-    name = " ".join(clean_text(data[:NAME_BYTES]).replace("\n", MARK).split())
-    name = FORGED.sub(MARK, name)
+    name = FORGED.sub(MARK, UNSEEN_BLANK.sub(MARK, clean_text(data[:NAME_BYTES])))
     if not name or category(name[0]) == "Pd" or name[0] == "\u2212":    # any dash: the eye tells few apart
         name = MARK + name[1:]
     return shorten(name)
+
+
+TAG = re.compile(r"(~\d{1,5})?$")               # tells apart two of one name, however long the name
 
 
 def shorten(name: str) -> str:
@@ -185,7 +188,8 @@ def shorten(name: str) -> str:
     for at, char in enumerate(name):
         used += 0 if is_mark(char) or char in JOINERS else 2 if east_asian_width(char) in "WF" else 1
         if used > NAME_CELLS:
-            return name[:at - 1].rstrip() + "\u2026"
+            tag = TAG.search(name)[0]
+            return name[:at - 1 - len(tag)].rstrip() + "\u2026" + tag
     return name
 
 # ---- keys ---------------------------------------------------------------------------------------------------

@@ -550,6 +550,7 @@ MISTAKES = {
     "too much": (["ann", "localhost", "1", "2"], "usage"),
     "port 0": (["ann", "localhost", "0"], "from 1 to 65535"),
     "port 65536": (["ann", "localhost", "65536"], "from 1 to 65535"),
+    "a port with zeros in front": (["ann", "localhost", "0000099999"], "from 1 to 65535"),
     "a negative port": (["ann", "localhost", "-5"], "from 1 to 65535"),
     "a port that is no number": (["ann", "localhost", "5x"], "from 1 to 65535"),
     "a port in other digits": (["ann", "localhost", "٣"], "from 1 to 65535"),

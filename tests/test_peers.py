@@ -100,7 +100,10 @@ def test_the_names_behind_one_link_are_bounded(room):
     bob = room.neighbour()
     for number in range(1000):
         room.network.received(bob, encode_pair(b"%d" % number, b""))
-    assert len(bob.names) == peers.MAX_NAMES
+    assert len(bob.names) == peers.MAX_GUESTS == len(room.network.who())
+    room.network.closed(bob, "closed the connection")
+    assert not room.network.who()  # history: those behind the eighth stayed in the list for ever
+    assert room.notices()[-1].count(",") == peers.MAX_NAMES - 1
 
 
 def test_a_frame_too_long_costs_that_link_and_only_what_came_before_it_counts(room):

@@ -83,10 +83,10 @@ def test_text_that_hides_or_paints_over_is_shown(data, shown):
 
 
 @pytest.mark.parametrize("data, shown", [
-    (b"al", "al"), (b"", "\ufffd"), (b"   ", "\ufffd"), (b"a\nb", "a\ufffdb"), (b"-- bob", "\ufffd- bob"), (b"-", "\ufffd"),
-    ("\u2013x".encode(), "\ufffdx"), (b"bob: hi", "bob\ufffd hi"), (b"bob:", "bob\ufffd"), (b"a:b", "a:b"), (b" a  b ", "a b"),
-    (b" -x", "\ufffdx"), (b"SERVER", "peer SERVER"), (b"Error", "peer Error"), (b"SERVERS", "SERVERS"), (b"12:03 al", "12\ufffd03 al"),
-    (b"al (12:03)", "al (12\ufffd03)"), (b"al 12:03 x", "al 12:03 x"), ("\u0301".encode(), "\u25cc\u0301"), (b"x" * 99, "x" * 31 + "\u2026")])
+    (b"al", "al"), (b"", "\ufffd"), (b"   ", "\ufffd" * 3), (b"a\nb", "a\ufffdb"), (b"-- bob", "\ufffd- bob"), (b"-", "\ufffd"),
+    ("\u2013x".encode(), "\ufffdx"), (b"bob: hi", "bob\ufffd hi"), (b"bob:", "bob\ufffd"), (b"a:b", "a:b"), (b" a  b ", "\ufffda \ufffdb\ufffd"), (b"SERVER ", "SERVER\ufffd"), ("SERVER\u00a0".encode(), "SERVER\ufffd"),
+    (b" -x", "\ufffd-x"), (b"SERVER", "peer SERVER"), (b"Error", "peer Error"), (b"SERVERS", "SERVERS"), (b"12:03 al", "12\ufffd03 al"),
+    (b"al (12:03)", "al (12\ufffd03)"), (b"al 12:03 x", "al 12:03 x"), ("\u0301".encode(), "\u25cc\u0301"), (b"x" * 99, "x" * 31 + "\u2026"), (b"x" * 99 + b"~12", "x" * 28 + "\u2026~12")])
 def test_a_name_is_one_line_that_imitates_nothing(data, shown):
     assert clean_name(data) == shown
 
