@@ -54,6 +54,7 @@ STIR_SECONDS = 15, 45  # between two swaps
 FRIEND_SHARE = 0.3  # of swaps that try a friend first
 RESERVE_FIRST, RESERVE_MOST = 1, 30  # pause between two dials of old acquaintances, doubled each time
 FAILED_PAUSE = 0, 60  # seconds for which a failed address is not dialled
+NO_ROOM_PAUSE = 1, 3  # the same where there was no room: who has lost all its links finds room everywhere
 CLOSED_PAUSE = 0, 10  # the same where a link was closed
 SHUN_SELF = 300  # the same where we met ourselves
 SUSPECT_SECONDS = 1, 2  # after which a lost neighbour that nobody heard of is told to all; random, so that one of five tells
@@ -77,6 +78,7 @@ LISTEN_BACKLOG = 128  # connections that the kernel keeps for us between two tur
 SAID = "said"  # the way by which members' own messages come, see Echoes
 # Why the network itself ends a link, beside what a neighbour did
 PLAIN_ANSWER, DOUBLE, SPARED = "is a C peer", "is linked twice", "found other links"
+NO_ROOM = "has no room for another link"
 
 # Where the end of a send is the end of a segment, whole messages joined up to one segment keep every
 # header in one piece (see Link.flush). Elsewhere the flag exists but TCP ignores it.
@@ -596,7 +598,7 @@ class Network:
         """What we dialled says its first frame: a hello, a bye, or it is a C peer that chats already."""
         if frame[:1 + len(MAGIC)] == encode_bye(())[:1 + len(MAGIC)]:
             self._learn(neighbour, decode_bye(frame))
-            self._hang_up(neighbour, "has no room for another link")
+            self._hang_up(neighbour, NO_ROOM)
             return
         if not is_hello(frame):
             return  # chat: of a C peer, or of one of ours that has not got our probe yet; PROBE_SECONDS will tell
@@ -1033,6 +1035,8 @@ class Network:
             self._reached(contact, neighbour.call.address)
         elif reason in (DOUBLE, SPARED):
             return
+        elif contact is None and reason == NO_ROOM:
+            self.book.shun(neighbour.call.address[:2], self.now + self.rng.uniform(*NO_ROOM_PAUSE))  # but it is alive: keep it
         elif contact is None:
             self.book.failed(neighbour.call.address[:2], self.now)
         elif reason == PLAIN_ANSWER:

@@ -213,7 +213,7 @@ def test_c_users_see_exactly_what_they_would_see_among_c_peers(members, cpeers):
     carl.connect("127.0.0.1", ann.port)  # one dials us ...
     ann.type("traffic")
     bob.join(dora.port)  # ... and one is dialled, while there is traffic
-    turn(trio, lambda: bob.joined and carl.screen)
+    turn(trio, lambda: bob.joined and carl.screen and len(carl.links) == len(dora.links) == 1)
     for number in range(20):
         for one in (carl, dora):
             one.say(f"{number}")
