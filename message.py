@@ -259,6 +259,11 @@ def encode_bye(addresses):
     return bytes([Kind.BYE]) + MAGIC + _encode_addresses(addresses)
 
 
+def is_bye(body):
+    """Whether a frame's body claims to be a bye of ours."""
+    return body[:1 + len(MAGIC)] == bytes([Kind.BYE]) + MAGIC
+
+
 def encode_peers(addresses):
     """A frame's body: my neighbours now; for who has too few."""
     return bytes([Kind.PEERS]) + MAGIC + _encode_addresses(addresses)

@@ -27,10 +27,10 @@ from collections import deque
 from enum import Enum
 from typing import NamedTuple, Optional
 
-from message import (ECHO_SECONDS, FIRST_LOGGED, LAST_LOGGED, LOG_MESSAGES, MAGIC, MAX_MESH_FRAME, MAX_PLAIN_FRAME,
+from message import (ECHO_SECONDS, FIRST_LOGGED, LAST_LOGGED, LOG_MESSAGES, MAX_MESH_FRAME, MAX_PLAIN_FRAME,
                      MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, STRETCH_SIZE, Echoes, FrameDecoder, Hello, Kind,
                      Log, ProtocolError, as_c_reads, decode_bye, decode_hello, decode_record, encode_bye, encode_frame,
-                     encode_hello, encode_peers, encode_record, is_hello, is_quit, pair_pieces, plain_texts, split_text)
+                     encode_hello, encode_peers, encode_record, is_bye, is_hello, is_quit, pair_pieces, plain_texts, split_text)
 
 READ_SIZE = 64 * 1024  # bytes read from one link in one turn: a flood gets its share of a turn, not the turn
 SENDS_PER_TURN = 8  # system calls spent on one link in one turn, for the same reason
@@ -572,7 +572,7 @@ class Network:
     def _pair(self, neighbour, name, text):
         if text.startswith(PROBE) and is_hello(text[len(PROBE):]) and neighbour.call is None and not neighbour.names:
             # Also on a link that we took for a C peer's, as long as nothing else came: one lost packet makes a probe late.
-            self._probed(neighbour, name, decode_hello(text[len(PROBE):]))
+            self._probed(neighbour, decode_hello(text[len(PROBE):]))
             return
         if neighbour.phase is Phase.STRANGER:
             self._settle_plain(neighbour)
@@ -582,7 +582,7 @@ class Network:
         neighbour.phase = Phase.PLAIN
         self._notice("somebody joined from {}", neighbour.host)
 
-    def _probed(self, neighbour, name, hello):
+    def _probed(self, neighbour, hello):
         """One of ours dialled us: take it, or tell it whom else to ask."""
         neighbour.phase = Phase.GREETING
         self._replan = True
@@ -596,7 +596,7 @@ class Network:
 
     def _answered(self, neighbour, frame):
         """What we dialled says its first frame: a hello, a bye, or it is a C peer that chats already."""
-        if frame[:1 + len(MAGIC)] == encode_bye(())[:1 + len(MAGIC)]:
+        if is_bye(frame):
             self._learn(neighbour, decode_bye(frame))
             self._hang_up(neighbour, NO_ROOM)
             return
@@ -648,8 +648,8 @@ class Network:
     def _greet(self, neighbour):
         neighbour.clear()  # chat that was held back while it was a stranger comes from the log now
         neighbour.frames.limit = MAX_MESH_FRAME
-        addresses = [other.address for other in self._mesh(greeting=True) if other is not neighbour and other.address]
-        hello = Hello(self.origin, self.port, False, self.name, tuple(addresses), self.log.vector())
+        addresses = self._addresses_but(neighbour, greeting=True)
+        hello = Hello(self.origin, self.port, False, self.name, addresses, self.log.vector())
         neighbour.queue((encode_frame(encode_hello(hello)),))
 
     def _meet(self, neighbour, hello):
@@ -693,8 +693,7 @@ class Network:
             self._bye(self.rng.choice(others))
 
     def _bye(self, neighbour):
-        addresses = [other.address for other in self._mesh() if other is not neighbour and other.address]
-        self._hang_up(neighbour, SPARED, (encode_frame(encode_bye(addresses)),))
+        self._hang_up(neighbour, SPARED, (encode_frame(encode_bye(self._addresses_but(neighbour))),))
 
     def _reached(self, contact, address):
         contact.addresses = (address,)  # of several, the one that works
@@ -895,7 +894,7 @@ class Network:
         self._tell(Kind.HERE, self.name)
 
     def _mesh_closed(self, neighbour, reason):
-        if any(other.origin == neighbour.origin for other in self._mesh(greeting=True)):
+        if self._is_linked(neighbour.origin, greeting=True):
             return
         self.book.shun(neighbour.address, self.now + self.rng.uniform(*CLOSED_PAUSE))
         member = self.people.members.get(neighbour.origin)
@@ -903,8 +902,8 @@ class Network:
             member.here = True  # said to be lost while we were linked to it: now it is, for us too
             self._suspects[neighbour.origin] = self.now + self.rng.uniform(*SUSPECT_SECONDS)
 
-    def _is_linked(self, origin):
-        return any(other.origin == origin for other in self._mesh())
+    def _is_linked(self, origin, greeting=False):
+        return any(other.origin == origin for other in self._mesh(greeting))
 
     # Who is here ---------------------------------------------------------------------------
 
@@ -923,7 +922,7 @@ class Network:
     def _tell_lost(self, origin):
         """We lost a neighbour, and nobody heard of it since."""
         member = self.people.find(origin)
-        if member is not None and not any(other.origin == origin for other in self._mesh()):
+        if member is not None and not self._is_linked(origin):
             self._tell(Kind.LOST, member.name, origin.to_bytes(8, "little"))
             self._notice_lost(origin)
 
@@ -964,6 +963,10 @@ class Network:
                 return
             self._dial(Call(address, urgent=not self._mesh()))
 
+    def _addresses_but(self, neighbour, greeting=False):
+        """Where our other neighbours can be dialled, for this one to know."""
+        return tuple(other.address for other in self._mesh(greeting) if other is not neighbour and other.address)
+
     def _wants_links(self):
         """Whether another dial is due now, if only somebody to dial is known."""
         dials = len(self.calls) + sum(neighbour.phase is Phase.PROBING for neighbour in self.neighbours)
@@ -986,7 +989,7 @@ class Network:
         """Swap a link for a random other, so that no part of the network closes in on itself."""
         self._stir_at = self.now + self.rng.uniform(*STIR_SECONDS)
         for neighbour in self._mesh():
-            addresses = [other.address for other in self._mesh() if other is not neighbour and other.address]
+            addresses = self._addresses_but(neighbour)
             if addresses:
                 neighbour.queue((encode_frame(encode_peers(addresses)),))
         if len(self._mesh()) < WANT_LINKS:
