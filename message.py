@@ -17,16 +17,20 @@ from __future__ import annotations
 
 import struct
 import unicodedata
-from typing import NamedTuple
+from bisect import bisect_left
+from itertools import accumulate
+from typing import NamedTuple, Optional
 
 _HEADER = struct.Struct("<Q")  # the C program's size_t on every machine it runs on: 8 bytes, little-endian
 HEADER_SIZE = _HEADER.size
+_read_length = _HEADER.unpack_from  # bound once: what is done for each message is worth it
 
 MAX_PLAIN_FRAME = 2048  # bytes; the C program's buffer: a longer name costs the link, a longer text its stream
 SMALLEST_SEGMENT = 536  # bytes that any TCP carries in one segment (RFC 9293, 3.7.1)
 LOOK_BACK = 64  # bytes searched for a place to split outside a character; a longer "character" is not a person's
 
 QUIT_TEXTS = (b":q", b":quit")  # exactly these; whatever else begins with a colon is chat
+_TOO_LONG = f"a name or text over {MAX_PLAIN_FRAME} bytes; split it first"
 
 
 class ProtocolError(Exception):
@@ -45,7 +49,7 @@ class FrameDecoder:
         self._rest = b""
 
     def feed(self, data):
-        """Yield each frame's body that `data` completes, in order. Never blocks.
+        """Yield each frame that `data` completes, header and all, in order. Never blocks.
 
         Raises ProtocolError at a length above `limit` bytes, as soon as the header is there:
         the frames before it have been yielded, and nothing is kept for the one announced.
@@ -53,13 +57,13 @@ class FrameDecoder:
         buffer = self._rest + data if self._rest else data
         position, end = 0, len(buffer)
         while end - position >= HEADER_SIZE:
-            (length,) = _HEADER.unpack_from(buffer, position)
+            (length,) = _read_length(buffer, position)
             if length > self.limit:
                 raise ProtocolError(f"sent a frame of {length} bytes ({self.limit} at most)")
             stop = position + HEADER_SIZE + length
             if stop > end:
                 break
-            yield buffer[position + HEADER_SIZE:stop]
+            yield buffer[position:stop]
             position = stop
         self._rest = buffer[position:]
 
@@ -72,22 +76,71 @@ def encode_frame(body):
 def encode_pair(name, text):
     """The two frames of a message, as bytes. Raises ValueError over MAX_PLAIN_FRAME bytes: a C peer must not get it."""
     if len(name) > MAX_PLAIN_FRAME or len(text) > MAX_PLAIN_FRAME:
-        raise ValueError(f"a name or text over {MAX_PLAIN_FRAME} bytes; split it first")
+        raise ValueError(_TOO_LONG)
     return encode_frame(name) + encode_frame(text)
 
 
-def pair_pieces(name, text):
-    """The message as a tuple of pieces that may each end a segment: whole if short, else frame by frame.
+class Batch(NamedTuple):
+    """Messages for plain links, joined: made once, shared by all the links that are to get them."""
+    data: bytes
+    ends: list  # where a segment may end, as offsets in `data`
 
-    A C peer reads a header with one read, so no header may lie across two TCP segments. A piece
-    begins with a header and holds no other one beyond its first SMALLEST_SEGMENT bytes.
-    Raises ValueError as encode_pair does.
+
+def join(pieces):
+    """The Batch of these pieces, each of which may end a segment."""
+    return Batch(b"".join(pieces), list(accumulate(map(len, pieces))))
+
+
+def encode_pairs(name, texts):
+    """The messages of one name as a Batch. A short one may end a segment; of a longer one, each frame.
+
+    A C peer reads a header with one read, so no header may lie across two TCP segments: a piece,
+    which is what lies between two ends, begins with a header, and holds no other one beyond its
+    first SMALLEST_SEGMENT bytes. Raises ValueError as encode_pair does.
     """
-    pair = encode_pair(name, text)
-    if len(pair) <= SMALLEST_SEGMENT:
-        return (pair,)
-    second = HEADER_SIZE + len(name)
-    return pair[:second], pair[second:]
+    pieces, head = [], encode_frame(name)
+    for text in texts:
+        pair = head + encode_frame(text)
+        pieces += (pair,) if len(pair) <= SMALLEST_SEGMENT else (head, pair[len(head):])
+    if len(max(pieces, key=len)) > MAX_PLAIN_FRAME + HEADER_SIZE:
+        raise ValueError(_TOO_LONG)
+    return join(pieces)
+
+
+class Pairs:
+    """Puts the frames of a plain link together in twos, and those in runs of one name."""
+
+    def __init__(self):
+        self._name = None  # the first frame of a pair whose second has not arrived
+
+    def runs(self, frames):
+        """Yield (name, texts) for each run. A ProtocolError of `frames` flies behind what came before it.
+
+        A text that is more than chat, to a C peer or to us, comes alone, and before more is taken
+        from `frames`: what it says may change what they are.
+        """
+        run, texts = None, []
+        try:
+            for frame in frames:
+                if self._name is None:
+                    self._name = frame
+                    continue
+                name, self._name, text = self._name, None, frame[HEADER_SIZE:]
+                special = b"\0" in text or text in QUIT_TEXTS
+                if texts and (special or name != run):
+                    yield run[HEADER_SIZE:], texts
+                    texts = []
+                if special:
+                    yield name[HEADER_SIZE:], [text]
+                    continue
+                run = name
+                texts.append(text)
+        except ProtocolError:
+            if texts:
+                yield run[HEADER_SIZE:], texts
+            raise
+        if texts:
+            yield run[HEADER_SIZE:], texts
 
 
 def as_c_reads(frame):
@@ -184,11 +237,13 @@ class Kind:
     HELLO, PING, PONG, BYE, PEERS = 16, 17, 18, 19, 20  # between two neighbours only
 
 
-_RECORD = struct.Struct("<BQQIH")  # kind, origin, sequence, time, length of the name; then name and text
+_RECORD = struct.Struct("<QBQQIH")  # length, kind, origin, sequence, time, length of the name; then name and text
+read_record, RECORD_SIZE = _RECORD.unpack_from, _RECORD.size  # RECORD_SIZE: bytes of a frame before the name
 _HELLO = struct.Struct("<B8sQHBH")  # kind, MAGIC, origin, port, urgent, length of the name; then name, addresses, vector
 _ENTRY = struct.Struct("<QQ")  # an origin and the highest sequence of it
 _PORT = struct.Struct("<H")
 FIRST_LOGGED, LAST_LOGGED = Kind.SAY, Kind.GUEST_GONE
+CHAT = (bytes([Kind.SAY]), bytes([Kind.GUEST]))
 
 
 class Record(NamedTuple):
@@ -199,7 +254,6 @@ class Record(NamedTuple):
     when: int  # seconds since 1970, by the author's clock
     name: bytes
     text: bytes
-    frame: bytes  # as it came: passed on without encoding it again
 
 
 class Hello(NamedTuple):
@@ -213,20 +267,63 @@ class Hello(NamedTuple):
 
 
 def encode_record(kind, origin, sequence, when, name, text):
-    """The Record with its frame."""
-    frame = encode_frame(_RECORD.pack(kind, origin, sequence, when, len(name)) + name + text)
-    return Record(kind, origin, sequence, when, name, text, frame)
+    """A record's frame."""
+    return _RECORD.pack(_RECORD.size - HEADER_SIZE + len(name) + len(text),
+                        kind, origin, sequence, when, len(name)) + name + text
 
 
-def decode_record(body):
-    """The Record in a frame's body. Raises ProtocolError."""
-    if len(body) < _RECORD.size:
+def decode_record(frame):
+    """The Record in a frame. Raises ProtocolError."""
+    if len(frame) < RECORD_SIZE:
         raise ProtocolError("sent half a record")
-    kind, origin, sequence, when, length = _RECORD.unpack_from(body)
-    stop = _RECORD.size + length
-    if stop > len(body) or not sequence or length > MAX_PLAIN_FRAME:
+    _, kind, origin, sequence, when, length = read_record(frame)
+    stop = RECORD_SIZE + length
+    if stop > len(frame) or not sequence or length > MAX_PLAIN_FRAME:
         raise ProtocolError("sent a record that makes no sense")
-    return Record(kind, origin, sequence, when, body[_RECORD.size:stop], body[stop:], encode_frame(body))
+    return Record(kind, origin, sequence, when, frame[RECORD_SIZE:stop], frame[stop:])
+
+
+class Run(NamedTuple):
+    """Records that one member, or one guest of its, said one after the other; or one record of another kind."""
+    frames: list
+    first: Optional[Record] = None  # None: no chat
+    texts: list = []
+
+
+def record_runs(frames):
+    """Yield each Run in a mesh link's frames. A ProtocolError flies behind what came before it.
+
+    The hot loop of the program: what is done here, and in FrameDecoder.feed, is done for each
+    message; all else for each run. What is no chat is yielded before more is taken from `frames`.
+    """
+    run = None
+    kind = origin = following = length = name = text = None
+    try:
+        for frame in frames:
+            if run and len(frame) >= text:
+                _, a_kind, an_origin, sequence, _, a_length = read_record(frame)
+                if (sequence == following and an_origin == origin and a_kind == kind
+                        and a_length == length and frame[RECORD_SIZE:text] == name):
+                    run.frames.append(frame)
+                    run.texts.append(frame[text:])
+                    following += 1
+                    continue
+            if run:
+                yield run
+                run = None
+            if frame[HEADER_SIZE:HEADER_SIZE + 1] not in CHAT:
+                yield Run([frame])
+                continue
+            first = decode_record(frame)
+            kind, origin, sequence, _, name, _ = first
+            following, length, text = sequence + 1, len(name), RECORD_SIZE + len(name)
+            run = Run([frame], first, [first.text])
+    except ProtocolError:
+        if run:
+            yield run
+        raise
+    if run:
+        yield run
 
 
 def encode_hello(hello):
@@ -298,36 +395,41 @@ class Log:
     `have` says up to which sequence each origin's records were delivered. Since every link is
     first-in first-out and every member passes on in its own order, what comes is a duplicate or
     exactly the next of its origin; only who was away for longer than the log sees a jump.
+
+    Records are kept as the frames they came in: passed on without encoding them again.
     """
 
     def __init__(self):
         self.have = {}
         self.start = 0  # the number of the oldest record kept; numbers never change
-        self._records = []
+        self.end = 0  # the number that the next record will get
+        self._frames = []
         self._bytes = 0
         self._stretches = {}  # number -> (frames, the number after them)
 
-    @property
-    def end(self):
-        """The number that the next record will get."""
-        return self.start + len(self._records)
-
-    def add(self, record):
+    def add(self, origin, sequence, frame):
         """Append it unless it is a duplicate. Returns None for a duplicate, else how many of its origin are missing before it."""
-        last = self.have.get(record.origin)
-        if last is not None and record.sequence <= last:
+        last = self.have.get(origin)
+        if last is not None and sequence <= last:
             return None
-        self.have[record.origin] = record.sequence
-        self._records.append(record)
-        self._stretches.clear()
-        self._bytes += len(record.frame)
-        if self._bytes > LOG_BYTES or len(self._records) > LOG_MESSAGES:
+        self.extend(origin, sequence, (frame,))
+        return sequence - last - 1 if last is not None else 0
+
+    def extend(self, origin, sequence, frames):
+        """Append this origin's next records, which are no duplicates; `sequence` is the last one's."""
+        self.have[origin] = sequence
+        self._frames += frames
+        self.end += len(frames)
+        self._bytes += sum(map(len, frames))
+        if self._stretches:
+            self._stretches = {}
+        if self._bytes > LOG_BYTES or len(self._frames) > LOG_MESSAGES:
             self._trim()
-        return record.sequence - last - 1 if last is not None else 0
 
     def read(self, number):
-        """The records from this number on, oldest first."""
-        return self._records[max(number - self.start, 0):]
+        """The frames from this number on, oldest first; no more of them than fill a stretch."""
+        at = max(number - self.start, 0)
+        return self._frames[at:at + STRETCH_SIZE // RECORD_SIZE]
 
     def stretch(self, number):
         """The frames from this number on, STRETCH_SIZE bytes or little more, and the number after the last of them.
@@ -341,31 +443,30 @@ class Log:
         return self._stretches[number]
 
     def _join(self, number):
-        frames, size = [], 0
-        for record in self.read(number):
-            frames.append(record.frame)
-            size += len(record.frame)
-            if size >= STRETCH_SIZE:
-                break
-        return b"".join(frames), number + len(frames)
+        frames = self.read(number)
+        ends = list(accumulate(map(len, frames)))
+        count = bisect_left(ends, STRETCH_SIZE) + 1
+        return b"".join(frames[:count]), number + min(count, len(frames))
 
     def vector(self):
         """origin -> highest sequence, of the origins that are in the log; the last MAX_VECTOR of them."""
         recent = {}
-        for record in reversed(self._records):
-            recent.setdefault(record.origin, self.have[record.origin])
+        for frame in reversed(self._frames):
+            origin = read_record(frame)[2]
+            recent.setdefault(origin, self.have[origin])
             if len(recent) == MAX_VECTOR:
                 break
         return recent
 
     def _trim(self):
         # A tenth at once: cutting the head of a list costs as much as its tail is long.
-        count = len(self._records) // 10 or 1
-        self._bytes -= sum(len(record.frame) for record in self._records[:count])
-        del self._records[:count]
-        self.start += count
+        while self._bytes > LOG_BYTES or len(self._frames) > LOG_MESSAGES:
+            count = len(self._frames) // 10 or 1
+            self._bytes -= sum(map(len, self._frames[:count]))
+            del self._frames[:count]
+            self.start += count
         if len(self.have) > 2 * LOG_MESSAGES:
-            origins = {record.origin for record in self._records}
+            origins = {read_record(frame)[2] for frame in self._frames}
             self.have = {origin: last for origin, last in self.have.items() if origin in origins}
 
 

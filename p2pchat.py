@@ -445,7 +445,7 @@ class Chat:
     def _show(self, event):
         if self.front.shows_own or not event.mine:
             when = event.earlier or int(self.network.wall)
-            self.front.show(event.name, event.text, when, event.mine, event.earlier != 0)
+            self.front.show(event.name, event.texts, when, event.mine, event.earlier != 0)
 
     def _notice(self, event):
         parts = [ui.clean_name(part) if isinstance(part, bytes) else part for part in event.parts]

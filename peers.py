@@ -23,14 +23,16 @@ import socket
 import struct
 import sys
 import termios
+from bisect import bisect_right
 from collections import deque
 from enum import Enum
 from typing import NamedTuple, Optional
 
-from message import (ECHO_SECONDS, FIRST_LOGGED, LAST_LOGGED, LOG_MESSAGES, MAX_MESH_FRAME, MAX_PLAIN_FRAME,
-                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, STRETCH_SIZE, Echoes, FrameDecoder, Hello, Kind,
-                     Log, ProtocolError, as_c_reads, decode_bye, decode_hello, decode_record, encode_bye, encode_frame,
-                     encode_hello, encode_peers, encode_record, is_bye, is_hello, is_quit, pair_pieces, plain_texts, split_text)
+from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_MESSAGES, MAX_MESH_FRAME, MAX_PLAIN_FRAME,
+                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, STRETCH_SIZE, Echoes, FrameDecoder, Hello,
+                     Kind, Log, Pairs, ProtocolError, as_c_reads, decode_bye, decode_hello, decode_record, encode_bye,
+                     encode_frame, encode_hello, encode_pair, encode_pairs, encode_peers, encode_record, is_bye, is_hello,
+                     is_quit, join, plain_texts, read_record, record_runs, split_text)
 
 READ_SIZE = 64 * 1024  # bytes read from one link in one turn: a flood gets its share of a turn, not the turn
 SENDS_PER_TURN = 8  # system calls spent on one link in one turn, for the same reason
@@ -103,9 +105,9 @@ class OutOfDescriptors(Exception):
 # What the network asks for -------------------------------------------------------------------
 
 class Show(NamedTuple):
-    """Put a chat message on the screen. Raw bytes of a stranger: whoever shows them cleans them."""
+    """Put chat messages of one name on the screen. Raw bytes of a stranger: whoever shows them cleans them."""
     name: bytes
-    text: bytes
+    texts: list
     mine: bool = False
     earlier: int = 0  # when it was said (seconds since 1970), if that was before we were here
 
@@ -173,10 +175,11 @@ class Neighbour:
         self.heard_at = now
         self.pings, self.pinged_at = 0, now  # unanswered, and when the last one went out
         self.frames = FrameDecoder(MAX_PLAIN_FRAME)
-        self.half = None  # the first frame of a pair
+        self.pairs = Pairs()  # of a plain link
         self.names = {}  # who was heard over a plain link, in order; the values mean nothing
-        self.waiting = deque()  # pieces to send before anything of the log; the bytes objects are shared
+        self.waiting = deque()  # Batches to send before anything of the log
         self.queued = 0  # bytes in `waiting`
+        self._taken = 0  # bytes of the first Batch that were taken
         self.named = deque()  # (address, when): what it named lately and nobody else had
         self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
         self.left = None  # the name that said goodbye
@@ -211,14 +214,16 @@ class Neighbour:
             self.names[name] = None
         return name in self.names
 
-    def queue(self, pieces):
-        for piece in pieces:
-            self.waiting.append(piece)
-            self.queued += len(piece)
+    def queue(self, batch):
+        self.waiting.append(batch)
+        self.queued += len(batch.data)
+
+    def queue_frame(self, body):
+        self.queue(join([encode_frame(body)]))
 
     def clear(self):
         self.waiting.clear()
-        self.queued, self.log = 0, None
+        self.queued, self._taken, self.log = 0, 0, None
 
     @property
     def lagging(self):
@@ -230,17 +235,34 @@ class Neighbour:
 
         Of a piece over SMALLEST_SEGMENT bytes only the header, at its start, must not be cut: room for that many will do.
         """
-        chunk, total = [], 0
-        if self.waiting and min(len(self.waiting[0]), SMALLEST_SEGMENT) <= room:
-            chunk.append(self.waiting.popleft())
-            total = len(chunk[0])
-        while chunk and self.waiting and total + len(self.waiting[0]) <= min(joined, room):
-            chunk.append(self.waiting.popleft())
-            total += len(chunk[-1])
-        self.queued -= total
+        chunk, left = [], min(joined, room)
+        while self.waiting:
+            batch, start = self.waiting[0], self._taken
+            at = bisect_right(batch.ends, start + left) - 1
+            stop = batch.ends[at] if at >= 0 else 0
+            if stop <= start and not chunk:
+                stop = self._long_piece(batch, room)
+            if stop <= start:
+                break
+            chunk.append(batch.data[start:stop])
+            left -= stop - start
+            self._drop(stop)
+        self.queued -= sum(map(len, chunk))
         if self.log and not self.waiting:
             self._take_records(chunk)
         return chunk[0] if len(chunk) == 1 else b"".join(chunk)
+
+    def _long_piece(self, batch, room):
+        """Where the piece ends that alone is longer than what may be joined; 0 without room for its header."""
+        stop = batch.ends[bisect_right(batch.ends, self._taken)]
+        return stop if min(stop - self._taken, SMALLEST_SEGMENT) <= room else 0
+
+    def _drop(self, stop):
+        """What is before `stop` in the first Batch is taken."""
+        self._taken = stop
+        if stop == len(self.waiting[0].data):
+            self.waiting.popleft()
+            self._taken = 0
 
     def _take_records(self, chunk):
         # Only a position in the shared log is kept, not a queue of its own: a neighbour that is slow
@@ -253,13 +275,14 @@ class Neighbour:
             chunk.append(frames)
             return
         size = 0
-        for record in self.log.read(self.position):
+        for frame in self.log.read(self.position):
             if size >= STRETCH_SIZE:
                 return
             self.position += 1
-            if record.sequence > self.known.get(record.origin, 0):
-                chunk.append(record.frame)
-                size += len(record.frame)
+            _, _, origin, sequence, _, _ = read_record(frame)
+            if sequence > self.known.get(origin, 0):
+                chunk.append(frame)
+                size += len(frame)
 
 
 class Member:
@@ -395,6 +418,7 @@ class Network:
 
     def __init__(self, name, port, rng, now=0.0, wall=0):
         self.name, self.port, self.rng = name, port, rng  # name: bytes; port: where we listen
+        self._goodbye = encode_pairs(name, QUIT_TEXTS[:1])  # a C peer takes a bare end of stream for an error
         self.now, self.wall = now, wall
         self.neighbours = []
         self.contacts = []
@@ -415,6 +439,10 @@ class Network:
         self._linked = None, now  # whom we told our user to be linked to, and when: two crossed links are one piece of news
         self._planned, self._replan = None, True
         self._own_origins = set()
+        self._readers = {
+            Phase.STRANGER: self._read_pairs, Phase.PLAIN: self._read_pairs,
+            Phase.PROBING: self._read_answer, Phase.GREETING: self._read_hello, Phase.MESH: self._read_records,
+        }
         self._new_origin()
 
     # What the caller tells -----------------------------------------------------------------
@@ -445,11 +473,10 @@ class Network:
 
     def say(self, text):
         """Our user says `text` (bytes of any length): to everyone, and to our own screen."""
-        self.events.append(Show(self.name, text, mine=True))
-        for part in split_text(text, MAX_RECORD_TEXT):
-            self._tell(Kind.SAY, self.name, part)
-        for part in self._new_parts(self.name, text, SAID):
-            self._relay(self.name, part)
+        self.events.append(Show(self.name, [text], mine=True))
+        self._tell(Kind.SAY, self.name, split_text(text, MAX_RECORD_TEXT))
+        _, parts = self._news(self.name, [text], SAID)
+        self._relay(self.name, parts)
 
     def leave(self):
         """Say goodbye to all, behind whatever they are still to be sent."""
@@ -460,12 +487,7 @@ class Network:
             if neighbour.phase is Phase.STRANGER:
                 self._settle_plain(neighbour)
             if neighbour.plain:
-                self._queue(neighbour, self.goodbye)
-
-    @property
-    def goodbye(self):
-        """What a C peer must get before we close: it takes a bare end of stream for an error."""
-        return pair_pieces(self.name, QUIT_TEXTS[0])
+                self._queue(neighbour, self._goodbye)
 
     def opened(self, host, call=None):
         """A connection is up; `call` if we dialled it. Returns its Neighbour."""
@@ -481,7 +503,7 @@ class Network:
         if phase is Phase.PROBING:
             neighbour.frames.limit = MAX_MESH_FRAME
             hello = Hello(self.origin, self.port, call.urgent, b"")
-            neighbour.queue((encode_frame(self.name) + encode_frame(PROBE + encode_hello(hello)),))
+            neighbour.queue(join([encode_pair(self.name, PROBE + encode_hello(hello))]))
         return neighbour
 
     def dial_failed(self, call, reason):
@@ -506,11 +528,11 @@ class Network:
         """Bytes came from this neighbour, in whatever pieces."""
         neighbour.heard_at, neighbour.pings = self.now, 0
         self._replan |= neighbour.phase not in (Phase.MESH, Phase.PLAIN)
+        frames, phase = neighbour.frames.feed(data), None
         try:
-            for frame in neighbour.frames.feed(data):
-                if neighbour.ending:
-                    break
-                self._frame(neighbour, frame)
+            while neighbour.phase is not phase and not neighbour.ending:  # what it says may change what it is
+                phase = neighbour.phase
+                self._readers[phase](neighbour, frames)
         except ProtocolError as error:
             self._hang_up(neighbour, str(error))
         self._tell_missing()
@@ -556,27 +578,39 @@ class Network:
 
     # One link: what is it? -----------------------------------------------------------------
 
-    def _frame(self, neighbour, frame):
-        if neighbour.phase is Phase.MESH:
-            self._record(neighbour, frame)
-        elif neighbour.phase is Phase.GREETING:
-            self._greeted(neighbour, frame)
-        elif neighbour.phase is Phase.PROBING:
-            self._answered(neighbour, frame)
-        elif neighbour.half is None:
-            neighbour.half = frame
-        else:
-            name, neighbour.half = neighbour.half, None
-            self._pair(neighbour, name, frame)
+    def _read_pairs(self, neighbour, frames):
+        for name, texts in neighbour.pairs.runs(frames):
+            self._pairs(neighbour, name, texts)
+            if neighbour.ending or not neighbour.plain:
+                return
 
-    def _pair(self, neighbour, name, text):
+    def _read_answer(self, neighbour, frames):
+        """What we dialled says its first frame: a hello, a bye, or it is a C peer that chats already."""
+        for frame in frames:
+            self._answered(neighbour, frame[HEADER_SIZE:])
+            if neighbour.ending or neighbour.phase is not Phase.PROBING:
+                return
+
+    def _read_hello(self, neighbour, frames):
+        for frame in frames:
+            self._greeted(neighbour, frame[HEADER_SIZE:])
+            return
+
+    def _read_records(self, neighbour, frames):
+        for run in record_runs(frames):
+            self._take_run(neighbour, run)
+            if neighbour.ending:
+                return
+
+    def _pairs(self, neighbour, name, texts):
+        text = texts[0]
         if text.startswith(PROBE) and is_hello(text[len(PROBE):]) and neighbour.call is None and not neighbour.names:
             # Also on a link that we took for a C peer's, as long as nothing else came: one lost packet makes a probe late.
             self._probed(neighbour, decode_hello(text[len(PROBE):]))
             return
         if neighbour.phase is Phase.STRANGER:
             self._settle_plain(neighbour)
-        self._plain_message(neighbour, as_c_reads(name), as_c_reads(text))
+        self._plain_messages(neighbour, as_c_reads(name), texts if len(texts) > 1 else [as_c_reads(text)])
 
     def _settle_plain(self, neighbour):
         neighbour.phase = Phase.PLAIN
@@ -595,7 +629,6 @@ class Network:
         self._greet(neighbour)
 
     def _answered(self, neighbour, frame):
-        """What we dialled says its first frame: a hello, a bye, or it is a C peer that chats already."""
         if is_bye(frame):
             self._learn(neighbour, decode_bye(frame))
             self._hang_up(neighbour, NO_ROOM)
@@ -642,15 +675,15 @@ class Network:
 
     def _decline(self, neighbour, reason):
         """Hang up on somebody we are linked to anyway. Who dialled must hear who we are, to see it the same way."""
-        hello = encode_frame(encode_hello(Hello(self.origin, self.port, False, self.name)))
-        self._hang_up(neighbour, reason, (hello,) * (neighbour.phase is Phase.GREETING))
+        hello = encode_hello(Hello(self.origin, self.port, False, self.name))
+        self._hang_up(neighbour, reason, hello if neighbour.phase is Phase.GREETING else None)
 
     def _greet(self, neighbour):
         neighbour.clear()  # chat that was held back while it was a stranger comes from the log now
         neighbour.frames.limit = MAX_MESH_FRAME
         addresses = self._addresses_but(neighbour, greeting=True)
         hello = Hello(self.origin, self.port, False, self.name, addresses, self.log.vector())
-        neighbour.queue((encode_frame(encode_hello(hello)),))
+        neighbour.queue_frame(encode_hello(hello))
 
     def _meet(self, neighbour, hello):
         """Both have said hello: a mesh link from here on."""
@@ -693,7 +726,7 @@ class Network:
             self._bye(self.rng.choice(others))
 
     def _bye(self, neighbour):
-        self._hang_up(neighbour, SPARED, (encode_frame(encode_bye(self._addresses_but(neighbour))),))
+        self._hang_up(neighbour, SPARED, encode_bye(self._addresses_but(neighbour)))
 
     def _reached(self, contact, address):
         contact.addresses = (address,)  # of several, the one that works
@@ -702,20 +735,27 @@ class Network:
 
     # Plain links ---------------------------------------------------------------------------
 
-    def _plain_message(self, neighbour, name, text):
-        if is_quit(text):
+    def _plain_messages(self, neighbour, name, texts):
+        """A run of messages of one name. A goodbye is a run of its own."""
+        if is_quit(texts[0]):
             neighbour.left = name
             self._hang_up(neighbour, "left")
             return
         known = neighbour.heard(name)
-        if not self._echoes.is_new(name, text, neighbour, self.now):
-            self._echo(neighbour, name, text)
+        texts = [text for text in texts if self._is_new(neighbour, name, text)]
+        if not texts:
             return
         neighbour.echoes, neighbour.redundant_at = 0, None
         label = self.people.heard((self.origin, name), name).label if known else name
-        self.events.append(Show(label, text))
-        self._tell(Kind.GUEST, name, text)
-        self._relay(name, text, neighbour)
+        self.events.append(Show(label, texts))
+        self._tell(Kind.GUEST, name, texts)
+        self._relay(name, texts, neighbour)
+
+    def _is_new(self, neighbour, name, text):
+        new = self._echoes.is_new(name, text, neighbour, self.now)
+        if not new:
+            self._echo(neighbour, name, text)
+        return new
 
     def _echo(self, neighbour, name, text):
         """A copy came back: behind this link there is a circle, and what comes by the copy's other ways is there already."""
@@ -738,21 +778,23 @@ class Network:
             self._hang_up(neighbour, "brought only what came by another way")
         neighbour.echoes, neighbour.redundant_at = 0, None
 
-    def _relay(self, name, text, way=None, when=None):
-        """Pass a message on to all plain links but the one it came by; an old one only to who was here when it was said."""
-        pieces = pair_pieces(name, text) if self._plain else ()
+    def _relay(self, name, texts, way=None, when=None):
+        """Pass messages on to all plain links but the one they came by; old ones only to who was here when they were said."""
+        if not texts or not self._plain:
+            return
+        batch = encode_pairs(name, texts)
         for neighbour in self._plain:
             if neighbour is way:
                 continue
             if neighbour.circled and neighbour.circled.get(way, 0) > self.now:
                 continue  # the far end of the circle could not tell it from one that was said again
             if when is None or when >= neighbour.since_wall - CLOCK_SLACK:
-                self._queue(neighbour, pieces)
+                self._queue(neighbour, batch)
 
-    def _queue(self, neighbour, pieces):
+    def _queue(self, neighbour, batch):
         if neighbour.ending:
             return
-        neighbour.queue(pieces)
+        neighbour.queue(batch)
         if neighbour.queued > MAX_UNSENT:
             self._hang_up(neighbour, f"took nothing while {MAX_UNSENT >> 20} MiB were waiting")
 
@@ -780,30 +822,56 @@ class Network:
 
     # Mesh links ----------------------------------------------------------------------------
 
-    def _record(self, neighbour, body):
+    def _take_run(self, neighbour, run):
+        """Take a run as a whole where it is nothing but news, or nothing new; else record by record."""
+        if run.first is None:
+            self._record(neighbour, run.frames[0])
+            return
+        origin, sequence, last = run.first.origin, run.first.sequence, self.log.have.get(run.first.origin)
+        end = sequence + len(run.frames) - 1
+        known = last is not None and end <= last
+        if not known and (last != sequence - 1 or origin == self.origin or self._is_history(neighbour, origin, sequence)):
+            for frame in run.frames:
+                self._logged(neighbour, frame)
+            return
+        if not known:
+            self.log.extend(origin, end, run.frames)
+            self._said(run.first, run.texts)
+        self._has(neighbour, origin, end)
+
+    def _is_history(self, neighbour, origin, sequence):
+        """Whether this was said before we met this neighbour, or joined: it may be an earlier message."""
+        return sequence <= max(neighbour.horizon.get(origin, 0), self._before.get(origin, 0))
+
+    def _has(self, neighbour, origin, sequence):
+        neighbour.known[origin] = max(sequence, neighbour.known.get(origin, 0))
+        neighbour.ahead = self.log.end
+
+    def _record(self, neighbour, frame):
+        body = frame[HEADER_SIZE:]
         kind = body[0] if body else None
         if kind is None or kind == Kind.HELLO:
             raise ProtocolError("said hello twice" if kind else "sent an empty record")
         if kind == Kind.PING:
             if not neighbour.queued:  # who does not read its answers gets no more of them
-                neighbour.queue((encode_frame(bytes([Kind.PONG])),))
+                neighbour.queue_frame(bytes([Kind.PONG]))
         elif kind == Kind.PEERS:
             self._learn(neighbour, decode_bye(body))
         elif kind == Kind.BYE:
             self._learn(neighbour, decode_bye(body))
             self._hang_up(neighbour, SPARED)
         elif FIRST_LOGGED <= kind <= LAST_LOGGED:
-            self._logged(neighbour, decode_record(body))
+            self._logged(neighbour, frame)
 
-    def _logged(self, neighbour, record):
+    def _logged(self, neighbour, frame):
+        record = decode_record(frame)
         if record.origin == self.origin and record.sequence > self._sequence:
             former = self.origin  # somebody speaks in our name: be somebody else
             self._new_origin()
-            self._tell(Kind.LOST, self.name, former.to_bytes(8, "little"))
+            self._tell(Kind.LOST, self.name, [former.to_bytes(8, "little")])
             return
-        missing = self.log.add(record)
-        neighbour.known[record.origin] = max(record.sequence, neighbour.known.get(record.origin, 0))
-        neighbour.ahead = self.log.end
+        missing = self.log.add(record.origin, record.sequence, frame)
+        self._has(neighbour, record.origin, record.sequence)
         if missing is None:
             return
         self._missing += missing if missing < MAX_MISSING else 0
@@ -813,7 +881,7 @@ class Network:
         history = record.sequence <= self._before.get(record.origin, 0)
         earlier = history or caught_up and self.wall - record.when > EARLIER_SECONDS
         if record.kind in (Kind.SAY, Kind.GUEST):
-            self._said(record, caught_up, record.when if earlier else 0)
+            self._said(record, [record.text], caught_up, record.when if earlier else 0)
         elif record.kind == Kind.GUEST_GONE:
             self._presence((record.origin, record.name), record.name, False, None)
             for neighbour in self.neighbours:
@@ -826,30 +894,35 @@ class Network:
             if not here:
                 self.book.forget(record.origin)
 
-    def _said(self, record, caught_up, earlier):
-        key, way, find = record.origin, SAID, self.people.meet
-        if record.kind == Kind.GUEST:
-            key, way, find = (record.origin, record.name), record.origin, self.people.heard
+    def _said(self, first, texts, caught_up=False, earlier=0):
+        """Show the texts of a run that begins with the record `first`, and pass them on to C peers."""
+        key, way, find = first.origin, SAID, self.people.meet
+        if first.kind == Kind.GUEST:
+            key, way, find = (first.origin, first.name), first.origin, self.people.heard
             self._expect_echoes()
             self._guests_until = self.now + ECHO_SECONDS
-        parts = self._new_parts(record.name, record.text, way, self._said_at(record) if caught_up else None)
-        if not parts:
-            self._circle(record.name, record.text, way)
-            return
-        self.events.append(Show(find(key, record.name).label, record.text, earlier=earlier))
-        for part in parts:
-            self._relay(record.name, part, way, when=record.when if caught_up else None)
+        texts, parts = self._news(first.name, texts, way, self._said_at(first) if caught_up else None)
+        if texts:
+            self.events.append(Show(find(key, first.name).label, texts, earlier=earlier))
+            self._relay(first.name, parts, way, when=first.when if caught_up else None)
 
-    def _new_parts(self, name, text, way, said_at=None):
-        """The texts that plain links are to get of this one: those that are no echoes, where there may be any.
+    def _news(self, name, texts, way, said_at=None):
+        """Those of the texts that are no echoes, where there may be any, and the parts of them that plain links are to get.
 
         `said_at`: of history, which may repeat what came by a C peer as long ago.
         """
-        parts = plain_texts(text)
         if said_at is None and not self._plain and self.now >= self._guests_until:
-            return parts
+            return texts, ()
         said_at = self.now if said_at is None else said_at
-        return [part for part in parts if self._echoes.is_new(name, part, way, said_at)]
+        news, parts = [], []
+        for text in texts:
+            new = [part for part in plain_texts(text) if self._echoes.is_new(name, part, way, said_at)]
+            parts += new
+            if new:
+                news.append(text)
+            else:
+                self._circle(name, text, way)
+        return news, parts
 
     def _said_at(self, record):
         """The time `now` was when it was said: history comes all at once, and is not all of one minute."""
@@ -865,7 +938,7 @@ class Network:
         """A C peer turns up: from now on, count; and what was said just before."""
         if self._plain or self.now < self._guests_until:
             return
-        for record in self.log.read(self.log.end - RECENT_MESSAGES):
+        for record in map(decode_record, self.log.read(self.log.end - RECENT_MESSAGES)):
             if record.kind == Kind.SAY:
                 for part in plain_texts(record.text):
                     self._echoes.is_new(record.name, part, SAID, self._said_at(record))
@@ -877,11 +950,13 @@ class Network:
             self._expect_echoes()
         self._plain = plain
 
-    def _tell(self, kind, name, text=b""):
-        """Put a record of our own into the log; the links take it from there."""
-        self._sequence += 1
+    def _tell(self, kind, name, texts=(b"",)):
+        """Put records of our own into the log; the links take them from there."""
+        when, first = int(self.wall), self._sequence + 1
+        self._sequence += len(texts)
         self._last_word = self.log.end
-        self.log.add(encode_record(kind, self.origin, self._sequence, int(self.wall), name, text))
+        self.log.extend(self.origin, self._sequence, [encode_record(kind, self.origin, sequence, when, name, text)
+                                                      for sequence, text in enumerate(texts, first)])
 
     def _tell_missing(self):
         if self._missing and self.now >= self._missing_at:
@@ -923,7 +998,7 @@ class Network:
         """We lost a neighbour, and nobody heard of it since."""
         member = self.people.find(origin)
         if member is not None and not self._is_linked(origin):
-            self._tell(Kind.LOST, member.name, origin.to_bytes(8, "little"))
+            self._tell(Kind.LOST, member.name, [origin.to_bytes(8, "little")])
             self._notice_lost(origin)
 
     def _lost(self, record, quiet):
@@ -991,7 +1066,7 @@ class Network:
         for neighbour in self._mesh():
             addresses = self._addresses_but(neighbour)
             if addresses:
-                neighbour.queue((encode_frame(encode_peers(addresses)),))
+                neighbour.queue_frame(encode_peers(addresses))
         if len(self._mesh()) < WANT_LINKS:
             return  # _fill is at it
         sources = [self._free(self.book.fresh(self.now)), self._free(self._reserve())]
@@ -1098,9 +1173,10 @@ class Network:
         else:
             neighbour.pings += 1
             neighbour.pinged_at = self.now
-            neighbour.queue((encode_frame(bytes([Kind.PING])),))
+            neighbour.queue_frame(bytes([Kind.PING]))
 
-    def _hang_up(self, neighbour, reason, farewell=()):
+    def _hang_up(self, neighbour, reason, farewell=None):
+        """End a link; `farewell` is the body of a last frame."""
         if neighbour.ending:
             return
         neighbour.ending = True
@@ -1108,8 +1184,9 @@ class Network:
         if neighbour.phase is Phase.STRANGER:
             neighbour.phase = Phase.PLAIN
         if neighbour.phase is Phase.PLAIN and neighbour.left is None:
-            farewell = self.goodbye
-        neighbour.queue(farewell)
+            neighbour.queue(self._goodbye)
+        if farewell:
+            neighbour.queue_frame(farewell)
         self.events.append(Hangup(neighbour, reason))
 
     def _notice(self, words, *parts):

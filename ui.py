@@ -32,7 +32,7 @@ from collections import deque
 from enum import Enum
 from functools import partial
 from itertools import islice
-from typing import Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Collection, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 from unicodedata import category, combining, east_asian_width
 from zlib import crc32
 
@@ -745,10 +745,10 @@ class Scrollback:
         self._entries: Dict[int, Entry] = {}    # only what the last window showed, as _look wants it
         self._look: tuple = ()
 
-    def add(self, name: bytes, text: bytes, when: int = 0, what: int = LIVE) -> None:
-        self._kept.append((name, text, when, what))
-        self.end += 1
-        self._bytes += len(text) + len(name)
+    def add(self, name: bytes, texts: Collection[bytes], when: int = 0, what: int = LIVE) -> None:
+        self._kept += [(name, text, when, what) for text in texts]
+        self.end += len(texts)
+        self._bytes += sum(map(len, texts)) + len(name) * len(texts)
         while self._bytes > SCROLLBACK_BYTES or len(self._kept) > SCROLLBACK_MESSAGES:
             name, text, _, _ = self._kept.popleft()
             self._bytes -= len(text) + len(name)
@@ -1129,20 +1129,21 @@ class Screen:
         """A deadline passed: a lone ESC, a paste whose end got lost, bad news. A due frame is draw()'s matter."""
         return self._take(self._decoder.expire(now))
 
-    def show(self, name: bytes, text: bytes, when: int = 0, mine: bool = False, earlier: bool = False) -> None:
-        """Add a message, raw. Costs under a microsecond: all work is put off until it is drawn."""
+    def show(self, name: bytes, texts: Collection[bytes], when: int = 0, mine: bool = False, earlier: bool = False) -> None:
+        """Add messages of one name, raw. Costs well under a microsecond each: all work is put off until they are drawn."""
         self._dirty = True
         if mine or earlier:
-            self._back.add(name, text, when, OWN if mine else EARLIER)
-            self._aside += 1
+            self._back.add(name, texts, when, OWN if mine else EARLIER)
+            self._aside += len(texts)
             return
-        self._back.add(name, text, when)
-        if self._own_name in text.lower() and not self._called:
-            self._called = self._back.own.search(text.decode("utf-8", "replace")) is not None
+        self._back.add(name, texts, when)
+        joined = b"\n".join(texts)
+        if self._own_name in joined.lower() and not self._called:
+            self._called = self._back.own.search(joined.decode("utf-8", "replace")) is not None
 
     def notice(self, text: str) -> None:
         """Add a line of the program's own, `-- text`. No name can begin like that: see clean_name."""
-        self._back.add(b"", text.encode("utf-8", "replace"), int(time.time()), NOTICE)
+        self._back.add(b"", [text.encode("utf-8", "replace")], int(time.time()), NOTICE)
         self._aside += 1
         self._dirty = True
 
@@ -1565,11 +1566,14 @@ class Lines:
     def expire(self, now: float) -> List[Event]:
         return self._bad_news()
 
-    def show(self, name: bytes, text: bytes, when: int = 0, mine: bool = False, earlier: bool = False) -> None:
+    def show(self, name: bytes, texts: Collection[bytes], when: int = 0, mine: bool = False, earlier: bool = False) -> None:
         """Queue `name: text`, or `name (12:03): text`. A text's further lines are indented: no peer can forge a line."""
+        if self._out is None:
+            return
         stamp = time.strftime(" (%H:%M)", time.localtime(when)) if earlier else ""
-        if self._out is not None:
-            self._out.put(f"{clean_name(name)}{stamp}: {indented(text)}\n".encode("utf-8", "replace"))
+        head = f"{clean_name(name)}{stamp}: "
+        for line in clean_lines(texts):
+            self._out.put(f"{head}{line}\n".encode("utf-8", "replace"))
 
     def here(self, names: List[bytes]) -> None:
         """Nothing: line mode tells who comes and goes, and answers :who."""
@@ -1649,6 +1653,16 @@ class Lines:
         self._parts, self._held = [], 0
         line = line[:-1] if line.endswith("\r") else line
         return [line] if line else []
+
+
+def clean_lines(texts: Collection[bytes]) -> List[str]:
+    """Each text cleaned and indented; nearly all of them need nothing of that, which one look at all together tells."""
+    joined = b"\n".join(texts)
+    if joined.isascii():
+        lines = joined.decode().split("\n")
+        if len(lines) == len(texts) and "".join(lines).isprintable():
+            return lines
+    return [indented(text) for text in texts]
 
 
 def indented(text: bytes) -> str:

@@ -69,17 +69,22 @@ class SimNetwork(Network):
     counts = None
     quiet = False
 
-    def _frame(self, neighbour, frame):
-        if self.counts is not None and frame:
-            self.counts[frame[0] if neighbour.phase is Phase.MESH else Kind.HELLO] += 1
-        Network._frame(self, neighbour, frame)
+    def _take_run(self, neighbour, run):
+        if self.counts is not None and len(run.frames[0]) > message.HEADER_SIZE:
+            self.counts[run.first.kind if run.first else run.frames[0][message.HEADER_SIZE]] += len(run.frames)
+        Network._take_run(self, neighbour, run)
 
-    def _tell(self, kind, name, text=b""):
+    def _recognise(self, neighbour, hello):
+        if self.counts is not None:
+            self.counts[Kind.HELLO] += 1
+        return Network._recognise(self, neighbour, hello)
+
+    def _tell(self, kind, name, texts=(b"",)):
         if self.quiet and kind not in (Kind.SAY, Kind.GUEST):
             self._last_word = 1 << 62
             self.log.have.setdefault(self.origin, 0)
             return
-        Network._tell(self, kind, name, text)
+        Network._tell(self, kind, name, texts)
 
 
 class Node:
@@ -163,7 +168,8 @@ class Member(Node):
             event = events.popleft()
             kind = type(event)
             if kind is Show:
-                self._show(event)
+                for text in event.texts:
+                    self._show(event, text)
             elif kind is Notice:
                 self._notice(event)
             elif kind is Connect:
@@ -272,13 +278,13 @@ class Member(Node):
 
     # The oracle
 
-    def _show(self, event):
+    def _show(self, event, text):
         world = self.world
-        known = world.said.get(event.text)
+        known = world.said.get(text)
         if world.strict and known is None:
-            raise Violation(f"{self} shows what nobody said: {event.name!r}: {event.text[:60]!r}")
+            raise Violation(f"{self} shows what nobody said: {event.name!r}: {text[:60]!r}")
         if known is None:
-            world.extra.append((self, event))
+            world.extra.append((self, text))
             return
         (author, number), refs, when = known
         if world.trace:

@@ -6,15 +6,19 @@ import struct
 import pytest
 
 from message import (HEADER_SIZE, MAX_PLAIN_FRAME, SMALLEST_SEGMENT, FrameDecoder, ProtocolError, as_c_reads,
-                     encode_pair, is_quit, pair_pieces, plain_texts)
+                     encode_pair, encode_pairs, is_quit, plain_texts)
 
 HI = b"\x02\0\0\0\0\0\0\0al" b"\x02\0\0\0\0\0\0\0hi"
 
 
 def pairs(*pieces):
     decoder = FrameDecoder(MAX_PLAIN_FRAME)
-    frames = [frame for piece in pieces for frame in decoder.feed(piece)]
+    frames = [body for piece in pieces for body in bodies(decoder.feed(piece))]
     return list(zip(frames[::2], frames[1::2]))
+
+
+def bodies(frames):
+    return [frame[HEADER_SIZE:] for frame in frames]
 
 
 def test_a_pair_is_two_frames_of_eight_byte_little_endian_lengths():
@@ -43,7 +47,7 @@ def test_a_frame_ends_at_a_nul_as_for_the_c_program():
 def test_a_length_over_the_limit_is_refused_when_its_header_is_there_and_not_before(length):
     header = struct.pack("<Q", length)
     decoder = FrameDecoder(MAX_PLAIN_FRAME)
-    assert list(decoder.feed(HI + header[:-1])) == [b"al", b"hi"]
+    assert bodies(decoder.feed(HI + header[:-1])) == [b"al", b"hi"]
     with pytest.raises(ProtocolError, match=f"{length} bytes"):
         list(decoder.feed(header[-1:]))
 
@@ -53,14 +57,14 @@ def test_frames_before_a_bad_length_are_yielded_first():
     with pytest.raises(ProtocolError):
         for frame in FrameDecoder(MAX_PLAIN_FRAME).feed(HI + b"\xff" * 8):
             seen.append(frame)
-    assert seen == [b"al", b"hi"]
+    assert bodies(seen) == [b"al", b"hi"]
 
 
 def test_decoder_keeps_no_more_than_one_unfinished_frame():
     decoder = FrameDecoder(MAX_PLAIN_FRAME)
     list(decoder.feed(b"\x00\x08" + b"\0" * 6 + b"x" * 2047))
     assert len(decoder._rest) == HEADER_SIZE + 2047
-    assert list(decoder.feed(b"x")) == [b"x" * 2048] and decoder._rest == b""
+    assert bodies(decoder.feed(b"x")) == [b"x" * 2048] and decoder._rest == b""
 
 
 def test_decoder_survives_random_bytes_in_random_pieces():
@@ -70,7 +74,7 @@ def test_decoder_survives_random_bytes_in_random_pieces():
         try:
             for _ in range(20):
                 piece = bytes(rng.choice((0, 0, 0, 1, 2, 8, 65, 255)) for _ in range(rng.randrange(40)))
-                assert all(len(frame) <= MAX_PLAIN_FRAME for frame in decoder.feed(piece))
+                assert all(len(frame) <= HEADER_SIZE + MAX_PLAIN_FRAME for frame in decoder.feed(piece))
         except ProtocolError:
             pass
 
@@ -83,13 +87,14 @@ def test_only_two_texts_say_goodbye():
 def test_a_name_or_text_over_the_limit_is_never_encoded():
     for name, text in ((b"n" * 2049, b""), (b"", b"t" * 2049)):
         with pytest.raises(ValueError):
-            pair_pieces(name, text)
+            encode_pairs(name, [b"", text])
 
 
 def test_a_short_message_is_one_piece_and_a_long_one_is_cut_between_its_frames():
-    assert pair_pieces(b"al", b"hi") == (HI,)
-    first, second = pair_pieces(b"al", b"x" * SMALLEST_SEGMENT)
-    assert first == HI[:10] and second == struct.pack("<Q", SMALLEST_SEGMENT) + b"x" * SMALLEST_SEGMENT
+    long = b"x" * SMALLEST_SEGMENT
+    batch = encode_pairs(b"al", [b"hi", long, b"hi"])
+    assert batch.data == HI + encode_pair(b"al", long) + HI
+    assert batch.ends == [20, 30, 30 + 8 + SMALLEST_SEGMENT, 50 + 8 + SMALLEST_SEGMENT]
 
 
 WORDS = ["hello", "é", "世界", "👨‍👩‍👧", "e\u0301\u0302", ":q", ":quit", " ", "  ", "x" * 100, "한국어", "y" * 3000, "🇩🇪"]

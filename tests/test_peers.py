@@ -6,7 +6,7 @@ import socket
 import pytest
 
 import peers
-from message import encode_pair
+from message import encode_pair, join
 from peers import (Call, Connect, Dial, Gone, Hangup, Link, Neighbour, Network, Notice, Phase, Show, STRANGER_SECONDS,
                    accept, listen)
 
@@ -53,7 +53,7 @@ def room():
 def test_what_comes_from_one_neighbour_goes_to_all_others_and_to_the_screen(room):
     ann, bob, cy = (room.neighbour() for _ in range(3))
     room.network.received(bob, encode_pair(b"bob", b"hi"))
-    assert room.events() == [Show(b"bob", b"hi")]
+    assert room.events() == [Show(b"bob", [b"hi"])]
     assert sent(ann) == sent(cy) == encode_pair(b"bob", b"hi")
     assert sent(bob) == b""
 
@@ -67,7 +67,7 @@ def test_half_a_message_is_nobodys_business_yet(room):
 def test_what_we_say_goes_to_everyone_once_and_long_texts_in_parts(room):
     ann = room.neighbour()
     room.network.say(b"x" * 3000)
-    assert room.events() == [Show(b"me", b"x" * 3000, mine=True)]
+    assert room.events() == [Show(b"me", [b"x" * 3000], mine=True)]
     assert sent(ann) == encode_pair(b"me", b"x" * 2048) + encode_pair(b"me", b"x" * 952)
 
 
@@ -110,7 +110,7 @@ def test_a_frame_too_long_costs_that_link_and_only_what_came_before_it_counts(ro
     ann, bob = room.neighbour(), room.neighbour()
     room.network.received(bob, encode_pair(b"bob", b"ok") + b"\xff" * 8)
     show, hangup = room.events()
-    assert show == Show(b"bob", b"ok") and hangup.neighbour is bob and "2048 at most" in hangup.reason
+    assert show == Show(b"bob", [b"ok"]) and hangup.neighbour is bob and "2048 at most" in hangup.reason
     assert sent(ann) == encode_pair(b"bob", b"ok") and sent(bob) == encode_pair(b"me", b":q")
 
 
@@ -258,7 +258,7 @@ def test_last_words_are_read_though_sending_fails_already(linked):
     far.sendall(b"goodbye")
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     far.close()
-    link.neighbour.queue([b"x"])
+    link.neighbour.queue(join([b"x"]))
     link.flush(0)
     assert link.receive() == b"goodbye"
     with pytest.raises(Gone, match="broke the connection off"):
@@ -268,7 +268,7 @@ def test_last_words_are_read_though_sending_fails_already(linked):
 def test_a_far_end_that_stops_reading_makes_the_link_wait_and_gets_all_of_it_later(linked):
     link, far = linked
     pieces = [b"%06d" % number * 100 for number in range(20_000)]
-    link.neighbour.queue(pieces)
+    link.neighbour.queue(join(pieces))
     while not link.cramped:
         link.flush(0)
     assert 0 < link.unsent < 12_000_000 and not link.settled() and not link.ready
@@ -281,7 +281,7 @@ def test_a_far_end_that_stops_reading_makes_the_link_wait_and_gets_all_of_it_lat
 
 def test_nothing_is_sent_into_a_window_that_it_does_not_fit(linked):
     link, far = linked
-    link.neighbour.queue([b"x" * 1000] * 20_000)
+    link.neighbour.queue(join([b"x" * 1000] * 20_000))
     while not link.cramped:
         link.flush(0)
     joined, room = link._room()
@@ -290,7 +290,7 @@ def test_nothing_is_sent_into_a_window_that_it_does_not_fit(linked):
 
 def test_a_link_that_takes_nothing_is_let_go_after_a_while_and_not_before(linked):
     link, far = linked
-    link.neighbour.queue([b"x" * 1000] * 20_000)
+    link.neighbour.queue(join([b"x" * 1000] * 20_000))
     while not link.cramped:
         link.flush(5)
     pauses, now = [], 5
@@ -315,7 +315,7 @@ def test_one_flush_costs_a_bounded_number_of_sends(linked, monkeypatch):
     monkeypatch.setattr(peers, "SENDS_PER_TURN", 2)
     link, _ = linked
     link._room = lambda: (100, 1000)
-    link.neighbour.queue([b"x" * 100] * 3)
+    link.neighbour.queue(join([b"x" * 100] * 3))
     link.flush(0)
     assert link.unsent == 100 and link.blocked
 
@@ -325,7 +325,7 @@ def test_no_send_is_longer_than_a_segment_unless_it_is_a_single_piece(linked):
     link, _ = linked
     sends, send = [], link._send
     link._send = lambda chunk: sends.append((len(chunk), link._room()[0])) or send(chunk)
-    link.neighbour.queue([b"x" * 100] * 1000)
+    link.neighbour.queue(join([b"x" * 100] * 1000))
     link.flush(0)
     assert 1 < len(sends) < 10 and sum(size for size, _ in sends) == 100_000
     assert all(size <= segment for size, segment in sends)

@@ -16,7 +16,7 @@ with open(os.path.join(TOP, "README.md"), encoding="utf-8") as _file:
 def test_the_frames_in_the_readme_are_the_frames_on_the_wire():
     plain, mesh = [bytes.fromhex(row) for row in re.findall(r"^(?:[0-9a-f]{2} ){10,}[0-9a-f]{2}$", README, re.MULTILINE)]
     assert plain == message.encode_pair(b"al", b"hi")
-    assert mesh == message.encode_record(message.Kind.SAY, 0x0807060504030201, 2, 0x68000000, b"al", b"hi").frame
+    assert mesh == message.encode_record(message.Kind.SAY, 0x0807060504030201, 2, 0x68000000, b"al", b"hi")
 
 
 def test_the_kinds_of_records_in_the_readme_are_those_in_the_code():

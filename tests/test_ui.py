@@ -405,7 +405,7 @@ def random_view(rng, rows, cols):
     back = Scrollback("al")
     back.times, back.read = rng.random() < .5, rng.choice([None, 0, 5])
     for _ in range(rng.randrange(60)):
-        back.add(random_text(rng, 5).encode(), random_text(rng, 20).encode(), rng.choice([0, 9e8, 9e8 + 99999]), rng.randrange(4))
+        back.add(random_text(rng, 5).encode(), [random_text(rng, 20).encode()], rng.choice([0, 9e8, 9e8 + 99999]), rng.randrange(4))
     typed = ui.insert(Line("", 0), random_text(rng, rng.choice([3, 30, 300])))
     at = rng.randrange(len(typed.text) + 1)
     typed = Line(typed.text, ui.before(typed.text, at) if at else 0)
@@ -439,7 +439,7 @@ def view(*messages, status="SERVER: 1", anchor=None, seen=0, typed="|", label=""
     back = Scrollback("me", NOON)
     back.times, back.read = times, read
     for name, text, *when in messages:
-        back.add(name or b"", text, *(when or [0, ui.LIVE if name else ui.NOTICE]))
+        back.add(name or b"", [text], *(when or [0, ui.LIVE if name else ui.NOTICE]))
     return View(status, back, anchor, seen, line(typed), label)
 
 
@@ -582,13 +582,13 @@ def test_the_scrollback_is_bounded_in_messages_and_bytes(monkeypatch):
     monkeypatch.setattr(ui, "SCROLLBACK_BYTES", 1000)
     back = Scrollback()
     for at in range(100):
-        back.add(b"n", b"x")
+        back.add(b"n", [b"x"])
     assert (back.start, back.end) == (90, 100)
     for at in range(100):
-        back.add(b"n", b"x" * 300)
+        back.add(b"n", [b"x" * 300])
     assert (back.start, back.end) == (197, 200)
     for at in range(10):
-        back.add(b"n" * 400, b"x")
+        back.add(b"n" * 400, [b"x"])
     assert (back.start, back.end) == (208, 210)
 
 
@@ -596,7 +596,7 @@ def test_moves_in_the_scrollback_are_those_in_the_list_of_all_rows():
     rng = random.Random(SEED)
     back = Scrollback()
     for _ in range(40):
-        back.add(b"al", random_text(rng, 9).encode())
+        back.add(b"al", [random_text(rng, 9).encode()])
     places = [(n, row) for n in range(back.end) for row in range(len(back.entry(n, 20).spans))] + [(back.end, 0)]
     for _ in range(500):
         at, by = rng.randrange(len(places)), rng.randint(-30, 30)
@@ -741,7 +741,7 @@ def test_a_paste_beyond_the_limit_is_cut_with_a_notice(session, monkeypatch):
 
 def test_messages_and_notices_are_drawn_clean(session):
     session.open()
-    session.screen.show(b"al", b"hi \x1b[31m there")
+    session.screen.show(b"al", [b"hi \x1b[31m there"])
     session.screen.notice("bob left")
     assert session.look()[1:3] == ["al: hi \ufffd[31m there", "-- bob left"]
 
@@ -749,9 +749,9 @@ def test_messages_and_notices_are_drawn_clean(session):
 def test_messages_are_drawn_thirty_times_a_second_and_keys_at_once(session):
     session.open()
     screen = session.screen
-    screen.show(b"al", b"one")
+    screen.show(b"al", [b"one"])
     screen.draw(session.now + 1)
-    screen.show(b"al", b"two")
+    screen.show(b"al", [b"two"])
     screen.draw(session.now + 1.001)
     assert screen.deadline == pytest.approx(session.now + 1 + ui.FRAME_SECONDS)
     assert "al: two" not in [row.text for row in screen._back._entries.values()]
@@ -774,13 +774,13 @@ def test_only_changed_rows_are_sent(session):
 
 def test_the_title_counts_what_came_while_the_window_was_left(session):
     session.open()
-    session.screen.show(b"al", b"one", NOON)
+    session.screen.show(b"al", [b"one"], NOON)
     session.type("\x1b[O")
-    session.screen.show(b"al", b"two", NOON)
-    session.screen.show(b"me", b"mine", NOON, mine=True)
-    session.screen.show(b"al", b"old", NOON, earlier=True)
+    session.screen.show(b"al", [b"two"], NOON)
+    session.screen.show(b"me", [b"mine"], NOON, mine=True)
+    session.screen.show(b"al", [b"old"], NOON, earlier=True)
     session.screen.notice("bob left")
-    session.screen.show(b"al", b"three", NOON)
+    session.screen.show(b"al", [b"three"], NOON)
     rows = session.look()
     assert session.model.title == "p2pchat 4711 (2 unread)"
     assert rows[rows.index("-- you have read up to here") + 1] == "al: two"
@@ -793,18 +793,18 @@ def test_the_title_counts_what_came_while_the_window_was_left(session):
 def test_a_mention_rings_once_a_second_at_most(session):
     session.open()
     for name, text, others in ((b"al", b"hello", {}), (b"me", b"me", {"mine": True}), (b"al", b"me", {"earlier": True}), (b"al", b"some", {})):
-        session.screen.show(name, text, NOON, **others)
+        session.screen.show(name, [text], NOON, **others)
     session.look()
     assert session.model.bells == 0
     for _ in range(3):
-        session.screen.show(b"al", b"hey ME!")
+        session.screen.show(b"al", [b"hey ME!"])
     session.look()
     assert session.model.bells == 1
-    session.screen.show(b"al", b"hey me")
+    session.screen.show(b"al", [b"hey me"])
     session.screen.draw(session.now + .5)
     session.look()
     assert session.model.bells == 1
-    session.screen.show(b"al", b"hey me")
+    session.screen.show(b"al", [b"hey me"])
     session.look()
     assert session.model.bells == 2
 
@@ -838,7 +838,7 @@ def test_the_palette_is_what_the_terminal_can_do(capability, colors):
 
 def fill(session, count, start=0):
     for at in range(start, start + count):
-        session.screen.show(b"al", b"%d one two three four five six seven eight nine ten" % at)
+        session.screen.show(b"al", [b"%d one two three four five six seven eight nine ten" % at])
 
 
 def test_a_view_that_is_scrolled_up_never_moves(session):
@@ -932,7 +932,7 @@ def test_clear_forgets_and_times_are_shown_and_hidden(session):
     session.look()
     session.screen.find("one")
     session.screen.clear()
-    session.screen.show(b"al", b"new")
+    session.screen.show(b"al", [b"new"])
     assert session.look()[1:3] == ["al: new", ""]
     session.screen.toggle_times()
     assert session.look()[1] == "      al: new"
@@ -944,15 +944,15 @@ def test_the_bell_rings_as_our_user_wants(session):
     session.open()
     for bell, rung in (("off", 0), ("all", 1), ("mention", 1)):
         session.screen.ring(bell)
-        session.screen.show(b"al", b"hello")
+        session.screen.show(b"al", [b"hello"])
         session.look()
         assert session.model.bells == rung
     session.screen.ring("off")
-    session.screen.show(b"al", b"me")
+    session.screen.show(b"al", [b"me"])
     session.look()
     session.screen.ring("all")
     session.screen.notice("bob left")
-    session.screen.show(b"me", b"x", mine=True)
+    session.screen.show(b"me", [b"x"], mine=True)
     session.look()
     assert session.model.bells == 1
 
@@ -968,8 +968,8 @@ def test_tab_completes_names_the_latest_speaker_first_and_commands(session):
     session.screen._commands = (":help", ":who", ":time")
     session.screen.here([b"bert", b"bea", b"Bo"])
     for name in (b"bob", b"bea", b"cy", b"bob\x1b"):
-        session.screen.show(name, b"x")
-    session.screen.show(b"bush", b"mine", mine=True)
+        session.screen.show(name, [b"x"])
+    session.screen.show(b"bush", [b"mine"], mine=True)
     typed = [session.type("b" + "\t" * count + "\x01\x1b[F\r")[0] for count in range(1, 8)]
     assert typed == ["bob\ufffd: ", "bea: ", "bob: ", "bert: ", "Bo: ", "b", "bob\ufffd: "]
     assert session.type("hi c\t!\r\t\x7f\x7f\r:w\t\r:\x1b[Z\r") == ["hi cy !", "bob\ufffd", ":who ", ":time "]
@@ -1030,12 +1030,12 @@ def test_close_restores_everything_and_may_be_called_twice(session):
 
 def test_suspend_restores_everything_and_resume_repaints(session):
     session.open()
-    session.screen.show(b"al", b"hi")
+    session.screen.show(b"al", [b"hi"])
     before = session.look()
     session.screen.suspend()
     session.look()
     assert session.restored() and not any(session.look())
-    session.screen.show(b"al", b"meanwhile")
+    session.screen.show(b"al", [b"meanwhile"])
     session.screen.resume()
     assert session.look()[:3] == before[:2] + ["al: meanwhile"]
     session.screen.close()
@@ -1105,7 +1105,7 @@ def test_a_terminal_that_hangs_up_is_gone(session):
     os.close(master)
     assert session.screen.read(0) == [Key.GONE]
     assert session.screen.input_fd is None
-    session.screen.show(b"al", b"x")
+    session.screen.show(b"al", [b"x"])
     session.screen.draw(session.now + 9)
     assert session.screen.deadline == 0.0
     assert session.screen.expire(session.now) == [Key.GONE]
@@ -1122,7 +1122,7 @@ def test_an_error_of_the_terminal_means_that_it_is_gone(session, monkeypatch):
 
 def test_a_view_inside_a_long_message_keeps_its_place(session):
     session.open()
-    session.screen.show(b"al", b" ".join(b"word%04d" % at for at in range(1000)))
+    session.screen.show(b"al", [b" ".join(b"word%04d" % at for at in range(1000))])
     session.type("\x1b[5~" * 9)
     top = session.look()[1].split()[0]
     fill(session, 20)
@@ -1138,7 +1138,7 @@ def test_hostile_text_never_reaches_the_terminal_as_a_sequence(session):
     rng = random.Random(SEED)
     session.open()
     for _ in range(300):
-        session.screen.show(bytes(rng.choices(range(256), k=9)), bytes(rng.choices(b"\x1b[]\x9b\x07;0m1\xe2\x80\xae\n:- a", k=60)))
+        session.screen.show(bytes(rng.choices(range(256), k=9)), [bytes(rng.choices(b"\x1b[]\x9b\x07;0m1\xe2\x80\xae\n:- a", k=60))])
         session.look()                              # Model raises on any sequence but ours
     session.type(bytes(rng.choices(range(0x20, 256), k=3000)))
     session.look()
@@ -1211,17 +1211,17 @@ def test_lines_open_says_where_we_are():
 
 def test_lines_show_when_an_earlier_message_was_said():
     pipes = Pipes()
-    pipes.lines.show(b"al", b"hi", NOON, earlier=True)
-    pipes.lines.show(b"al (12:00)", b"hi", NOON)
-    pipes.lines.show(b"SERVER", b"9", NOON)
+    pipes.lines.show(b"al", [b"hi"], NOON, earlier=True)
+    pipes.lines.show(b"al (12:00)", [b"hi"], NOON)
+    pipes.lines.show(b"SERVER", [b"9"], NOON)
     pipes.lines.draw(0)
     assert pipes.said(pipes.stdout).decode() == "al (12:00): hi\nal (12\ufffd00): hi\npeer SERVER: 9\n"
 
 
 def test_lines_show_one_message_a_line_and_nobody_forges_one():
     pipes = Pipes()
-    pipes.lines.show(b"al", b"hi")
-    pipes.lines.show(b"al\nbob: x", b"a\nbob: b\r\nc\x1b[2J\n")
+    pipes.lines.show(b"al", [b"hi"])
+    pipes.lines.show(b"al\nbob: x", [b"a\nbob: b\r\nc\x1b[2J\n"])
     pipes.lines.draw(0)
     assert pipes.said(pipes.stdout).decode() == "al: hi\nal\ufffdbob\ufffd x: a\n    bob: b\n    c\ufffd[2J\n"
 
@@ -1262,7 +1262,7 @@ def test_a_full_pipe_never_blocks_and_the_overflow_is_counted(monkeypatch):
     pipes = Pipes()
     began = time.monotonic()
     for at in range(10_000):
-        pipes.lines.show(b"al", b"%05d " % at + b"x" * 60)
+        pipes.lines.show(b"al", [b"%05d " % at + b"x" * 60])
         pipes.lines.draw(0)
     assert time.monotonic() - began < 4
     assert pipes.lines.output_fds == [pipes.stdout_writer]
@@ -1280,7 +1280,7 @@ def test_a_full_pipe_never_blocks_and_the_overflow_is_counted(monkeypatch):
 def test_one_turn_writes_a_bounded_amount(monkeypatch):
     monkeypatch.setattr(ui, "WRITES_PER_TURN", 2)
     pipes = Pipes()
-    pipes.lines.show(b"al", b"x" * 50_000)
+    pipes.lines.show(b"al", [b"x" * 50_000])
     pipes.lines.draw(0)
     assert len(pipes.said(pipes.stdout)) == 2 * select.PIPE_BUF
 
@@ -1288,11 +1288,11 @@ def test_one_turn_writes_a_bounded_amount(monkeypatch):
 def test_a_closed_stdout_is_gone_quietly():
     pipes = Pipes()
     os.close(pipes.stdout)
-    pipes.lines.show(b"al", b"hi")
+    pipes.lines.show(b"al", [b"hi"])
     pipes.lines.draw(0)
     assert pipes.lines.deadline == 0.0
     assert pipes.lines.expire(0) == [Key.GONE] and pipes.lines.expire(0) == []
-    pipes.lines.show(b"al", b"hi")
+    pipes.lines.show(b"al", [b"hi"])
     pipes.lines.draw(0)
     pipes.lines.close()
     assert pipes.said(pipes.stderr) == b""
@@ -1302,7 +1302,7 @@ def test_a_closed_stderr_ends_nothing():
     pipes = Pipes()
     os.close(pipes.stderr)
     pipes.lines.notice("bob left")
-    pipes.lines.show(b"al", b"hi")
+    pipes.lines.show(b"al", [b"hi"])
     pipes.lines.draw(0)
     pipes.lines.notice("bob left")
     assert pipes.lines.flush() == [] and pipes.said(pipes.stdout) == b"al: hi\n"
@@ -1321,7 +1321,7 @@ def test_a_regular_file_and_dev_null_are_written_at_once_and_never_waited_for(tm
         fd = os.open(path, os.O_WRONLY | os.O_CREAT)
         pipes = Pipes(fd)
         for _ in range(5000):
-            pipes.lines.show(b"al", b"x" * 100)
+            pipes.lines.show(b"al", [b"x" * 100])
         assert pipes.lines.output_fds == []
         pipes.lines.draw(0)
         assert len(pipes.lines._out) == 0
@@ -1334,7 +1334,7 @@ def test_a_terminal_gets_small_writes_and_keeps_its_modes():
     pipes = Pipes(slave)
     pipes.lines.open(1, "")
     for _ in range(2000):
-        pipes.lines.show(b"al", b"x" * 100)
+        pipes.lines.show(b"al", [b"x" * 100])
     pipes.lines.draw(0)                             # nobody reads the master: must return
     assert pipes.lines.output_fds == [slave]
     assert termios.tcgetattr(slave) == found and not fcntl.fcntl(slave, fcntl.F_GETFL) & os.O_NONBLOCK
@@ -1343,11 +1343,11 @@ def test_a_terminal_gets_small_writes_and_keeps_its_modes():
 
 def test_close_gets_the_rest_out_and_does_not_wait_for_ever():
     pipes = Pipes()
-    pipes.lines.show(b"al", b"x" * 50_000)
+    pipes.lines.show(b"al", [b"x" * 50_000])
     pipes.lines.close()
     assert len(pipes.said(pipes.stdout)) == 50_005
     pipes = Pipes()
-    pipes.lines.show(b"al", b"x" * 500_000)
+    pipes.lines.show(b"al", [b"x" * 500_000])
     began = time.monotonic()
     pipes.lines.close()
     pipes.lines.close()
@@ -1356,7 +1356,7 @@ def test_close_gets_the_rest_out_and_does_not_wait_for_ever():
 
 def test_line_mode_never_loads_blessed_or_wcwidth():
     code = ("import sys; sys.path.insert(0, %r); import ui; lines = ui.Lines(); lines.open(1, 'x');"
-            "lines.show('漢字'.encode() * 40, '❤️'.encode()); lines.close();"
+            "lines.show('漢字'.encode() * 40, ['❤️'.encode()]); lines.close();"
             "print([name for name in ('blessed', 'wcwidth') if name in sys.modules])")
     path = os.path.dirname(os.path.abspath(ui.__file__))
     done = subprocess.run([sys.executable, "-c", code % path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
