@@ -31,6 +31,7 @@ import socket
 import stat
 import sys
 import time
+from itertools import groupby
 from typing import Callable, NamedTuple
 
 import peers
@@ -295,19 +296,22 @@ class Chat:
         self._answer(self.front.flush())
 
     def _answer(self, events):
-        for event in events:
-            if isinstance(event, ui.Key):
-                self._asks[event]()
+        for chat, group in groupby(events, is_chat):
+            if not chat:
+                for event in group:
+                    self._order(event)
             elif self.status is None:
-                self._entered(event)
+                self.network.say(*(text.encode("utf-8", "replace") for text in group))
 
-    def _entered(self, text):
-        """A command, if it is one of ours, followed by something only if it takes something; everything else is chat, as in C."""
-        word, _, rest = text.partition(" ")
-        command = COMMANDS.get(word)
-        if command is None or rest.strip() and not command.takes:
-            self.network.say(text.encode("utf-8", "replace"))
-        elif command.on_screen and not self.front.shows_own:
+    def _order(self, event):
+        if isinstance(event, ui.Key):
+            self._asks[event]()
+        elif self.status is None:
+            self._command(*event.partition(" ")[::2])
+
+    def _command(self, word, rest):
+        command = COMMANDS[word]
+        if command.on_screen and not self.front.shows_own:
             self.front.notice(f"{word} is for the screen; there is none in line mode")
         else:
             self._obey_network()  # what was said before stands above the answer
@@ -522,6 +526,14 @@ COMMANDS = {
     ":quit": Command("", "leave; so does :q", lambda chat, _: chat.leave()),
     ":q": Command("", "", lambda chat, _: chat.leave()),
 }
+
+
+def is_chat(event):
+    """Whether a front end's event is chat: a text, but for our commands, which are followed by something only if they take it."""
+    if isinstance(event, ui.Key):
+        return False
+    word, _, rest = event.partition(" ")
+    return word not in COMMANDS or rest.strip() != "" and not COMMANDS[word].takes
 
 
 def save(path, lines, over):

@@ -471,11 +471,11 @@ class Network:
         self._dial_contact(contact)
         return contact
 
-    def say(self, text):
-        """Our user says `text` (bytes of any length): to everyone, and to our own screen."""
-        self.events.append(Show(self.name, [text], mine=True))
-        self._tell(Kind.SAY, self.name, split_text(text, MAX_RECORD_TEXT))
-        _, parts = self._news(self.name, [text], SAID)
+    def say(self, *texts):
+        """Our user says this (bytes of any length): to everyone, and to our own screen."""
+        self.events.append(Show(self.name, list(texts), mine=True))
+        self._tell(Kind.SAY, self.name, [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)])
+        _, parts = self._news(self.name, texts, SAID)
         self._relay(self.name, parts)
 
     def leave(self):
@@ -829,15 +829,21 @@ class Network:
             return
         origin, sequence, last = run.first.origin, run.first.sequence, self.log.have.get(run.first.origin)
         end = sequence + len(run.frames) - 1
-        known = last is not None and end <= last
-        if not known and (last != sequence - 1 or origin == self.origin or self._is_history(neighbour, origin, sequence)):
+        if last is not None and end <= last:
+            self._has(neighbour, origin, end)
+        elif last not in (None, sequence - 1) or origin == self.origin or self._is_history(neighbour, origin, sequence):
             for frame in run.frames:
                 self._logged(neighbour, frame)
-            return
-        if not known:
-            self.log.extend(origin, end, run.frames)
-            self._said(run.first, run.texts)
+        else:
+            self._extend(neighbour, origin, end, run)
+
+    def _extend(self, neighbour, origin, end, run):
+        up_to_date = neighbour.position == self.log.end
+        self.log.extend(origin, end, run.frames)
         self._has(neighbour, origin, end)
+        if up_to_date:
+            neighbour.position = self.log.end  # or each record that it sent would be looked at again, to find that it has it
+        self._said(run.first, run.texts)
 
     def _is_history(self, neighbour, origin, sequence):
         """Whether this was said before we met this neighbour, or joined: it may be an earlier message."""

@@ -1484,10 +1484,10 @@ class Outlet:
         """Whether the loop has to wait for the descriptor."""
         return bool(self._unsent) and not self._at_once
 
-    def put(self, data: bytes) -> None:
-        """Queue all of it, or count it as dropped."""
+    def put(self, data: bytes, messages: int = 1) -> None:
+        """Queue all of it, or count its messages as dropped."""
         if len(self._unsent) + len(data) > self._limit:
-            self.dropped += 1
+            self.dropped += messages
             return
         self._unsent += data
 
@@ -1572,8 +1572,8 @@ class Lines:
             return
         stamp = time.strftime(" (%H:%M)", time.localtime(when)) if earlier else ""
         head = f"{clean_name(name)}{stamp}: "
-        for line in clean_lines(texts):
-            self._out.put(f"{head}{line}\n".encode("utf-8", "replace"))
+        lines = f"\n{head}".join(clean_lines(texts))
+        self._out.put(f"{head}{lines}\n".encode("utf-8", "replace"), len(texts))
 
     def here(self, names: List[bytes]) -> None:
         """Nothing: line mode tells who comes and goes, and answers :who."""
@@ -1633,7 +1633,10 @@ class Lines:
         lines: List[Event] = []
         *whole, rest = text.split("\n")
         for piece in whole:
-            lines += self._hold(piece) + self._finish_line()
+            if self._parts or len(piece) > INPUT_LIMIT or piece.endswith("\r"):
+                lines += self._hold(piece) + self._finish_line()
+            elif piece:
+                lines.append(piece)
         return lines + self._hold(rest)
 
     def _hold(self, piece: str) -> List[Event]:
