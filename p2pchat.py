@@ -70,6 +70,7 @@ class Chat:
         self._here = []  # whom the status row names
         self._gone = {}  # Link -> why; removed at the end of the turn
         self._watched = {}  # file object -> events, as the selector knows them
+        self._others = set()  # those of them that belong to no link
         self._always_ready = {}  # what epoll refuses to wait for, since it never has to: files, /dev/null
         self._selector = selectors.DefaultSelector()
         self._signals, self._signal_source = socket.socketpair()
@@ -118,9 +119,7 @@ class Chat:
         for events, (handler, subject) in list(self._always_ready.values()):
             handler(subject, events)
         self._expire(now)
-        self._obey()
-        self._send(now)
-        self._obey()
+        self._act(now)
         if self._opened:
             self._tell_here()
             self.front.draw(now)
@@ -161,10 +160,8 @@ class Chat:
     # What to wait for
 
     def _wanted(self):
-        """Everything the loop waits for, as (file object, events, (handler, subject))."""
+        """Everything but links that the loop waits for, as (file object, events, (handler, subject))."""
         yield self._signals, READ, (self._on_signal, None)
-        for link in self.links.values():
-            yield link.sock, READ | WRITE if link.blocked else READ, (self._on_link, link)
         for dial in self.dials:
             yield dial.sock, WRITE, (self._on_dial, dial)
         for lookup in self._lookups:
@@ -182,15 +179,22 @@ class Chat:
 
     def _outrun(self):
         """Whether our input, a file perhaps, brings more than some neighbour takes: then it waits, unless that one is stuck."""
-        return not self.front.shows_own and any(link.neighbour.lagging and not link.stuck for link in self.links.values())
+        return not self.front.shows_own and any(link.neighbour.lagging and not link.stuck for link in self.links.values()
+                                                if link.deadline is not None)
 
     def _rewatch(self):
         wanted = {source: (events, data) for source, events, data in self._wanted()}
-        for source in [source for source in self._watched if source not in wanted]:
+        for source in self._others - wanted.keys():
             self._unwatch(source)
+        self._others = wanted.keys()
         for source, (events, data) in wanted.items():
             if self._watched.get(source) != events:
                 self._watch(source, events, data)
+        for link in self.links.values():  # for each message: so without a dictionary
+            events = READ | WRITE if link.blocked else READ
+            if link.watched != events:
+                link.watched = events
+                self._watch(link.sock, events, (self._on_link, link))
 
     def _watch(self, source, events, data):
         if source in self._watched:
@@ -212,7 +216,7 @@ class Chat:
             self._selector.unregister(source)
 
     def _timeout(self, limit):
-        if self._always_ready or self.network.events or any(link.ready for link in self.links.values()):
+        if self._always_ready or self.network.events:
             return 0
         deadlines = [self.network.deadline, self._accept_after or None]
         deadlines += [timed.deadline for timed in (*self.dials, *self.links.values())]
@@ -436,10 +440,14 @@ class Chat:
         if self._opened and self.front.deadline is not None and self.front.deadline <= now:
             self._answer(self.front.expire(now))
 
-    def _obey(self):
+    def _act(self, now):
+        """Obey the network and send, until neither leaves the other anything to do."""
+        self._obey_network()
+        self._send(now)
         while self.network.events or self._gone:
-            self._obey_network()
             self._reap()
+            self._obey_network()
+            self._send(now)
 
     def _obey_network(self):
         while self.network.events:
@@ -472,11 +480,11 @@ class Chat:
 
     def _send(self, now):
         for link in self.links.values():
-            if link.ready or link.deadline is not None and link.deadline <= now:
+            if link.due(now):
                 self._guarded(link, self._flush)
 
     def _flush(self, link):
-        link.flush(time.monotonic())
+        link.flush(self.network.now)
 
     def _reap(self):
         for link, reason in self._gone.items():

@@ -1227,8 +1227,10 @@ class Link:
         self.blocked = False  # a send fell short: wait for writability before the next one
         self.cramped = False  # the far end's window is too small for the next one: try again in a moment
         self.stuck = False  # nothing was taken for SLOW_SECONDS
+        self.watched = 0  # the events that the loop waits for
         self._broken = ""  # why sending failed
         self._rest = b""  # of a send that was taken in part
+        self._segment, self._room = 0, 0  # of a plain link: bytes in a segment, and at least free in the far end's window
         self._pause, self._retry_at = WINDOW_POLLS[0], 0
         self._stuck_since = None  # when the last byte was taken, while some wait
 
@@ -1249,10 +1251,11 @@ class Link:
             raise Gone(self._broken or "closed the connection")
         return data
 
-    @property
-    def ready(self):
+    def due(self, now):
         """Whether flush has something to do that nothing is known to stand in the way of."""
-        return self.unsent > 0 and not self.blocked and not self.cramped
+        if self.blocked or self.cramped:
+            return self.deadline <= now
+        return self._stuck_since is not None or self.neighbour.unsent > 0
 
     @property
     def deadline(self):
@@ -1276,30 +1279,38 @@ class Link:
             self._stuck_since = now
         self.blocked = self.cramped = False
         for _ in range(SENDS_PER_TURN):
-            if not self._send_chunk(now):
+            all_taken = self._send_chunk(now)
+            if not self.unsent:
+                self.stuck, self._stuck_since = False, None
+                return
+            if not all_taken:
                 break
         else:
             self.blocked = True  # its share of this turn is used up
-        self.stuck = self.unsent > 0 and now >= self._stuck_since + SLOW_SECONDS
-        if not self.unsent:
-            self.blocked, self._stuck_since = False, None
-        elif now >= self._stuck_since + STALL_SECONDS:
+        self.stuck = now >= self._stuck_since + SLOW_SECONDS
+        if now >= self._stuck_since + STALL_SECONDS:
             raise Gone(f"took nothing for {STALL_SECONDS} seconds")
 
     def _send_chunk(self, now):
-        """One system call's worth. Returns whether it is worth trying the next."""
-        if not self.unsent:
-            return False
-        chunk = self._rest or self.neighbour.take(*self._room())
+        """One system call's worth. Returns whether all of it was taken."""
+        plain = self.neighbour.plain
+        chunk = self._rest or (self._take_for_c() if plain else self.neighbour.take(READ_SIZE, READ_SIZE + MAX_MESH_FRAME))
         if not chunk:
             self._wait_for_window(now)
             return False
-        sent = self._send(chunk)
+        sent = self._send(chunk, _SEGMENT_FLAG if plain else 0)
+        self._room -= sent
         self._rest = chunk[sent:]
         self.blocked = bool(self._rest)
         if sent:
             self._stuck_since, self._pause = now, WINDOW_POLLS[0]
         return not self._rest
+
+    def _take_for_c(self):
+        """What may be sent to a C peer now. Since a window never shrinks, it is looked at only when what is known of it is used up."""
+        if self.neighbour.queued > min(self._segment, self._room):
+            self._segment, self._room = self._look()
+        return self.neighbour.take(self._segment, self._room)
 
     def _wait_for_window(self, now):
         self.cramped = self.unsent > 0
@@ -1318,9 +1329,9 @@ class Link:
     def close(self):
         self.sock.close()
 
-    def _send(self, chunk):
+    def _send(self, chunk, flags):
         try:
-            return self.sock.send(chunk, _SEGMENT_FLAG if self.neighbour.plain else 0)
+            return self.sock.send(chunk, flags)
         except _TRY_AGAIN:
             return 0
         except OSError as error:
@@ -1328,10 +1339,8 @@ class Link:
             self._broken = _because(error)
             return 0
 
-    def _room(self):
-        """Bytes that a send may have now: of pieces joined (a segment), and at all (the far end's window)."""
-        if not self.neighbour.plain:
-            return READ_SIZE, READ_SIZE + MAX_MESH_FRAME
+    def _look(self):
+        """Bytes in a segment, and how many the far end's window has room for."""
         if not _SEGMENT_FLAG:
             return 0, MAX_UNSENT  # the best there is without MSG_EOR and TCP_INFO: one piece a send
         try:

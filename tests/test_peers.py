@@ -271,7 +271,7 @@ def test_a_far_end_that_stops_reading_makes_the_link_wait_and_gets_all_of_it_lat
     link.neighbour.queue(join(pieces))
     while not link.cramped:
         link.flush(0)
-    assert 0 < link.unsent < 12_000_000 and not link.settled() and not link.ready
+    assert 0 < link.unsent < 12_000_000 and not link.settled() and not link.due(0)
     arrived = bytearray()
     while len(arrived) < 12_000_000:
         arrived += far.recv(1 << 20)
@@ -284,7 +284,7 @@ def test_nothing_is_sent_into_a_window_that_it_does_not_fit(linked):
     link.neighbour.queue(join([b"x" * 1000] * 20_000))
     while not link.cramped:
         link.flush(0)
-    joined, room = link._room()
+    joined, room = link._look()
     assert room < 1000 < joined
 
 
@@ -314,7 +314,7 @@ def test_a_link_that_takes_nothing_is_let_go_after_a_while_and_not_before(linked
 def test_one_flush_costs_a_bounded_number_of_sends(linked, monkeypatch):
     monkeypatch.setattr(peers, "SENDS_PER_TURN", 2)
     link, _ = linked
-    link._room = lambda: (100, 1000)
+    link._look = lambda: (100, 1000)
     link.neighbour.queue(join([b"x" * 100] * 3))
     link.flush(0)
     assert link.unsent == 100 and link.blocked
@@ -324,7 +324,7 @@ def test_one_flush_costs_a_bounded_number_of_sends(linked, monkeypatch):
 def test_no_send_is_longer_than_a_segment_unless_it_is_a_single_piece(linked):
     link, _ = linked
     sends, send = [], link._send
-    link._send = lambda chunk: sends.append((len(chunk), link._room()[0])) or send(chunk)
+    link._send = lambda chunk, flags: sends.append((len(chunk), link._look()[0])) or send(chunk, flags)
     link.neighbour.queue(join([b"x" * 100] * 1000))
     link.flush(0)
     assert 1 < len(sends) < 10 and sum(size for size, _ in sends) == 100_000
