@@ -237,16 +237,16 @@ class Chat:
         if mask & WRITE:
             link.blocked = False
         if mask & READ:
-            self._guarded(link, self._receive)
+            self._guarded(self._receive, link, link)
 
     def _receive(self, link):
         data = link.receive()
         if self.status is None:
             self.network.received(link.neighbour, data)
 
-    def _guarded(self, link, action):
+    def _guarded(self, action, link, argument):
         try:
-            action(link)
+            action(argument)
         except peers.Gone as gone:
             self._gone.setdefault(link, str(gone))
 
@@ -441,8 +441,7 @@ class Chat:
             self._answer(self.front.expire(now))
 
     def _act(self, now):
-        """Obey the network and send, until neither leaves the other anything to do."""
-        self._obey_network()
+        """Send and obey the network, until neither leaves the other anything to do. Others come first: they wait for us."""
         self._send(now)
         while self.network.events or self._gone:
             self._reap()
@@ -475,16 +474,13 @@ class Chat:
 
     def _hang_up(self, event):
         link = self.links[event.neighbour]
-        self._guarded(link, self._flush)
+        self._guarded(link.flush, link, self.network.now)
         self._gone.setdefault(link, event.reason)
 
     def _send(self, now):
         for link in self.links.values():
             if link.due(now):
-                self._guarded(link, self._flush)
-
-    def _flush(self, link):
-        link.flush(self.network.now)
+                self._guarded(link.flush, link, now)
 
     def _reap(self):
         for link, reason in self._gone.items():

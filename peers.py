@@ -235,7 +235,15 @@ class Neighbour:
 
         Of a piece over SMALLEST_SEGMENT bytes only the header, at its start, must not be cut: room for that many will do.
         """
-        chunk, left = [], min(joined, room)
+        chunk = []
+        if self.waiting:
+            self._take_pieces(chunk, joined, room)
+        if self.log and not self.waiting:
+            self._take_records(chunk)
+        return chunk[0] if len(chunk) == 1 else b"".join(chunk)
+
+    def _take_pieces(self, chunk, joined, room):
+        left = min(joined, room)
         while self.waiting:
             batch, start = self.waiting[0], self._taken
             at = bisect_right(batch.ends, start + left) - 1
@@ -248,9 +256,6 @@ class Neighbour:
             left -= stop - start
             self._drop(stop)
         self.queued -= sum(map(len, chunk))
-        if self.log and not self.waiting:
-            self._take_records(chunk)
-        return chunk[0] if len(chunk) == 1 else b"".join(chunk)
 
     def _long_piece(self, batch, room):
         """Where the piece ends that alone is longer than what may be joined; 0 without room for its header."""
@@ -268,12 +273,12 @@ class Neighbour:
         # Only a position in the shared log is kept, not a queue of its own: a neighbour that is slow
         # costs nothing, lags behind, and catches up; one that lags too far finds a jump, and says so.
         self.position = max(self.position, self.log.start)
-        if len(self.known) > 2 * LOG_MESSAGES:  # origins that a stranger made up
-            self.known = {origin: last for origin, last in self.known.items() if origin in self.log.have}
         if self.position >= self.ahead:
             frames, self.position = self.log.stretch(self.position)
             chunk.append(frames)
             return
+        if len(self.known) > 2 * LOG_MESSAGES:  # origins that a stranger made up
+            self.known = {origin: last for origin, last in self.known.items() if origin in self.log.have}
         size = 0
         for frame in self.log.read(self.position):
             if size >= STRETCH_SIZE:
@@ -439,10 +444,6 @@ class Network:
         self._linked = None, now  # whom we told our user to be linked to, and when: two crossed links are one piece of news
         self._planned, self._replan = None, True
         self._own_origins = set()
-        self._readers = {
-            Phase.STRANGER: self._read_pairs, Phase.PLAIN: self._read_pairs,
-            Phase.PROBING: self._read_answer, Phase.GREETING: self._read_hello, Phase.MESH: self._read_records,
-        }
         self._new_origin()
 
     # What the caller tells -----------------------------------------------------------------
@@ -532,7 +533,7 @@ class Network:
         try:
             while neighbour.phase is not phase and not neighbour.ending:  # what it says may change what it is
                 phase = neighbour.phase
-                self._readers[phase](neighbour, frames)
+                self._read(neighbour, frames)
         except ProtocolError as error:
             self._hang_up(neighbour, str(error))
         self._tell_missing()
@@ -577,6 +578,16 @@ class Network:
         return [member for member in self.people.members.values() if member.here]
 
     # One link: what is it? -----------------------------------------------------------------
+
+    def _read(self, neighbour, frames):
+        if neighbour.phase is Phase.MESH:
+            self._read_records(neighbour, frames)
+        elif neighbour.phase is Phase.PROBING:
+            self._read_answer(neighbour, frames)
+        elif neighbour.phase is Phase.GREETING:
+            self._read_hello(neighbour, frames)
+        else:
+            self._read_pairs(neighbour, frames)
 
     def _read_pairs(self, neighbour, frames):
         for name, texts in neighbour.pairs.runs(frames):
@@ -1280,7 +1291,7 @@ class Link:
         self.blocked = self.cramped = False
         for _ in range(SENDS_PER_TURN):
             all_taken = self._send_chunk(now)
-            if not self.unsent:
+            if not self._rest and not self.neighbour.unsent:
                 self.stuck, self._stuck_since = False, None
                 return
             if not all_taken:

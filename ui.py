@@ -1503,7 +1503,7 @@ class Outlet:
         """
         writes, until = 0, time.monotonic() + seconds
         while self._unsent and (seconds or writes < WRITES_PER_TURN):
-            if not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            if not self._at_once and not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
                 return
             try:
                 del self._unsent[:os.write(self.fd if self._own is None else self._own, self._unsent[:self._step])]
