@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 import unicodedata
 from bisect import bisect_left
+from collections import OrderedDict
 from itertools import accumulate
 from typing import NamedTuple, Optional
 
@@ -479,7 +480,7 @@ class Echoes:
     """
 
     def __init__(self):
-        self._seen = {}  # (name, text) -> (when last, {way: times}); oldest first
+        self._seen = OrderedDict()  # (name, text) -> (when last, {way: times}); oldest first. A dict finds its first one slowly
 
     def is_new(self, name, text, way, now):
         when, ways = self._seen.pop((name, text), (now, {}))
@@ -490,7 +491,7 @@ class Echoes:
             ways[way] = ways.get(way, 0) + 1
         self._seen[name, text] = now, ways
         if len(self._seen) > MAX_ECHOES:
-            del self._seen[next(iter(self._seen))]
+            self._seen.popitem(last=False)
         return ways.get(way, 0) > shown
 
     def ways(self, name, text):

@@ -444,8 +444,8 @@ class Chat:
         """Send and obey the network, until neither leaves the other anything to do. Others come first: they wait for us."""
         self._send(now)
         while self.network.events or self._gone:
-            self._reap()
             self._obey_network()
+            self._reap()
             self._send(now)
 
     def _obey_network(self):
