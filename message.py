@@ -483,15 +483,16 @@ class Echoes:
         self._seen = OrderedDict()  # (name, text) -> (when last, {way: times}); oldest first. A dict finds its first one slowly
 
     def is_new(self, name, text, way, now):
-        when, ways = self._seen.pop((name, text), (now, {}))
-        if abs(now - when) > ECHO_SECONDS:
-            ways = {}
-        shown = max(ways.values(), default=0)
+        when, ways = self._seen.pop((name, text), (now, None))
+        if ways is None or abs(now - when) > ECHO_SECONDS:
+            self._seen[name, text] = now, {way: 1}
+            if len(self._seen) > MAX_ECHOES:
+                self._seen.popitem(last=False)
+            return True
+        shown = max(ways.values())
         if len(ways) < MAX_WAYS:
             ways[way] = ways.get(way, 0) + 1
         self._seen[name, text] = now, ways
-        if len(self._seen) > MAX_ECHOES:
-            self._seen.popitem(last=False)
         return ways.get(way, 0) > shown
 
     def ways(self, name, text):
