@@ -408,13 +408,12 @@ class Log:
         self._bytes = 0
         self._stretches = {}  # number -> (frames, the number after them)
 
-    def add(self, origin, sequence, frame):
-        """Append it unless it is a duplicate. Returns None for a duplicate, else how many of its origin are missing before it."""
+    def missing(self, origin, sequence):
+        """How many of this origin's records are missing between the last one and this one; None if this one is a duplicate."""
         last = self.have.get(origin)
-        if last is not None and sequence <= last:
-            return None
-        self.extend(origin, sequence, (frame,))
-        return sequence - last - 1 if last is not None else 0
+        if last is None:
+            return 0
+        return sequence - last - 1 if sequence > last else None
 
     def extend(self, origin, sequence, frames):
         """Append this origin's next records, which are no duplicates; `sequence` is the last one's."""

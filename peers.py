@@ -845,6 +845,8 @@ class Network:
         elif last not in (None, sequence - 1) or origin == self.origin or self._is_history(neighbour, origin, sequence):
             for frame in run.frames:
                 self._logged(neighbour, frame)
+                if neighbour.ending:
+                    return
         else:
             self._extend(neighbour, origin, end, run)
 
@@ -887,7 +889,12 @@ class Network:
             self._new_origin()
             self._tell(Kind.LOST, self.name, [former.to_bytes(8, "little")])
             return
-        missing = self.log.add(record.origin, record.sequence, frame)
+        missing = self.log.missing(record.origin, record.sequence)
+        if missing and len(self._mesh()) > 1:
+            self._bye(neighbour)  # we lagged behind its log. Another link may still bring what is missing; a jump would cut that off
+            return
+        if missing is not None:
+            self.log.extend(record.origin, record.sequence, (frame,))
         self._has(neighbour, record.origin, record.sequence)
         if missing is None:
             return

@@ -606,12 +606,31 @@ def test_who_speaks_in_our_name_makes_us_take_another_one():
     before = victim.network.origin
     liar = Liar(world).join(other)
     world.run(1)
-    liar.record(Kind.HERE, 2 ** 64 - 1, origin=before, name=victim.name)
+    liar.record(Kind.HERE, other.network.log.have[before] + 1, origin=before, name=victim.name)
     world.run(5)
     assert victim.network.origin != before
     victim.say()
     world.run(3)
     world.check_complete()
+
+
+def test_who_skips_what_others_still_have_is_not_believed_and_loses_its_link():
+    """History: in a flood a member that lagged got a jump from one neighbour, and then could not take the rest from another."""
+    world = network_of(4)
+    author, reader = world.members[:2]
+    everybody_speaks(world)
+    world.run(2)
+    liar = Liar(world).join(reader)
+    world.run(1)
+    for sequence in author.network._sequence + 50, 2 ** 64 - 1:
+        liar.record(Kind.SAY, sequence, b"early", origin=author.network.origin, name=author.name)
+    world.run(1)
+    assert liar.over and link(reader, author)
+    for _ in range(60):
+        author.say()
+    world.run(5)
+    world.check_complete()
+    assert not any("missing" in text for member in world.members for text in member.said_notices)
 
 
 def test_lying_sequences_cost_nobody_anything():
