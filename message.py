@@ -290,6 +290,10 @@ class Run(NamedTuple):
     first: Optional[Record] = None  # None: no chat
     texts: list = []
 
+    def without(self, count):
+        """The Run without its first `count` records."""
+        return Run(self.frames[count:], decode_record(self.frames[count]), self.texts[count:]) if count else self
+
 
 def record_runs(frames):
     """Yield each Run in a mesh link's frames. A ProtocolError flies behind what came before it.

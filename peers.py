@@ -834,33 +834,39 @@ class Network:
     # Mesh links ----------------------------------------------------------------------------
 
     def _take_run(self, neighbour, run):
-        """Take a run as a whole where it is nothing but news, or nothing new; else record by record."""
+        """Take what is new in a run as a whole where it is one more piece of the conversation; else record by record."""
         if run.first is None:
             self._record(neighbour, run.frames[0])
             return
-        origin, sequence, last = run.first.origin, run.first.sequence, self.log.have.get(run.first.origin)
-        end = sequence + len(run.frames) - 1
-        if last is not None and end <= last:
+        origin, last = run.first.origin, self.log.have.get(run.first.origin)
+        end = run.first.sequence + len(run.frames) - 1
+        known = 0 if last is None else max(last + 1 - run.first.sequence, 0)
+        if known >= len(run.frames):
             self._has(neighbour, origin, end)
-        elif last not in (None, sequence - 1) or origin == self.origin or self._is_history(neighbour, origin, sequence):
+            return
+        run = run.without(known)
+        if self._is_special(neighbour, run.first, end):
             for frame in run.frames:
                 self._logged(neighbour, frame)
                 if neighbour.ending:
                     return
         else:
-            self._extend(neighbour, origin, end, run)
+            self._extend(neighbour, run, end)
 
-    def _extend(self, neighbour, origin, end, run):
+    def _is_special(self, neighbour, first, end):
+        """Whether the records from `first` on, to the sequence `end`, are our own, follow a gap, or may be earlier messages."""
+        horizon = neighbour.horizon.get(first.origin, 0)
+        return (first.origin == self.origin or self.log.missing(first.origin, first.sequence) != 0
+                or first.sequence <= self._before.get(first.origin, 0)
+                or first.sequence <= horizon and (end > horizon or self.wall - first.when > EARLIER_SECONDS))
+
+    def _extend(self, neighbour, run, end):
         up_to_date = neighbour.position == self.log.end
-        self.log.extend(origin, end, run.frames)
-        self._has(neighbour, origin, end)
+        self.log.extend(run.first.origin, end, run.frames)
+        self._has(neighbour, run.first.origin, end)
         if up_to_date:
             neighbour.position = self.log.end  # or each record that it sent would be looked at again, to find that it has it
-        self._said(run.first, run.texts)
-
-    def _is_history(self, neighbour, origin, sequence):
-        """Whether this was said before we met this neighbour, or joined: it may be an earlier message."""
-        return sequence <= max(neighbour.horizon.get(origin, 0), self._before.get(origin, 0))
+        self._said(run.first, run.texts, caught_up=end <= neighbour.horizon.get(run.first.origin, 0))
 
     def _has(self, neighbour, origin, sequence):
         neighbour.known[origin] = max(sequence, neighbour.known.get(origin, 0))
