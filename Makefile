@@ -1,6 +1,9 @@
 # make          build ./p2pchat, one executable file
 # make test     run the tests
 # make simulate N=10000 KILL=50   N members join, KILL % of them die at once: how the rest heals
+# make demo N=6 N members in panes of tmux, joined and ready to type in (4 without N)
+# make watch    members talk, are killed and come back by themselves; checked to the last message
+# make picture  the pictures in the README, from a real session
 # make clean    remove what make made
 #
 # Needs Python 3.9 or newer, pip and make; everything else is fetched into .build/.
@@ -40,17 +43,28 @@ p2pchat: $(SOURCES) .build/runtime/done
 	$(INSTALL) --target .build/testing $(TESTING)
 	touch $@
 
-.PHONY: test simulate clean
+.PHONY: test simulate demo watch picture clean
 test: p2pchat .build/testing/done
 	@# Two at once, for two cores; what the first one says is shown behind the second.
 	@$(RUN) -m pytest -q -p no:cacheprovider tests/test_network.py > .build/network.log 2>&1 & network=$$!; \
 	$(RUN) -m pytest -q -p no:cacheprovider --ignore=tests/test_network.py tests; rest=$$?; \
 	wait $$network; network=$$?; cat .build/network.log; exit $$((rest || network))
 
-N ?= 1000
-KILL ?= 50
+simulate: N ?= 1000
+simulate: KILL ?= 50
 simulate:
 	$(RUN) tests/simulator.py $(N) $(KILL)
+
+demo: N ?= 4
+demo: p2pchat
+	@$(RUN) tests/demo.py "$(N)"
+
+watch: p2pchat
+	@$(RUN) tests/watch.py
+
+# The model of a terminal that draws them is part of the tests.
+picture: p2pchat .build/testing/done
+	$(RUN) tests/picture.py
 
 clean:
 	rm -rf .build p2pchat
