@@ -33,12 +33,12 @@ TERM = "screen-256color"    # what every tmux is, whatever the user's configurat
 OWN_BAR = " Ctrl-B, then  arrow: go there  K: kill -9 this one  J: one more joins  d: end "
 OWN_GUIDE = """\
 type here: everybody reads it
-K kills one: the rest stay linked
+K kills one: the others stay one
 J joins one: it reads all this
 """
 WINDOW_GUIDE = """\
 type here: everybody reads it
-kill -9 PID: the rest stay linked
+kill -9 PID: the others stay one
 more: ./p2pchat me localhost {port}
 """
 WITHOUT_TMUX = """\
@@ -116,11 +116,10 @@ class Panes:
 
     def fill(self, names, guide):
         """All the others, through the first; when each is in, the guide. Raises ValueError."""
-        port, panes = self.port(self.first), [self.first]
+        port, last = self.port(self.first), self.first
         for name in names:
-            panes.append(self.join(name, port, panes[-1]))
-        for pane in panes:
-            self.port(pane)
+            last = self.join(name, port, last)
+            self.port(last)     # one after the other: all starting at once keeps two cores busy for seconds
         say(guide.format(port=port), port)
 
 

@@ -108,11 +108,11 @@ def test_outside_of_tmux_the_demo_has_a_server_of_its_own_that_ends_with_its_vie
     until_all(tmux, panes, "ann: hello")
     user("send-keys", "C-b", "K")
     until(lambda: list(members(tmux)) == others)
-    until_all(tmux, others, "-- lost ann; the network holds through")
     user("send-keys", "C-b", "J")
     late = until(lambda: set(members(tmux)) - set(others)).pop()
     until_all(tmux, [late], r"\d\d:\d\d ann: hello")
     until_all(tmux, others, "-- eve joined")
+    until_all(tmux, others, "-- lost ann; the network holds through")
     left = members(tmux)
     user("send-keys", "C-b", "d")
     until(lambda: any(row.startswith("ended 0") for row in shown(user, "")))
@@ -156,15 +156,17 @@ def test_inside_of_tmux_the_demo_is_one_more_window_and_nothing_else_is_touched(
     assert not any(map(runs, panes.values())) and settings() == before
 
 
-@pytest.mark.parametrize("words, sentence", [
-    (["0"], "can be 1 to 9"), (["10"], "can be 1 to 9"), (["x"], "N is x,"), (["4"], "make watch needs none"),
-])
-def test_a_mistake_gets_one_sentence(words, sentence):
-    if words == ["4"] and shutil.which("tmux") is None:
-        pytest.skip("there is no tmux here that could lack a terminal")
-    done = subprocess.run(python("-B", DEMO, *words), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+@pytest.mark.parametrize("number", ["0", "10", "x", "-1", "", "²"])
+def test_a_number_of_members_is_1_to_9(number):
+    with pytest.raises(ValueError, match=f"N is {number}, and can be 1 to 9"):
+        demo.main([number])
+
+
+@with_tmux
+def test_without_a_terminal_it_says_so_in_one_sentence():
+    done = subprocess.run(python("-B", DEMO), stdin=subprocess.DEVNULL, capture_output=True, text=True,
                           env={**os.environ, "TMUX": ""})
-    assert done.returncode == 1 and sentence in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert (done.returncode, done.stderr) == (1, "p2pchat demo: the panes need a terminal; make watch needs none\n")
 
 
 def test_without_tmux_it_tells_how_to_do_the_same_in_windows():

@@ -25,9 +25,9 @@ from helpers import BUILT, PATIENCE, Program
 
 NAMES = "ann", "bob", "cy", "dee", "eve", "fay"
 GUIDE, VIEWER = "guide", "you"
-READING = 1.6               # seconds that a viewer gets for what the guide says
-TALKING = 0.35              # seconds between two messages for a viewer
-ENDING = 4                  # seconds that a viewer has for the last words
+READING = 1.4               # seconds that a viewer gets for what the guide says
+TALKING = 0.25              # seconds between two messages for a viewer
+ENDING = 3                  # seconds that a viewer has for the last words
 PHRASES = ("anybody up for lunch?", "in ten minutes", "the build is green", "who has the adapter?", "on my way",
            "我也去", "look at that", "not again", "I can hear you", "still here", "so am I", "👍", "ça marche", "wait for me")
 
@@ -66,6 +66,8 @@ class Actor(Program):
         """Every message shown, whether live or said before: name -> texts, in the order shown."""
         found = {}
         for line in self.out[1:]:
+            if line.startswith("    "):     # the viewer's; no member says more than a line
+                continue
             name, text = re.fullmatch(r"(.+?)(?:~\d+)?(?: \(\d\d:\d\d\))?: (.*)", line).groups()
             found.setdefault(name, []).append(text)
         return found
@@ -283,9 +285,9 @@ def finish(stage):
     stage.settle()
     stage.check()
     figures = stage.figures()
-    stage.tell(f"{figures}.")
-    stage.settle()
-    stage.pause(ENDING)
+    if stage.viewer:
+        stage.tell(f"{figures}.")
+        stage.pause(ENDING)
     return figures
 
 
