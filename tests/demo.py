@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-import conftest  # the path to the program's modules, which helpers wants
+import conftest  # noqa: F401  the path to the program's modules, which helpers wants
 from helpers import BUILT, PATIENCE, TOP
 
 NAMES = "ann", "bob", "cy", "dee", "eve", "fay", "gus", "hal", "ivy"
@@ -29,6 +29,7 @@ LEAST_ROWS, LEAST_COLS = 6, 20      # of a pane: less shows no talk
 OLDEST = 2, 6               # the first tmux in which all that is used here exists
 POLL = 0.02                 # seconds between two looks at a pane; tmux does not tell when one changed
 TERM = "screen-256color"    # what every tmux is, whatever the user's configuration calls it
+ENDINGS = signal.SIGHUP, signal.SIGTERM, signal.SIGINT
 
 OWN_BAR = " Ctrl-B, then  arrow: go there  K: kill -9 this one  J: one more joins  d: end "
 OWN_GUIDE = """\
@@ -42,7 +43,7 @@ kill -9 PID: the others stay one
 more: ./p2pchat me localhost {port}
 """
 WITHOUT_TMUX = """\
-p2pchat demo: the panes need tmux, and it is not installed. The same in windows of your own, in this directory:
+the panes need tmux, and it is not installed. The same in windows of your own, in this directory:
   in the first:       ./p2pchat {0}
   in the others:      ./p2pchat {1} localhost PORT      (the first line of {0}'s screen says SERVER: PORT)
 Talk; close a window or say kill -9 to one, and see the others stay one network; join late, through anybody, and
@@ -124,9 +125,12 @@ class Panes:
 
 
 def say(lines, port):
-    """Have a member in line mode say these lines and leave."""
-    subprocess.run([sys.executable, BUILT, "--lines", "guide", "localhost", port], input=lines, text=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE, env=environment())
+    """Have a member in line mode say these lines and leave. Raises ValueError."""
+    try:
+        subprocess.run([sys.executable, BUILT, "--lines", "guide", "localhost", port], input=lines, text=True, check=True,
+                       capture_output=True, timeout=PATIENCE, env=environment())
+    except subprocess.SubprocessError as error:
+        raise ValueError(f"the guide cannot speak: {error}") from error
 
 
 def one_more(tmux):
@@ -139,6 +143,18 @@ def one_more(tmux):
     window.join(name, window.port(panes[0]), panes[-1])
 
 
+def end_cleanly():
+    """Have SIGHUP, SIGTERM and SIGINT end this process by way of its `finally`s."""
+    for number in ENDINGS:
+        signal.signal(number, _end)
+
+
+def _end(number, _):
+    for other in ENDINGS:
+        signal.signal(other, signal.SIG_IGN)    # a terminal that is closed says so twice: not into the cleaning up
+    sys.exit(128 + number)
+
+
 # Outside of tmux --------------------------------------------------------------------------------------
 
 
@@ -148,8 +164,7 @@ def outside(names):
         raise ValueError("the panes need a terminal; make watch needs none")
     size = os.get_terminal_size()
     check_room(len(names), size.columns, size.lines - 1)
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    end_cleanly()
     with tempfile.TemporaryDirectory(prefix="p2pchat-demo-") as place:
         tmux = Tmux("-S", os.path.join(place, "tmux"), "-f", os.devnull)
         try:
@@ -186,11 +201,12 @@ def attach(tmux):
                               env=watching)
     try:
         client.wait()
+        # The client's own status says little: as its server ends with it, it now and then calls that a lost server.
+        if tmux.attempt("list-sessions"):
+            raise ValueError("tmux cannot use this terminal; make watch needs no tmux")
     finally:
         tmux.attempt("kill-server")     # where a signal ended us, the client gives the terminal back by this
         client.wait()
-    if client.returncode:
-        raise ValueError("tmux cannot use this terminal; make watch needs no tmux")
 
 
 # Inside of tmux ---------------------------------------------------------------------------------------
@@ -273,5 +289,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except ValueError as mistake:
-        text = str(mistake)
-        sys.exit(text if text.startswith("p2pchat demo: ") else f"p2pchat demo: {text}")
+        sys.exit(f"p2pchat demo: {mistake}")

@@ -47,15 +47,15 @@ def user(place):
     tmux.attempt("kill-server")
 
 
-def until(condition):
-    """Wait for the condition. Returns its value."""
+def until(condition, seen=lambda: ""):
+    """Wait for the condition. Returns its value; fails with what was `seen` instead."""
     give_up = time.monotonic() + PATIENCE
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < give_up, "in vain"
-        time.sleep(demo.POLL)
+        assert time.monotonic() < give_up, f"in vain\n{seen()}"
+        time.sleep(0.05)    # each look is a process of tmux
 
 
 def shown(tmux, pane):
@@ -65,7 +65,8 @@ def shown(tmux, pane):
 
 def until_all(tmux, panes, row):
     """Wait until each pane shows a row that this pattern matches."""
-    until(lambda: all(any(re.match(row, line) for line in shown(tmux, pane)) for pane in panes))
+    until(lambda: all(any(re.match(row, line) for line in shown(tmux, pane)) for pane in panes),
+          lambda: "\n".join([row, *(line for pane in panes for line in shown(tmux, pane))]))
 
 
 def members(tmux, window=""):
@@ -115,8 +116,16 @@ def test_outside_of_tmux_the_demo_has_a_server_of_its_own_that_ends_with_its_vie
     until_all(tmux, others, "-- lost ann; the network holds through")
     left = members(tmux)
     user("send-keys", "C-b", "d")
-    until(lambda: any(row.startswith("ended 0") for row in shown(user, "")))
+    until(lambda: any(row.startswith("ended 0") for row in shown(user, "")), lambda: "\n".join(shown(user, "")))
     until(lambda: not any(map(runs, left.values())))
+    assert os.listdir(place) == ["user"]
+
+
+@with_tmux
+def test_a_terminal_that_tmux_cannot_use_gets_a_sentence_and_nothing_is_left(user, place):
+    typed(user, f"unset TMUX; TERM=dumb {' '.join(python('-B', DEMO, '1'))}; echo ended $?")
+    until(lambda: "ended 1" in shown(user, ""), lambda: "\n".join(shown(user, "")))
+    assert "p2pchat demo: tmux cannot use this terminal; make watch needs no tmux" in shown(user, "")
     assert os.listdir(place) == ["user"]
 
 

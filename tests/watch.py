@@ -21,6 +21,7 @@ import sys
 import time
 
 import conftest  # noqa: F401  the path to the program's modules, which helpers wants
+from demo import end_cleanly
 from helpers import BUILT, PATIENCE, Program
 
 NAMES = "ann", "bob", "cy", "dee", "eve", "fay"
@@ -132,10 +133,13 @@ class Stage:
     # What happens
 
     def open_window(self):
-        """The viewer's own member, on this terminal."""
+        """The viewer's own member, on this terminal. Raises Failed."""
         self.viewer = subprocess.Popen([sys.executable, BUILT, VIEWER, "127.0.0.1", str(self.guide.port),
                                         "--bind", "127.0.0.1"])
-        self.until(lambda: self.guide.noticed("joined", VIEWER), "the viewer's window does not open")
+        try:
+            self.until(lambda: self.guide.noticed("joined", VIEWER), "the viewer's member does not join")
+        except Left:
+            raise Failed("the viewer's member ended at once") from None
 
     def tell(self, text):
         """The guide tells the viewer what comes next."""
@@ -181,7 +185,7 @@ class Stage:
         self.healings.append(time.monotonic() - begun)
         self.until(lambda: all(now > then for now, then in zip(
             [actor.noticed("lost", name) for actor in survivors for name in names], before)),
-            f"not everybody is told that {', '.join(names)} are lost")
+            f"not everybody is told that {' and '.join(names)} are lost")
         self.pause(READING)
 
     def stop(self, name, lines):
@@ -304,8 +308,7 @@ def watch(stage):
 
 
 def main():
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    end_cleanly()
     stage = Stage(random.Random(1), os.isatty(0) and os.isatty(1))
     try:
         result = watch(stage)
