@@ -14,7 +14,8 @@ The rules of the loop, which keep one thread enough for everything:
 4. Handlers change state; one place draws, at most once a turn.
 5. What to wait for is derived from state (_wanted), never switched on here and off there. The
    timeout is the nearest deadline; without one it is None: an idle chat does not wake up.
-6. A bounded read per link and turn; the keyboard is served in every turn, whatever floods in.
+6. A bounded read per link and turn, and of those who flood only so many as TURN_SECONDS allow; the
+   keyboard is served in every turn, whatever floods in, and however many flood (_read_links).
 7. One place (_guarded) turns a link's failure into "this link is gone, because ..."; anything
    else that raises is our bug and flies, after the terminal is as it was.
 """
@@ -40,6 +41,7 @@ VERSION = "1.0"
 MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
 LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
 LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
+TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first in the next; an eye sees no such delay
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
 
 BELLS = ("off", "mention", "all")
@@ -68,6 +70,8 @@ class Chat:
         self._crowded = False  # whether the user was told that nothing is accepted
         self._here = []  # whom the status row names
         self._gone = {}  # Link -> why; removed at the end of the turn
+        self._readable = []  # links that have something for us in this turn
+        self._turn = 0
         self._watched = {}  # file object -> events, as the selector knows them
         self._always_ready = {}  # what epoll refuses to wait for, since it never has to: files, /dev/null
         self._selector = selectors.DefaultSelector()
@@ -116,6 +120,7 @@ class Chat:
             handler(subject, mask)
         for events, (handler, subject) in list(self._always_ready.values()):
             handler(subject, events)
+        self._read_links(now)
         self._expire(now)
         self._obey()
         self._send(now)
@@ -232,10 +237,24 @@ class Chat:
         if mask & WRITE:
             link.blocked = False
         if mask & READ:
-            self._guarded(link, self._receive)
+            self._readable.append(link)
 
-    def _receive(self, link):
-        data = link.receive()
+    def _read_links(self, now):
+        """The quiet are heard in every turn. Those who flood come after them: small portions if they are many, each in its turn."""
+        readable, self._readable = self._readable, []
+        readable.sort(key=_patience)
+        size = max(peers.READ_SIZE // max(len(readable), 1), peers.LEAST_READ)
+        self._turn += 1
+        late = False
+        for link in readable:
+            if link.busy and late:
+                return  # it is as readable in the next turn, and then before those who were read in this one
+            self._guarded(link, lambda link: self._receive(link, size))
+            late = link.busy and time.monotonic() >= now + TURN_SECONDS
+
+    def _receive(self, link, size):
+        data = link.receive(size)
+        link.busy, link.read_in = len(data) == size, self._turn
         if self.status is None:
             self.network.received(link.neighbour, data)
 
@@ -498,6 +517,10 @@ class Chat:
         os.kill(0, signal.SIGTSTP)  # the whole job, as the terminal itself would; without a shell to wake us, nothing
         signal.signal(signal.SIGTSTP, _note_signal)
         os.kill(os.getpid(), signal.SIGCONT)  # also if nothing stopped us; the loop resumes, unless it is to leave
+
+
+def _patience(link):
+    return link.busy, link.read_in
 
 
 class Command(NamedTuple):

@@ -32,7 +32,8 @@ from message import (ECHO_SECONDS, FIRST_LOGGED, LAST_LOGGED, LOG_MESSAGES, MAX_
                      Log, ProtocolError, as_c_reads, decode_bye, decode_hello, decode_record, encode_bye, encode_frame,
                      encode_hello, encode_peers, encode_record, is_bye, is_hello, is_quit, pair_pieces, plain_texts, split_text)
 
-READ_SIZE = 64 * 1024  # bytes read from one link in one turn: a flood gets its share of a turn, not the turn
+READ_SIZE = 64 * 1024  # bytes read from one link in one turn, or from all that have something together: a flood gets its share
+LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
 SENDS_PER_TURN = 8  # system calls spent on one link in one turn, for the same reason
 MAX_UNSENT = 8 * 1024 * 1024  # bytes a neighbour may lag behind before it is let go: about 100,000 short messages
 MAX_LINKS = 1024  # links at once; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
@@ -1144,6 +1145,8 @@ class Link:
         self.blocked = False  # a send fell short: wait for writability before the next one
         self.cramped = False  # the far end's window is too small for the next one: try again in a moment
         self.stuck = False  # nothing was taken for SLOW_SECONDS
+        self.busy = False  # the last read was full: there is more
+        self.read_in = 0  # the last of the loop's turns in which it was read
         self._broken = ""  # why sending failed
         self._rest = b""  # of a send that was taken in part
         self._pause, self._retry_at = WINDOW_POLLS[0], 0
@@ -1154,10 +1157,10 @@ class Link:
         """Bytes that wait on our side of the kernel."""
         return self.neighbour.unsent + len(self._rest)
 
-    def receive(self):
-        """What has arrived, at most READ_SIZE bytes; b"" if nothing has. Raises Gone at the end of the stream."""
+    def receive(self, size=READ_SIZE):
+        """What has arrived, at most `size` bytes; b"" if nothing has. Raises Gone at the end of the stream."""
         try:
-            data = self.sock.recv(READ_SIZE)
+            data = self.sock.recv(size)
         except _TRY_AGAIN:
             return b""
         except OSError as error:
