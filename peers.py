@@ -43,6 +43,12 @@ WANT_LINKS, MAX_MESH_LINKS = 5, 8  # five random links hold a network together w
 MAX_DIALS = 3  # probes under way at once that nobody asked for
 MAX_BOOK = 128  # addresses heard of
 MAX_NAMED, NAMED_SECONDS = 16, 60  # new ones that one neighbour may name, and in how many seconds
+LEAST_PORT = 1024  # dialled on a peer's word: below are the services of others, which nobody may knock on through us
+# Dials to where nobody of ours ever answered us: so many at once, and one more after so many seconds. One that is
+# answered costs nothing. Who has lost its links, all or nearly, has a second allowance beside this one: empty at first,
+# it grows with time, and with each host where a member answered: among liars only there is none to speak of.
+KNOCKS, KNOCK_SECONDS = 8, 10
+LONELY_KNOCKS, LONELY_SECONDS, LONELY_LINKS, EARNED_KNOCKS = 64, 30, 3, 8
 MAX_FRIENDS = 8  # addresses of members once met, kept to find the other half after a split
 MAX_MEMBERS = 10_000  # members remembered for :who
 REDUNDANT_ECHOES, REDUNDANT_SECONDS = 5, (2, 20)  # echoes, and seconds, until a link that brings nothing else is closed
@@ -333,11 +339,18 @@ class Book:
         self.friends = {}  # a fair sample of all whom we were ever linked to: they may be the other half after a split
         self.met = 0
         self.shunned = {}  # address -> until when it is not dialled
+        self.proven, self.hosts = {}, {}  # addresses, and hosts, where one of ours answered us; the values mean nothing
 
     def note(self, address, origin=None):
         self.heard[address] = origin if origin is not None else self.heard.get(address)
         if len(self.heard) > MAX_BOOK:
             del self.heard[self.rng.choice(list(self.heard))]
+
+    def prove(self, address):
+        for known, key in ((self.proven, address), (self.hosts, address[0])):
+            known[key] = None
+            if len(known) > MAX_BOOK:
+                del known[next(iter(known))]
 
     def drop(self, address):
         if self.heard.get(address, 0) is None:  # nobody was met there
@@ -364,6 +377,7 @@ class Book:
     def failed(self, address, now):
         """Nobody of ours answered there."""
         self.heard.pop(address, None)
+        self.proven.pop(address, None)
         self.shun(address, now + self.rng.uniform(*FAILED_PAUSE))
 
     def forget(self, origin):
@@ -380,6 +394,28 @@ class Book:
     def next_fresh(self):
         """When the first of the others may be dialled again, or None."""
         return min((until for address, until in self.shunned.items() if address in self.heard), default=None)
+
+
+class Allowance:
+    """So many at once, and one more every so many seconds."""
+
+    def __init__(self, most, seconds, full_at):
+        self._most, self._seconds = most, seconds
+        self._full_at = full_at
+
+    def left(self, now):
+        return self._most - max(self._full_at - now, 0) / self._seconds >= 1
+
+    def spend(self, now):
+        self._full_at = max(self._full_at, now) + self._seconds
+
+    def refund(self, count=1):
+        self._full_at -= count * self._seconds
+
+    @property
+    def next_at(self):
+        """When there is one again."""
+        return self._full_at - (self._most - 1) * self._seconds
 
 
 class Network:
@@ -404,6 +440,8 @@ class Network:
         self.people = People(name)
         self.book = Book(rng)
         self.calls = []  # dials under way
+        self._knocks = Allowance(KNOCKS, KNOCK_SECONDS, now)
+        self._lonely_knocks = Allowance(LONELY_KNOCKS, LONELY_SECONDS, now + LONELY_KNOCKS * LONELY_SECONDS)
         self._suspects = {}  # origin -> when to tell all that it is lost
         self._before = {}  # origin -> sequence that was said before we joined: history, not news
         self._plain = []  # the neighbours that are, or may be, C peers
@@ -434,6 +472,7 @@ class Network:
         if self._wants_links():
             times.append(self.book.next_fresh())
             times += [self._reserve_at] * bool(self._free(self._reserve()))
+            times += [self._knocks.next_at] * (not self._may_knock())
         return min((time for time in times if time is not None), default=None)
 
     def join(self, label, addresses):
@@ -597,6 +636,8 @@ class Network:
 
     def _answered(self, neighbour, frame):
         """What we dialled says its first frame: a hello, a bye, or it is a C peer that chats already."""
+        if is_bye(frame) or is_hello(frame):
+            self._proved(neighbour.call)
         if is_bye(frame):
             self._learn(neighbour, decode_bye(frame))
             self._hang_up(neighbour, NO_ROOM)
@@ -620,7 +661,7 @@ class Network:
         """Note who it is. Returns False if it is ourselves, or a second link to the same member that is not to be kept."""
         neighbour.origin, neighbour.name = hello.origin, hello.name
         host, port = (neighbour.host, hello.port) if neighbour.call is None else neighbour.call.address[:2]
-        neighbour.address = (host, port) if port else None
+        neighbour.address = (host, port) if port >= LEAST_PORT or neighbour.call else None
         if hello.origin in self._own_origins:
             self.book.shun(neighbour.address, self.now + SHUN_SELF)
             self._decline(neighbour, "is this program itself")
@@ -1014,11 +1055,29 @@ class Network:
         calls = self.calls + [neighbour.call for neighbour in self.neighbours if neighbour.call]
         taken = {neighbour.address for neighbour in self.neighbours} | {call.address[:2] for call in calls}
         linked = {neighbour.origin for neighbour in self.neighbours if neighbour.origin} | self._own_origins
+        may_knock = self._may_knock()
         return [address for address, origin in source.items()
-                if address not in taken and (origin or self.book.heard.get(address)) not in linked]
+                if address not in taken and (origin or self.book.heard.get(address)) not in linked
+                and (may_knock or address in self.book.proven)]
+
+    def _may_knock(self):
+        """Whether we may dial what may be nobody's address: a peer can say anything, and we are not its way to ring at others' doors."""
+        return self._knocks.left(self.now) or self._lonely_knocks.left(self.now) and len(self._mesh()) < LONELY_LINKS
+
+    def _proved(self, call):
+        """One of ours answered there."""
+        address = call.address[:2]
+        if call.contact is None and address not in self.book.proven:
+            self._knocks.refund()
+        if address[0] not in self.book.hosts:
+            self._lonely_knocks.refund(EARNED_KNOCKS)
+        self.book.prove(address)
 
     def _dial(self, call, seconds=MESH_DIAL_SECONDS):
         call = call._replace(since=self.now)
+        if call.contact is None and call.address[:2] not in self.book.proven:
+            knocks = self._knocks if self._knocks.left(self.now) else self._lonely_knocks
+            knocks.spend(self.now)
         self.calls.append(call)
         self.events.append(Connect(call, seconds))
 
@@ -1055,7 +1114,7 @@ class Network:
         for host, port in addresses:
             if is_loopback(host) and not is_loopback(neighbour.host):
                 host = neighbour.host  # "on my machine", it means
-            if port and is_dialable(host) and (host, port) not in self.book.heard:
+            if port >= LEAST_PORT and is_dialable(host) and (host, port) not in self.book.heard:
                 self._note_named(neighbour, (host, port))
 
     def _note_named(self, neighbour, address):

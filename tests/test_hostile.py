@@ -3,12 +3,16 @@
 Floods are counted by turns of the loop and by bytes, not by seconds: a slow machine is no failure.
 """
 
+import random
+
 import pytest
 
 import peers
 from helpers import Member, turn
 from hostile import Stranger
 from message import encode_pair
+from peers import Call, Network
+from test_network import Liar, network_of
 
 
 @pytest.fixture
@@ -65,3 +69,47 @@ def test_many_floods_do_not_delay_who_says_little(members, strangers):
         said = [record.text for record in ann.chat.network.log.read(before)]
         assert b"%d" % number in said
         assert len(said) <= (peers.READ_SIZE + 61 * peers.LEAST_READ) // 24, "a turn takes as long as with one flood"
+
+
+# Liars: addresses of nobody, of others' services, of ourselves ---------------------------------------------------------
+
+def dials_among_liars(seconds, **options):
+    """Whom a member dials while three liars, again and again, link up, name new addresses and go: [address]."""
+    world = network_of(2)
+    target, dialled = world.members[0], []
+    world.dial = lambda node, call, seconds, dial=world.dial: (
+        dialled.append(call.address) if node is target else None, dial(node, call, seconds))
+    for number in range(int(seconds * 1.5)):
+        liar = Liar(world, origin=number + 1)
+        liar.join(target, **options, addresses=[(f"10.200.{number % 200}.{part + 1}", options.get("port", 4000)) for part in range(8)])
+        world.run(1 / 1.5)
+        if not liar.over:
+            world.close(liar.end)
+    return dialled
+
+
+def test_liars_get_a_few_dials_a_minute_out_of_us_however_many_addresses_they_name():
+    """History: sixteen new addresses a minute for each link, and liars opened new links."""
+    assert len(dials_among_liars(180)) <= peers.KNOCKS + 180 / peers.KNOCK_SECONDS + 180 / peers.LONELY_SECONDS + 1
+
+
+@pytest.mark.parametrize("port", [1, 22, 80, 1023])
+def test_ports_of_well_known_services_are_not_dialled_on_a_peers_word(port):
+    assert dials_among_liars(20, port=port) == []
+
+
+def test_dials_that_members_answer_are_not_counted():
+    world = network_of(30)
+    world.run(120)
+    assert world.dials > 30 * peers.KNOCKS / 2
+    assert all(member.network._knocks._full_at <= world.now + peers.KNOCK_SECONDS for member in world.members)
+
+
+def test_who_lost_nearly_all_its_links_may_dial_more_than_others():
+    network = Network(b"me", 1, random.Random(1))
+    for number in range(60):
+        network.book.prove((f"10.1.0.{number}", 4000))
+        network.book.failed((f"10.1.0.{number}", 4000), 0)
+        network._proved(Call((f"10.2.0.{number}", 4000)))
+    allowed = [network._may_knock() and network._dial(Call(("10.3.0.1", 4000))) is None for _ in range(100)]
+    assert sum(allowed) == peers.KNOCKS + peers.LONELY_KNOCKS
