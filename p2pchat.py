@@ -43,6 +43,7 @@ LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
 LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
 TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first in the next; an eye sees no such delay
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
+CROWDED_PAUSE = 30  # seconds between two notices of it
 
 BELLS = ("off", "mention", "all")
 USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
@@ -68,6 +69,7 @@ class Chat:
         self._opened = False  # whether the front end has the terminal
         self._accept_after = 0  # a time before which nothing is accepted
         self._crowded = False  # whether the user was told that nothing is accepted
+        self._crowded_after = 0  # a time before which it is not told again
         self._here = []  # whom the status row names
         self._gone = {}  # Link -> why; removed at the end of the turn
         self._readable = []  # links that have something for us in this turn
@@ -266,20 +268,20 @@ class Chat:
 
     def _on_listener(self, _, mask):
         for _ in range(peers.ACCEPTS_PER_TURN):
+            if len(self.links) >= peers.MAX_LINKS and not self.network.make_way():
+                self._pause_accepting(f"there are {peers.MAX_LINKS} links already")
+                return
             try:
                 accepted = peers.accept(self.listener)
             except peers.OutOfDescriptors as error:
-                self._pause_accepting(str(error))
+                if not self.network.make_way():
+                    self._pause_accepting(str(error))
                 return
             if accepted is None:
                 return
             self._admit(*accepted)
 
     def _admit(self, sock, host):
-        if len(self.links) >= peers.MAX_LINKS:
-            sock.close()
-            self._pause_accepting(f"there are {peers.MAX_LINKS} links already")
-            return
         if self._crowded:
             self._crowded = False
             self.front.notice("new members can join again")
@@ -287,8 +289,8 @@ class Chat:
 
     def _pause_accepting(self, reason):
         self._accept_after = time.monotonic() + ACCEPT_PAUSE
-        if not self._crowded:
-            self._crowded = True
+        if not self._crowded and time.monotonic() >= self._crowded_after:
+            self._crowded, self._crowded_after = True, time.monotonic() + CROWDED_PAUSE
             self.front.notice(f"nobody new can join for now: {reason}")
 
     def _on_dial(self, dial, mask):

@@ -23,7 +23,7 @@ import socket
 import struct
 import sys
 import termios
-from collections import deque
+from collections import Counter, deque
 from enum import Enum
 from typing import NamedTuple, Optional
 
@@ -541,6 +541,20 @@ class Network:
             self._forget_contact(call.contact)
             self._notice("{} cannot be joined: it {}", call.contact.label, reason)
         self._plan_redial(call.contact)
+
+    def make_way(self):
+        """There are too many links: let one go for somebody new. Returns False if none can be spared now.
+
+        That is a silent one of the host with most of them, the newest: who came before the crowd may be a C peer whose
+        user is just quiet, and so may one that is alone on its host. Talkers only go where one host has half of all.
+        """
+        guests = [neighbour for neighbour in self.neighbours if neighbour.phase in (Phase.PLAIN, Phase.GREETING)
+                  and not neighbour.call and not neighbour.ending and neighbour.since + STRANGER_SECONDS <= self.now]
+        found = _newest_of_most([neighbour for neighbour in guests if not neighbour.names], 2)
+        found = found or _newest_of_most(guests, MAX_LINKS // 2)
+        if found is not None:
+            self._hang_up(found, "is one of too many from there")
+        return found is not None
 
     def received(self, neighbour, data):
         """Bytes came from this neighbour, in whatever pieces."""
@@ -1174,6 +1188,15 @@ class Network:
 
     def _notice(self, words, *parts):
         self.events.append(Notice(words, parts))
+
+
+def _newest_of_most(neighbours, least):
+    """The newest from the host that has most of these; None if it has fewer than `least`."""
+    crowds = Counter(neighbour.host for neighbour in neighbours)
+    most = max(crowds.values(), default=0)
+    if most < least:
+        return None
+    return [neighbour for neighbour in neighbours if crowds[neighbour.host] == most][-1]  # they are in the order of their coming
 
 
 def is_loopback(host):

@@ -7,11 +7,12 @@ import random
 
 import pytest
 
+import p2pchat
 import peers
-from helpers import Member, turn
-from hostile import Stranger
+from helpers import BUILT, Member, Program, python, turn
+from hostile import Stranger, probe
 from message import encode_pair
-from peers import Call, Network
+from peers import Call, Network, Phase
 from test_network import Liar, network_of
 
 
@@ -113,3 +114,52 @@ def test_who_lost_nearly_all_its_links_may_dial_more_than_others():
         network._proved(Call((f"10.2.0.{number}", 4000)))
     allowed = [network._may_knock() and network._dial(Call(("10.3.0.1", 4000))) is None for _ in range(100)]
     assert sum(allowed) == peers.KNOCKS + peers.LONELY_KNOCKS
+
+
+# Crowds ---------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def few_links(monkeypatch):
+    monkeypatch.setattr(peers, "MAX_LINKS", 12)
+    monkeypatch.setattr(peers, "STRANGER_SECONDS", 0.05)
+    monkeypatch.setattr(p2pchat, "ACCEPT_PAUSE", 0.02)
+
+
+@pytest.mark.parametrize("crowd", [b"", encode_pair(b"eve", b"x")[:12], probe(b"eve", 5, 0), encode_pair(b"eve", b"x")])
+def test_a_crowd_shuts_out_neither_a_newcomer_nor_who_is_just_quiet(members, strangers, few_links, crowd):
+    """History: 1,024 connections that said nothing shut out everybody, for ever."""
+    ann, = members("ann")
+    (dora,), (cy,) = strangers(ann, host="127.0.0.4"), strangers(ann)  # cy's host is the crowd's, but cy was there first
+    turn([ann], lambda: len(ann.chat.network._plain) == 2 and not strangers_of(ann))
+    many = strangers(ann, 60)
+    for one in many:
+        one.send(crowd)
+    turn([ann], lambda: len(ann.chat.links) >= 12)
+    bob = strangers(ann, host="127.0.0.5")[0]
+    bob.say(b"bob", b"I am in")
+    turn([ann], lambda: "bob: I am in" in ann.out)
+    dora.say(b"dora", b"so am I")
+    turn([ann], lambda: "dora: so am I" in ann.out)
+    cy.say(b"cy", b"and I")
+    turn([ann], lambda: "cy: and I" in ann.out)
+    assert len(ann.chat.links) <= peers.MAX_LINKS
+    assert sum("nobody new" in line for line in ann.err) <= 1
+
+
+def strangers_of(member):
+    return [one for one in member.chat.network.neighbours if one.phase is Phase.STRANGER]
+
+
+def test_without_descriptors_silent_strangers_give_way_to_who_speaks():
+    script = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)); import os; os.execv(sys.argv[1], sys.argv[1:])"
+    with Program("ann", "--bind", "127.0.0.1", command=python("-c", script, BUILT)) as ann:
+        crowd = [Stranger(ann.port) for _ in range(40)]
+        ann.wait(lambda program: any("nobody new can join" in line for line in program.err))
+        with Stranger(ann.port) as bob:
+            bob.say(b"bob", b"I am in")
+            ann.wait(lambda program: "bob: I am in" in program.out)
+            crowd[0].say(b"first", b"so am I")
+            ann.wait(lambda program: "first: so am I" in program.out)
+        for stranger in crowd:
+            stranger.close()
+        assert ann.end() == 0
