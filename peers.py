@@ -49,6 +49,9 @@ LEAST_PORT = 1024  # dialled on a peer's word: below are the services of others,
 # it grows with time, and with each host where a member answered: among liars only there is none to speak of.
 KNOCKS, KNOCK_SECONDS = 8, 10
 LONELY_KNOCKS, LONELY_SECONDS, LONELY_LINKS, EARNED_KNOCKS = 64, 30, 3, 8
+# Notices of who came and went: so many at once, and one more after so many seconds; the others are only counted. A crowd
+# that comes and goes for hours leaves the chat readable.
+COMINGS, COMING_SECONDS = 50, 10
 MAX_FRIENDS = 8  # addresses of members once met, kept to find the other half after a split
 MAX_MEMBERS = 10_000  # members remembered for :who
 REDUNDANT_ECHOES, REDUNDANT_SECONDS = 5, (2, 20)  # echoes, and seconds, until a link that brings nothing else is closed
@@ -448,6 +451,7 @@ class Network:
         self._echoes = Echoes()
         self._guests_until = now  # so long C peers are about, somewhere
         self._missing, self._missing_at = 0, now
+        self._comings, self._untold = Allowance(COMINGS, COMING_SECONDS, now), 0
         self._stir_at = None
         self._reserve_at, self._reserve_pause = now, RESERVE_FIRST
         self._leaving = False
@@ -469,6 +473,7 @@ class Network:
         times = [contact.due for contact in self.contacts]
         times += [self._due(neighbour) for neighbour in self.neighbours]
         times += [self._stir_at, *self._suspects.values()]
+        times += [self._comings.next_at] * bool(self._untold)
         if self._wants_links():
             times.append(self.book.next_fresh())
             times += [self._reserve_at] * bool(self._free(self._reserve()))
@@ -598,6 +603,9 @@ class Network:
         for origin in [origin for origin, due in self._suspects.items() if due <= self.now]:
             del self._suspects[origin]
             self._tell_lost(origin)
+        if self._untold and self._comings.left(self.now):
+            untold, self._untold = self._untold, 0
+            self._tell_coming("{} more came or went", f"{untold:,}")
         if self._last_word < self.log.start:
             self._tell(Kind.HERE, self.name)  # so that the log never forgets who is here
         if self._stir_at is not None and self._stir_at <= self.now:
@@ -634,7 +642,7 @@ class Network:
 
     def _settle_plain(self, neighbour):
         neighbour.phase = Phase.PLAIN
-        self._notice("somebody joined from {}", neighbour.host)
+        self._tell_coming("somebody joined from {}", neighbour.host)
 
     def _probed(self, neighbour, hello):
         """One of ours dialled us: take it, or tell it whom else to ask."""
@@ -738,7 +746,7 @@ class Network:
         origin, when = self._linked
         if origin != hello.origin or self.now - when >= AGAIN_SECONDS:
             self._linked = hello.origin, self.now
-            self._notice("linked to {}", self.people.meet(hello.origin, hello.name).label)
+            self._tell_coming("linked to {}", self.people.meet(hello.origin, hello.name).label)
 
     def _make_room(self, newest):
         """Keep to MAX_MESH_LINKS by letting a random other go. It loses nothing: its next link catches up."""
@@ -817,15 +825,16 @@ class Network:
             self._presence((self.origin, name), name, False, None)
             self._tell(Kind.GUEST_GONE, name)
         if neighbour.left is not None:
-            self._notice("{} left", neighbour.left)
+            self._tell_coming("{} left", neighbour.left)
             self._forget_contact(neighbour.contact)
             return
         who = list(neighbour.names)[:MAX_NAMES] or [b"somebody"]
         words = "lost " + ", ".join(["{}"] * len(who)) + " at {}: it {}"
         redial = neighbour.contact in self.contacts
-        self._notice(words + "; dialling again" * redial, *who, neighbour.host, reason)
         if not redial:
+            self._tell_coming(words, *who, neighbour.host, reason)
             return
+        self._notice(words + "; dialling again", *who, neighbour.host, reason)
         if self.now - neighbour.since > REDIAL_MOST:
             neighbour.contact.pause = REDIAL_FIRST
         self._plan_redial(neighbour.contact)
@@ -971,9 +980,8 @@ class Network:
         changed, back = not known or member.here != here, known and here
         member.here = here
         news = member.told is False if back else member.told is not here  # nobody comes back who was not told to be gone
-        if words and changed and news:
+        if words and changed and news and self._tell_coming("{} is back" if back else words, member.label):
             member.told = here
-            self._notice("{} is back" if back else words, member.label)
 
     def _tell_lost(self, origin):
         """We lost a neighbour, and nobody heard of it since."""
@@ -1001,9 +1009,8 @@ class Network:
         links = [self.people.meet(other.origin, other.name).label for other in self._mesh()][:3]
         holds = "; the network holds through " + ", ".join(["{}"] * len(links)) if links else "; looking for the others"
         self.people.gone(origin)
-        if member.told is not False:
+        if member.told is not False and self._tell_coming("lost {}" + holds, member.label, *links):
             member.told = False
-            self._notice("lost {}" + holds, member.label, *links)
 
     # Which links to have -------------------------------------------------------------------
 
@@ -1188,6 +1195,16 @@ class Network:
 
     def _notice(self, words, *parts):
         self.events.append(Notice(words, parts))
+
+    def _tell_coming(self, words, *parts):
+        """A notice of who came or went. Returns False if there are too many of them, and this one is only counted."""
+        if not self._comings.left(self.now):
+            self._untold += 1
+            self._replan = True
+            return False
+        self._comings.spend(self.now)
+        self._notice(words, *parts)
+        return True
 
 
 def _newest_of_most(neighbours, least):

@@ -12,7 +12,7 @@ import peers
 from helpers import BUILT, Member, Program, python, turn
 from hostile import Stranger, probe
 from message import encode_pair
-from peers import Call, Network, Phase
+from peers import Call, Network, Notice, Phase
 from test_network import Liar, network_of
 
 
@@ -163,3 +163,43 @@ def test_without_descriptors_silent_strangers_give_way_to_who_speaks():
         for stranger in crowd:
             stranger.close()
         assert ann.end() == 0
+
+
+# Notices --------------------------------------------------------------------------------------------------------------
+
+def come_and_go(network, number):
+    """A plain stranger for half a second."""
+    neighbour = network.opened("10.0.0.1")
+    network.received(neighbour, encode_pair(b"x%d" % number, b"hi"))
+    network.closed(neighbour, "broke the connection off")
+
+
+def invent_a_member(network, number):
+    network._presence(number, b"n%d" % number, True, "{} joined")
+    network._presence(number, b"n%d" % number, False, "{} left")
+
+
+def lose_a_member(network, number):
+    network._presence(number, b"n%d" % number, True, None)
+    network._notice_lost(number)
+
+
+@pytest.mark.parametrize("coming", [come_and_go, invent_a_member, lose_a_member])
+def test_thousands_who_come_and_go_are_counted_and_not_named(coming):
+    """History: each of them was a line, and a line, and the chat could not be read."""
+    network = Network(b"me", 1, random.Random(1))
+    told, now = [], 0.0
+    for number in range(6000):
+        coming(network, number)
+        now = network.now = now + 0.01
+        if network.deadline is not None and network.deadline <= now:
+            network.tick()
+        told += [event for event in network.events if isinstance(event, Notice)]
+        network.events.clear()
+    network.now += 2 * peers.COMING_SECONDS
+    network.tick()
+    told += network.events
+    assert len(told) <= peers.COMINGS + 60 / peers.COMING_SECONDS + 2
+    counted = [int(notice.parts[0].replace(",", "")) for notice in told if "more came or went" in notice.words]
+    each = 1 if coming is lose_a_member else 2
+    assert len(told) - len(counted) + sum(counted) == 6000 * each or coming is invent_a_member and sum(counted) > 5000
