@@ -702,7 +702,7 @@ def start(arguments):
 
 
 def main():
-    """The program. Exit status: 0 after :quit, 1 for a mistake of the user (one sentence), 128+n for signal n."""
+    """The program. Exit status: 0 after :quit, 1 with one sentence for a mistake of the user or a full disk, 128+n for signal n."""
     fill_standard_descriptors()
     try:
         chat, hint = start(sys.argv[1:])
@@ -716,7 +716,7 @@ def main():
         status = chat.run()
     finally:
         chat.close()
-    sys.exit(status)
+    sys.exit(status or int(chat.front.failed))
 
 
 if __name__ == "__main__":

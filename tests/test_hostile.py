@@ -3,17 +3,20 @@
 Floods are counted by turns of the loop and by bytes, not by seconds: a slow machine is no failure.
 """
 
+import os
 import random
+import socket
+import subprocess
 
 import pytest
 
 import p2pchat
 import peers
-from helpers import BUILT, Member, Program, python, turn
+from helpers import BUILT, PATIENCE, Member, Program, python, turn
 from hostile import Stranger, probe
 from message import encode_pair
 from peers import Call, Network, Notice, Phase
-from test_network import Liar, network_of
+from test_network import Liar, everybody_speaks, network_of
 
 
 @pytest.fixture
@@ -203,3 +206,52 @@ def test_thousands_who_come_and_go_are_counted_and_not_named(coming):
     counted = [int(notice.parts[0].replace(",", "")) for notice in told if "more came or went" in notice.words]
     each = 1 if coming is lose_a_member else 2
     assert len(told) - len(counted) + sum(counted) == 6000 * each or coming is invent_a_member and sum(counted) > 5000
+
+
+# A full disk, a closed stdout, a terminal that is gone, a clock that jumps --------------------------------------------
+
+def shell(command):
+    """Run a line of sh with $P for the built program. Returns (status, stdout, stderr)."""
+    done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=PATIENCE, env={**os.environ, "P": BUILT, "TERM": "dumb"})
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("stdin", ["sleep 0.5 |", "echo hi |", "</dev/null"])
+def test_a_full_disk_ends_it_with_one_sentence_and_status_1(stdin):
+    """History: status 0, and a script went on as if its log were there."""
+    status, _, err = shell(f'{stdin} timeout 5 "$P" log >/dev/full' if "|" in stdin else f'timeout 5 "$P" log {stdin} >/dev/full')
+    assert status == 1 and err.count("No space left on device") == 1 and "Traceback" not in err
+
+
+def test_a_log_that_reaches_the_file_size_limit_ends_with_one_sentence_and_status_1(tmp_path):
+    with Program("hub") as hub:
+        log = subprocess.Popen(["sh", "-c", f'ulimit -f 1; exec "{BUILT}" log 127.0.0.1 {hub.port} >{tmp_path}/log'],
+                               stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        hub.wait(lambda program: any("log joined" in line for line in program.err))
+        hub.type(*["x" * 100] * 20)
+        hub.wait(lambda program: "-- log left" in program.err)
+        _, err = log.communicate(timeout=PATIENCE)
+    assert log.returncode == 1 and err.count(b"File too large") == 1 and b"Traceback" not in err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_with_closed_streams_it_chats_on_or_ends(closed):
+    with Program("hub") as hub:
+        status, _, err = shell(f'(echo hi) | "$P" bot 127.0.0.1 {hub.port} {closed}')
+        assert status == 0 and "Traceback" not in err
+        hub.wait(lambda program: "-- bot left" in program.err)
+        assert ("bot: hi" in hub.out) == ("<&-" not in closed)
+
+
+def test_a_socket_for_stdout_that_hangs_up_ends_it_quietly():
+    near, far = socket.socketpair()
+    with Program("hub") as hub, near:
+        log = subprocess.Popen([BUILT, "log", "127.0.0.1", str(hub.port)], stdin=subprocess.PIPE, stdout=far, stderr=subprocess.PIPE)
+        far.close()
+        hub.wait(lambda program: any("log joined" in line for line in program.err))
+        near.close()
+        hub.type("is anybody there?")
+        hub.wait(lambda program: "-- log left" in program.err)
+        _, err = log.communicate(timeout=PATIENCE)
+    assert log.returncode == 0 and b"Traceback" not in err
