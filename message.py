@@ -188,6 +188,7 @@ _RECORD = struct.Struct("<BQQIH")  # kind, origin, sequence, time, length of the
 _HELLO = struct.Struct("<B8sQHBH")  # kind, MAGIC, origin, port, urgent, length of the name; then name, addresses, vector
 _ENTRY = struct.Struct("<QQ")  # an origin and the highest sequence of it
 _PORT = struct.Struct("<H")
+LATEST = 2 ** 32 - 1  # seconds since 1970 that fit into a record: until 2106
 FIRST_LOGGED, LAST_LOGGED = Kind.SAY, Kind.GUEST_GONE
 
 
@@ -213,7 +214,8 @@ class Hello(NamedTuple):
 
 
 def encode_record(kind, origin, sequence, when, name, text):
-    """The Record with its frame."""
+    """The Record with its frame. `when` is what some clock says: one that is wrong by a century must not end the program."""
+    when = min(max(when, 0), LATEST)
     frame = encode_frame(_RECORD.pack(kind, origin, sequence, when, len(name)) + name + text)
     return Record(kind, origin, sequence, when, name, text, frame)
 

@@ -255,3 +255,24 @@ def test_a_socket_for_stdout_that_hangs_up_ends_it_quietly():
         hub.wait(lambda program: "-- log left" in program.err)
         _, err = log.communicate(timeout=PATIENCE)
     assert log.returncode == 0 and b"Traceback" not in err
+
+
+@pytest.mark.parametrize("jump", [-2 * 10 ** 9, -3600, 3600, 10 ** 9, 2 ** 32])
+def test_a_wall_clock_that_jumps_changes_marks_and_nothing_else(jump):
+    """History: a clock before 1970 or after 2106 ended the program with a traceback."""
+    world = network_of(4)
+    victim, other = world.members[:2]
+    everybody_speaks(world)
+    world.run(2)
+    links = set(victim.mesh())
+    victim.skew = jump
+    for _ in range(3):
+        everybody_speaks(world)
+        world.run(40)
+    assert set(victim.mesh()) == links
+    late = world.member(skew=-jump)
+    late.join(victim)
+    world.run(5)
+    everybody_speaks(world)
+    world.run(5)
+    world.check_complete()
