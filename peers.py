@@ -1033,7 +1033,8 @@ class Network:
     def _wants_links(self):
         """Whether another dial is due now, if only somebody to dial is known."""
         dials = len(self.calls) + sum(neighbour.phase is Phase.PROBING for neighbour in self.neighbours)
-        return not self._leaving and dials < MAX_DIALS and len(self._mesh(greeting=True)) < WANT_LINKS
+        # Half a hello is no link: five strangers with one each could keep us from looking for anybody else.
+        return not self._leaving and dials < MAX_DIALS and len(self._mesh()) < WANT_LINKS
 
     def _pick(self, addresses):
         return self.rng.choice(addresses) if addresses else None

@@ -13,7 +13,7 @@ import pytest
 import p2pchat
 import peers
 from helpers import BUILT, PATIENCE, Member, Program, python, turn
-from hostile import Stranger, probe
+from hostile import Stranger, greeting, probe
 from message import encode_pair
 from peers import Call, Network, Notice, Phase
 from test_network import Liar, everybody_speaks, network_of
@@ -276,3 +276,15 @@ def test_a_wall_clock_that_jumps_changes_marks_and_nothing_else(jump):
     everybody_speaks(world)
     world.run(5)
     world.check_complete()
+
+
+# Links that are none --------------------------------------------------------------------------------------------------
+
+def test_strangers_with_half_a_hello_do_not_keep_us_from_looking_for_others():
+    """History: each counted as a link for five seconds, and five of them, again and again, kept a lost member lost."""
+    network = Network(b"me", 1, random.Random(1))
+    network.book.note(("10.1.0.1", 4000))
+    for number in range(peers.WANT_LINKS):
+        network.received(network.opened(f"10.2.0.{number}"), probe(b"eve", number + 1, 0))
+    network.tick()
+    assert [event.call.address for event in network.events if isinstance(event, peers.Connect)] == [("10.1.0.1", 4000)]
