@@ -754,7 +754,9 @@ class Network:
         most = WANT_LINKS + 1 if stirred else MAX_MESH_LINKS
         others = [other for other in self._mesh() if other is not newest]
         if len(others) >= most:
-            self._bye(self.rng.choice(others))
+            # Of the host that has most of them, if one has: who opens eight links from one machine pushes nobody else out.
+            crowds = Counter(other.host for other in others)
+            self._bye(self.rng.choice([other for other in others if crowds[other.host] == max(crowds.values())]))
 
     def _bye(self, neighbour):
         self._hang_up(neighbour, SPARED, (encode_frame(encode_bye(self._addresses_but(neighbour))),))

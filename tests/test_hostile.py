@@ -288,3 +288,24 @@ def test_strangers_with_half_a_hello_do_not_keep_us_from_looking_for_others():
         network.received(network.opened(f"10.2.0.{number}"), probe(b"eve", number + 1, 0))
     network.tick()
     assert [event.call.address for event in network.events if isinstance(event, peers.Connect)] == [("10.1.0.1", 4000)]
+
+
+def test_one_host_cannot_push_the_others_off_our_links():
+    """History: who asks urgently gets a link, and a random other had to go: eight such left nobody else."""
+    network = Network(b"me", 1, random.Random(1))
+    honest = [meet(network, f"10.1.0.{number}", number + 1) for number in range(6)]
+    for number in range(40):
+        network.now += 1
+        meet(network, "10.9.9.9", 100 + number)
+    assert all(neighbour in network.neighbours for neighbour in honest)
+    assert len(network.neighbours) == peers.MAX_MESH_LINKS
+
+
+def meet(network, host, origin):
+    """A member that dialled us urgently and greeted; hang-ups are carried out."""
+    neighbour = network.opened(host)
+    network.received(neighbour, greeting(b"m%d" % origin, origin))
+    for event in [event for event in network.events if isinstance(event, peers.Hangup)]:
+        network.closed(event.neighbour, event.reason)
+    network.events.clear()
+    return neighbour
