@@ -36,6 +36,7 @@ READ_SIZE = 64 * 1024  # bytes read from one link in one turn, or from all that 
 LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
 SENDS_PER_TURN = 8  # system calls spent on one link in one turn, for the same reason
 MAX_UNSENT = 8 * 1024 * 1024  # bytes a neighbour may lag behind before it is let go: about 100,000 short messages
+MAX_UNSENT_ALL = 256 * 1024 * 1024  # the same of all C peers together; they share the bytes, but each piece has its place in each queue
 MAX_LINKS = 1024  # links at once; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
 ACCEPTS_PER_TURN = 32  # new connections taken in one turn; the kernel queues the rest
 # The mesh (tests/simulator.py measures it). With 4 and 6 links a delivery costs less, 4 copies for 6, but more hops.
@@ -818,9 +819,19 @@ class Network:
     def _queue(self, neighbour, pieces):
         if neighbour.ending:
             return
+        before = neighbour.queued
         neighbour.queue(pieces)
         if neighbour.queued > MAX_UNSENT:
             self._hang_up(neighbour, f"took nothing while {MAX_UNSENT >> 20} MiB were waiting")
+        elif neighbour.queued // READ_SIZE > before // READ_SIZE:
+            self._bound_queues()
+
+    def _bound_queues(self):
+        """A thousand C peers that do not read may not have MAX_UNSENT each: the one that lags most goes."""
+        waiting = [neighbour for neighbour in self._plain if not neighbour.ending]
+        if sum(neighbour.queued for neighbour in waiting) > MAX_UNSENT_ALL:
+            most = max(waiting, key=lambda neighbour: neighbour.queued)
+            self._hang_up(most, f"took nothing while {most.queued >> 20} MiB were waiting, as many others do")
 
     def _plain_closed(self, neighbour, reason):
         for name in neighbour.names:

@@ -309,3 +309,21 @@ def meet(network, host, origin):
         network.closed(event.neighbour, event.reason)
     network.events.clear()
     return neighbour
+
+
+# Who does not read ----------------------------------------------------------------------------------------------------
+
+def test_many_c_peers_that_do_not_read_have_one_bound_together(monkeypatch):
+    """History: 8 MiB for each of a thousand."""
+    monkeypatch.setattr(peers, "MAX_UNSENT", 1 << 20)
+    monkeypatch.setattr(peers, "MAX_UNSENT_ALL", 2 << 20)
+    network = Network(b"me", 1, random.Random(1))
+    stuck = [network.opened("10.0.0.1") for _ in range(50)]
+    reader = network.opened("10.0.0.2")
+    network.now = 1.0
+    network.tick()
+    for number in range(800):
+        network.say(b"%d" % number + b"x" * 1000)
+        reader.take(1 << 20, 1 << 20)
+    assert sum(neighbour.queued for neighbour in stuck) <= peers.MAX_UNSENT_ALL + 50 * peers.READ_SIZE
+    assert 0 < sum(neighbour.ending for neighbour in stuck) < 50 and not reader.ending
