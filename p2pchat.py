@@ -249,10 +249,11 @@ class Chat:
         self._turn += 1
         late = False
         for link in readable:
-            if link.busy and late:
+            patient = link.busy
+            if patient and late:
                 return  # it is as readable in the next turn, and then before those who were read in this one
             self._guarded(link, lambda link: self._receive(link, size))
-            late = link.busy and time.monotonic() >= now + TURN_SECONDS
+            late = patient and time.monotonic() >= now + TURN_SECONDS
 
     def _receive(self, link, size):
         data = link.receive(size)

@@ -1258,7 +1258,7 @@ class Link:
         self.blocked = False  # a send fell short: wait for writability before the next one
         self.cramped = False  # the far end's window is too small for the next one: try again in a moment
         self.stuck = False  # nothing was taken for SLOW_SECONDS
-        self.busy = False  # the last read was full: there is more
+        self.busy = True  # the last read was full: there is more; a newcomer waits behind who is known, too
         self.read_in = 0  # the last of the loop's turns in which it was read
         self._broken = ""  # why sending failed
         self._rest = b""  # of a send that was taken in part

@@ -63,7 +63,8 @@ def test_many_floods_do_not_delay_who_says_little(members, strangers):
     """History: each link was read 64 KB a turn. With twenty floods a turn took a second, and with a hundred ten."""
     ann, = members("ann")
     floods, (bob,) = strangers(ann, 60), strangers(ann)
-    turn([ann], lambda: len(ann.chat.links) == 61)
+    bob.say(b"bob", b"hello")
+    turn([ann], lambda: len(ann.chat.links) == 61 and ann.out)
     for who, flood in enumerate(floods):
         fill(flood, b"".join(encode_pair(b"eve", b"%d %d" % (who, number)) for number in range(8000)))
     for number in range(10):
@@ -327,3 +328,22 @@ def test_many_c_peers_that_do_not_read_have_one_bound_together(monkeypatch):
         reader.take(1 << 20, 1 << 20)
     assert sum(neighbour.queued for neighbour in stuck) <= peers.MAX_UNSENT_ALL + 50 * peers.READ_SIZE
     assert 0 < sum(neighbour.ending for neighbour in stuck) < 50 and not reader.ending
+
+
+def test_a_crowd_of_newcomers_does_not_delay_who_is_known(members, strangers, monkeypatch):
+    """A hello costs milliseconds where the log is full, and a crowd may send a hundred of them at once."""
+    ann, = members("ann")
+    bob, = strangers(ann)
+    bob.say(b"bob", b"first")
+    turn([ann], lambda: "bob: first" in ann.out)
+    crowd = strangers(ann, 30)
+    turn([ann], lambda: len(ann.chat.links) == 31)
+    monkeypatch.setattr(p2pchat, "TURN_SECONDS", 0)
+    for number, stranger in enumerate(crowd):
+        stranger.send(probe(b"eve", number + 1, 0))
+    bob.say(b"bob", b"second")
+    greeted = len([one for one in ann.chat.network.neighbours if one.phase is Phase.GREETING])
+    ann.chat.step()
+    assert "bob: second" in ann.out
+    assert len([one for one in ann.chat.network.neighbours if one.phase is Phase.GREETING]) == greeted + 1, "one a turn, when time is up"
+    turn([ann], lambda: not strangers_of(ann))
