@@ -1,6 +1,7 @@
 # make          build ./p2pchat, one executable file
 # make test     run the tests
 # make simulate N=10000 KILL=50   N members join, KILL % of them die at once: how the rest heals
+# make torture  the program among hostile neighbours, for minutes; ONLY=flood for one part of it
 # make clean    remove what make made
 #
 # Needs Python 3.9 or newer, pip and make; everything else is fetched into .build/.
@@ -40,7 +41,7 @@ p2pchat: $(SOURCES) .build/runtime/done
 	$(INSTALL) --target .build/testing $(TESTING)
 	touch $@
 
-.PHONY: test simulate clean
+.PHONY: test simulate torture clean
 test: p2pchat .build/testing/done
 	@# Two at once, for two cores; what the first one says is shown behind the second.
 	@$(RUN) -m pytest -q -p no:cacheprovider tests/test_network.py > .build/network.log 2>&1 & network=$$!; \
@@ -51,6 +52,10 @@ N ?= 1000
 KILL ?= 50
 simulate:
 	$(RUN) tests/simulator.py $(N) $(KILL)
+
+ONLY ?=
+torture: p2pchat .build/testing/done
+	$(RUN) tests/torture.py $(ONLY)
 
 clean:
 	rm -rf .build p2pchat

@@ -3,20 +3,25 @@
 Floods are counted by turns of the loop and by bytes, not by seconds: a slow machine is no failure.
 """
 
+import contextlib
 import os
 import random
+import re
 import socket
 import subprocess
 
 import pytest
 
+import message
 import p2pchat
 import peers
+import ui
 from helpers import BUILT, PATIENCE, Member, Program, python, turn
-from hostile import Stranger, greeting, probe
-from message import encode_pair
+from hostile import Stranger, greeting, probe, said
+from message import encode_frame, encode_pair
 from peers import Call, Network, Notice, Phase
 from test_network import Liar, everybody_speaks, network_of
+from test_terminal import Terminal
 
 
 @pytest.fixture
@@ -347,3 +352,147 @@ def test_a_crowd_of_newcomers_does_not_delay_who_is_known(members, strangers, mo
     assert "bob: second" in ann.out
     assert len([one for one in ann.chat.network.neighbours if one.phase is Phase.GREETING]) == greeted + 1, "one a turn, when time is up"
     turn([ann], lambda: not strangers_of(ann))
+
+
+# Rubbish --------------------------------------------------------------------------------------------------------------
+
+HUGE = [2049, 65536, 65537, 2 ** 31, 2 ** 32, 2 ** 63, 2 ** 64 - 1]
+UNSHOWN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+class Fed:
+    """A Network with two other neighbours, a C peer and one of ours, which take bytes from a stranger and must stay whole."""
+
+    def __init__(self, mesh):
+        self.network = Network(b"me", 40000, random.Random(1))
+        self.third, self.fourth = self.network.opened("10.1.0.1"), meet(self.network, "10.1.0.2", 2)
+        self.network.now = 1.0
+        self.network.tick()
+        self.stranger = meet(self.network, "10.6.6.6", 666) if mesh else self.network.opened("10.6.6.6")
+        self.network.events.clear()
+        self.cleaned = []
+
+    def feed(self, data):
+        """In pieces of a random size, as long as the link is held open; then everything must be as it was."""
+        at = 0
+        while at < len(data) and not self.stranger.ending:
+            piece = self.network.rng.choice((1, 7, 100, 5000))
+            self.network.received(self.stranger, data[at:at + piece])
+            at += piece
+        self._look()
+        assert self.third in self.network.neighbours and self.fourth in self.network.neighbours
+        assert not self.third.ending and not self.fourth.ending
+        assert len(self.stranger.frames._rest) <= message.MAX_MESH_FRAME + message.HEADER_SIZE
+        assert len(self.network.people.members) <= peers.MAX_MEMBERS and len(self.network.book.heard) <= peers.MAX_BOOK
+
+    def _look(self):
+        """Show what the network asks to be shown, as the screen and line mode would."""
+        for event in self.network.events:
+            if isinstance(event, peers.Show):
+                self.cleaned += [ui.clean_name(event.name), ui.clean_text(event.text)]
+            if isinstance(event, Notice):
+                self.cleaned += [ui.clean_name(part) if isinstance(part, bytes) else part for part in event.parts]
+        self.network.events.clear()
+        bad = [text for text in self.cleaned if UNSHOWN.search(text)]
+        assert not bad, bad
+        self.cleaned.clear()
+
+
+def stream(mesh, rng):
+    """What a neighbour really says, with every kind of record and text in it."""
+    if not mesh:
+        return b"".join(encode_pair(b"eve", bytes(rng.choices(range(256), k=rng.randrange(40)))) for _ in range(20))
+    records = [said(rng.choice((2, 666, 7)), number + 1, b"n%d" % (number % 3), bytes(rng.choices(range(256), k=rng.randrange(40))), kind=kind)
+               for number, kind in enumerate((1, 2, 3, 4, 5, 6) * 3)]
+    between = [encode_frame(bytes([kind])) for kind in (17, 18)] + [encode_frame(message.encode_peers([("10.7.0.1", 5000)]))]
+    return b"".join(rng.sample(records + between, len(records) + len(between)))
+
+
+def mutated(data, rng):
+    data = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(data) + 1)
+        action = rng.randrange(6)
+        if action == 0:
+            data[at:at + 1] = bytes([rng.randrange(256)])
+        elif action == 1:
+            del data[at:at + rng.randint(1, 40)]
+        elif action == 2:
+            data[at:at] = rng.getrandbits(64).to_bytes(8, "little")
+        elif action == 3:
+            data[at:at] = data[max(at - 100, 0):at]
+        elif action == 4:
+            data[at:at + 8] = rng.choice(HUGE).to_bytes(8, "little")
+        else:
+            del data[at:]
+        data = data or bytearray(b"\0")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("mesh", [False, True], ids=["plain", "mesh"])
+def test_mutated_streams_hurt_nobody_and_show_nothing_unclean(mesh):
+    for seed in range(2000):
+        rng = random.Random(seed)
+        Fed(mesh).feed(mutated(stream(mesh, rng), rng))
+
+
+@pytest.mark.parametrize("mesh", [False, True], ids=["plain", "mesh"])
+def test_random_bytes_hurt_nobody(mesh):
+    for seed in range(500):
+        rng = random.Random(seed)
+        Fed(mesh).feed(rng.getrandbits(8 * 300).to_bytes(300, "little"))
+        Fed(mesh).feed(encode_frame(rng.getrandbits(8 * 200).to_bytes(200, "little")) * 3)
+
+
+@pytest.mark.parametrize("mesh", [False, True], ids=["plain", "mesh"])
+def test_a_stream_may_end_anywhere(mesh):
+    data = stream(mesh, random.Random(3))
+    for stop in range(len(data)):
+        fed = Fed(mesh)
+        fed.feed(data[:stop])
+        fed.network.closed(fed.stranger, "closed the connection")
+        fed.feed(b"")
+
+
+@pytest.mark.parametrize("mesh", [False, True], ids=["plain", "mesh"])
+def test_frames_of_every_length(mesh):
+    for length in [*range(2050), *HUGE]:
+        fed = Fed(mesh)
+        fed.feed(length.to_bytes(8, "little") + b"\x01" * min(length, 70_000) + encode_pair(b"x", b"y"))
+        limit = message.MAX_MESH_FRAME if mesh else message.MAX_PLAIN_FRAME
+        assert fed.stranger.ending or length <= limit
+
+
+def test_probes_and_hellos_of_rubbish_hurt_nobody():
+    for seed in range(1500):
+        rng = random.Random(seed)
+        start = greeting(b"eve", 666, rng.randrange(65536), [("10.7.0.1", 5000), ("x" * 9, 1)], {n: n for n in range(5)})
+        Fed(False).feed(mutated(start, rng) + stream(True, rng))
+
+
+def test_every_code_point_and_every_byte_is_harmless_in_names_and_texts():
+    fed = Fed(False)
+    everything = [chr(point).encode("utf-8", "surrogatepass") for point in [*range(0x3000), *range(0xd7f0, 0xe010), *range(0xf8f0, 0x11000),
+                                                                         *range(0x1f000, 0x1fb00), *range(0xe0000, 0xe0200)]]
+    everything += [bytes([one, other]) for one in range(0x80, 256) for other in (0x00, 0x1b, 0x41, 0x80, 0xbf, 0xff)]
+    for start in range(0, len(everything), 50):
+        for piece in everything[start:start + 50]:
+            fed.network.events.append(peers.Show(b"a" + piece + b"b", b"a" + piece + b"b"))
+        fed.network.events.append(peers.Show(b"".join(everything[start:start + 50]), b"".join(everything[start:start + 50])))
+    fed.feed(b"")
+
+
+def test_rubbish_through_real_sockets_leaves_a_strict_terminal_whole():
+    """The model raises on any sequence that it does not know; so would a terminal that is not so strict, in its way."""
+    ann = Terminal("ann", rows=30, cols=60)
+    try:
+        for seed in range(60):
+            rng = random.Random(seed)
+            with Stranger(ann.port) as stranger, contextlib.suppress(OSError):
+                stranger.send(greeting(b"eve", seed + 1) * (seed % 2) + mutated(stream(seed % 2 == 1, rng), rng))
+        with Stranger(ann.port) as stranger:
+            stranger.say(b"bob", b"all is well")
+            ann.wait(lambda terminal: "bob: all is well" in terminal.rows)
+        assert ann.rows[0].startswith(f"SERVER: {ann.port}") and not any(UNSHOWN.search(row) for row in ann.rows)
+    finally:
+        ann.close()
