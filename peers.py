@@ -77,6 +77,7 @@ MAX_CIRCLED = 64  # ways remembered for each plain link of a circle
 CIRCLE_SECONDS = 30  # for which nothing is passed on into a circle of C peers where it is already, after the last echo
 MISSING_PAUSE = 10  # seconds between two notices of missing messages
 MAX_MISSING = 1_000_000  # messages of one origin: whoever jumps further lies
+MAX_OWN = 256  # origins of our own, remembered; each time that somebody speaks in our name we take another one
 MAX_GUESTS = 256  # names that may be behind one plain link
 MAX_NAMES = 8  # of them named when it is lost
 DIAL_SECONDS = 10  # how long all addresses of one peer together may stay silent
@@ -458,7 +459,7 @@ class Network:
         self._leaving = False
         self._linked = None, now  # whom we told our user to be linked to, and when: two crossed links are one piece of news
         self._planned, self._replan = None, True
-        self._own_origins = set()
+        self._own_origins = {}  # the last MAX_OWN; the values mean nothing
         self._new_origin()
 
     # What the caller tells -----------------------------------------------------------------
@@ -968,7 +969,9 @@ class Network:
 
     def _new_origin(self):
         self.origin, self._sequence = self.rng.getrandbits(64), 0
-        self._own_origins.add(self.origin)  # the old ones stay ours: what they said must not come back as another's
+        self._own_origins[self.origin] = None  # the old ones stay ours: what they said must not come back as another's
+        if len(self._own_origins) > MAX_OWN:
+            del self._own_origins[next(iter(self._own_origins))]
         self._tell(Kind.HERE, self.name)
 
     def _mesh_closed(self, neighbour, reason):
@@ -1089,7 +1092,7 @@ class Network:
         """The addresses in `source` that lead to nobody we are linked to or are dialling, as far as we know."""
         calls = self.calls + [neighbour.call for neighbour in self.neighbours if neighbour.call]
         taken = {neighbour.address for neighbour in self.neighbours} | {call.address[:2] for call in calls}
-        linked = {neighbour.origin for neighbour in self.neighbours if neighbour.origin} | self._own_origins
+        linked = {neighbour.origin for neighbour in self.neighbours if neighbour.origin} | set(self._own_origins)
         may_knock = self._may_knock()
         return [address for address, origin in source.items()
                 if address not in taken and (origin or self.book.heard.get(address)) not in linked

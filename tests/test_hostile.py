@@ -496,3 +496,18 @@ def test_rubbish_through_real_sockets_leaves_a_strict_terminal_whole():
         assert ann.rows[0].startswith(f"SERVER: {ann.port}") and not any(UNSHOWN.search(row) for row in ann.rows)
     finally:
         ann.close()
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+def test_who_speaks_in_our_name_again_and_again_costs_bounded_memory_and_not_our_voice():
+    """History: each time we take another origin, and all of them were remembered."""
+    network = Network(b"me", 1, random.Random(1))
+    liar = meet(network, "10.6.6.6", 666)
+    for _ in range(2000):
+        network.received(liar, said(network.origin, 2 ** 64 - 1, b"me", b"a lie"))
+        network.events.clear()
+    assert len(network._own_origins) <= peers.MAX_OWN
+    before = network.log.end
+    network.say(b"the truth")
+    assert [(record.origin, record.text) for record in network.log.read(before)] == [(network.origin, b"the truth")]
