@@ -79,6 +79,7 @@ MISSING_PAUSE = 10  # seconds between two notices of missing messages
 MAX_MISSING = 1_000_000  # messages of one origin: whoever jumps further lies
 MAX_OWN = 256  # origins of our own, remembered; each time that somebody speaks in our name we take another one
 MAX_GUESTS = 256  # names that may be behind one plain link
+MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown, not remembered: a thousand links would hold half a GB
 MAX_NAMES = 8  # of them named when it is lost
 DIAL_SECONDS = 10  # how long all addresses of one peer together may stay silent
 REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dialled again; doubled each time
@@ -218,8 +219,8 @@ class Neighbour:
         return self.queued + (self.log.end - self.position if self.log else 0)
 
     def heard(self, name):
-        """Remember who is behind this link. Returns False if there are too many to remember."""
-        if len(self.names) < MAX_GUESTS:
+        """Remember who is behind this link. Returns False if there are too many to remember, or it is no name of a person."""
+        if len(self.names) < MAX_GUESTS and len(name) <= MAX_GUEST_NAME:
             self.names[name] = None
         return name in self.names
 

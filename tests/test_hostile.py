@@ -511,3 +511,13 @@ def test_who_speaks_in_our_name_again_and_again_costs_bounded_memory_and_not_our
     before = network.log.end
     network.say(b"the truth")
     assert [(record.origin, record.text) for record in network.log.read(before)] == [(network.origin, b"the truth")]
+
+
+def test_the_names_behind_plain_links_are_bounded_in_bytes():
+    """History: 256 names of 2 KB on each of a thousand links were half a gigabyte."""
+    network = Network(b"me", 1, random.Random(1))
+    neighbour = network.opened("10.0.0.1")
+    for number in range(600):
+        network.received(neighbour, encode_pair(b"%04d" % number + b"x" * 2000, b"hello") + encode_pair(b"%04d" % number, b"hi"))
+    assert sum(map(len, neighbour.names)) <= peers.MAX_GUESTS * peers.MAX_GUEST_NAME
+    assert sum(isinstance(event, peers.Show) for event in network.events) == 1200, "and all is shown"
