@@ -198,7 +198,7 @@ def test_thousands_who_come_and_go_are_counted_and_not_named(coming):
     """History: each of them was a line, and a line, and the chat could not be read."""
     network = Network(b"me", 1, random.Random(1))
     told, now = [], 0.0
-    for number in range(6000):
+    for number in range(2000):
         coming(network, number)
         now = network.now = now + 0.01
         if network.deadline is not None and network.deadline <= now:
@@ -208,10 +208,10 @@ def test_thousands_who_come_and_go_are_counted_and_not_named(coming):
     network.now += 2 * peers.COMING_SECONDS
     network.tick()
     told += network.events
-    assert len(told) <= peers.COMINGS + 60 / peers.COMING_SECONDS + 2
+    assert len(told) <= peers.COMINGS + 20 / peers.COMING_SECONDS + 2
     counted = [int(notice.parts[0].replace(",", "")) for notice in told if "more came or went" in notice.words]
     each = 1 if coming is lose_a_member else 2
-    assert len(told) - len(counted) + sum(counted) == 6000 * each or coming is invent_a_member and sum(counted) > 5000
+    assert len(told) - len(counted) + sum(counted) == 2000 * each or coming is invent_a_member and sum(counted) > 1500
 
 
 # A full disk, a closed stdout, a terminal that is gone, a clock that jumps --------------------------------------------
@@ -239,6 +239,19 @@ def test_a_log_that_reaches_the_file_size_limit_ends_with_one_sentence_and_statu
         hub.wait(lambda program: "-- log left" in program.err)
         _, err = log.communicate(timeout=PATIENCE)
     assert log.returncode == 1 and err.count(b"File too large") == 1 and b"Traceback" not in err
+
+
+def test_saving_to_a_full_disk_is_said_and_the_chat_goes_on(tmp_path):
+    ann = Terminal(f'ulimit -f 1; exec "{BUILT}" ann', command=("sh", "-c"))
+    try:
+        for number in range(30):
+            ann.type(b"x" * 70 + b"%d\r" % number)
+        ann.type(f":save {tmp_path}/log\r".encode())
+        ann.wait(lambda terminal: any("cannot save to" in row for row in terminal.rows))
+        ann.type(b"still here\r")
+        ann.shows("ann: still here")
+    finally:
+        ann.close()
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
@@ -504,7 +517,7 @@ def test_who_speaks_in_our_name_again_and_again_costs_bounded_memory_and_not_our
     """History: each time we take another origin, and all of them were remembered."""
     network = Network(b"me", 1, random.Random(1))
     liar = meet(network, "10.6.6.6", 666)
-    for _ in range(2000):
+    for _ in range(500):
         network.received(liar, said(network.origin, 2 ** 64 - 1, b"me", b"a lie"))
         network.events.clear()
     assert len(network._own_origins) <= peers.MAX_OWN
@@ -517,7 +530,7 @@ def test_the_names_behind_plain_links_are_bounded_in_bytes():
     """History: 256 names of 2 KB on each of a thousand links were half a gigabyte."""
     network = Network(b"me", 1, random.Random(1))
     neighbour = network.opened("10.0.0.1")
-    for number in range(600):
+    for number in range(300):
         network.received(neighbour, encode_pair(b"%04d" % number + b"x" * 2000, b"hello") + encode_pair(b"%04d" % number, b"hi"))
     assert sum(map(len, neighbour.names)) <= peers.MAX_GUESTS * peers.MAX_GUEST_NAME
-    assert sum(isinstance(event, peers.Show) for event in network.events) == 1200, "and all is shown"
+    assert sum(isinstance(event, peers.Show) for event in network.events) == 600, "and all is shown"
