@@ -4,6 +4,7 @@
 # make demo N=6 N members in panes of tmux, joined and ready to type in (4 without N)
 # make watch    members talk, are killed and come back by themselves; checked to the last message
 # make picture  the pictures in the README, from a real session
+# make torture  the program among hostile neighbours, for minutes; ONLY=flood for one part of it
 # make clean    remove what make made
 #
 # Needs Python 3.9 or newer, pip and make; everything else is fetched into .build/.
@@ -43,7 +44,7 @@ p2pchat: $(SOURCES) .build/runtime/done
 	$(INSTALL) --target .build/testing $(TESTING)
 	touch $@
 
-.PHONY: test simulate demo watch picture clean
+.PHONY: test simulate demo watch picture torture clean
 test: p2pchat .build/testing/done
 	@# Two at once, for two cores; what the first one says is shown behind the second.
 	@$(RUN) -m pytest -q -p no:cacheprovider tests/test_network.py > .build/network.log 2>&1 & network=$$!; \
@@ -65,6 +66,10 @@ watch: p2pchat
 # The model of a terminal that draws them is part of the tests.
 picture: p2pchat .build/testing/done
 	$(RUN) tests/picture.py
+
+ONLY ?=
+torture: p2pchat .build/testing/done
+	$(RUN) tests/torture.py $(ONLY)
 
 clean:
 	rm -rf .build p2pchat

@@ -243,6 +243,7 @@ read_record, RECORD_SIZE = _RECORD.unpack_from, _RECORD.size  # RECORD_SIZE: byt
 _HELLO = struct.Struct("<B8sQHBH")  # kind, MAGIC, origin, port, urgent, length of the name; then name, addresses, vector
 _ENTRY = struct.Struct("<QQ")  # an origin and the highest sequence of it
 _PORT = struct.Struct("<H")
+LATEST = 2 ** 32 - 1  # seconds since 1970 that fit into a record: until 2106
 FIRST_LOGGED, LAST_LOGGED = Kind.SAY, Kind.GUEST_GONE
 CHAT = (bytes([Kind.SAY]), bytes([Kind.GUEST]))
 
@@ -268,9 +269,9 @@ class Hello(NamedTuple):
 
 
 def encode_record(kind, origin, sequence, when, name, text):
-    """A record's frame."""
-    return _RECORD.pack(_RECORD.size - HEADER_SIZE + len(name) + len(text),
-                        kind, origin, sequence, when, len(name)) + name + text
+    """A record's frame. `when` is what some clock says: one that is wrong by a century must not end the program."""
+    return _RECORD.pack(_RECORD.size - HEADER_SIZE + len(name) + len(text), kind, origin, sequence,
+                        min(max(when, 0), LATEST), len(name)) + name + text
 
 
 def decode_record(frame):

@@ -14,7 +14,8 @@ The rules of the loop, which keep one thread enough for everything:
 4. Handlers change state; one place draws, at most once a turn.
 5. What to wait for is derived from state (_wanted), never switched on here and off there. The
    timeout is the nearest deadline; without one it is None: an idle chat does not wake up.
-6. A bounded read per link and turn; the keyboard is served in every turn, whatever floods in.
+6. A bounded read per link and turn, and of those who flood only so many as TURN_SECONDS allow; the
+   keyboard is served in every turn, whatever floods in, and however many flood (_read_links).
 7. One place (_guarded) turns a link's failure into "this link is gone, because ..."; anything
    else that raises is our bug and flies, after the terminal is as it was.
 """
@@ -41,7 +42,9 @@ VERSION = "1.0"
 MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
 LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
 LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
+TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first in the next; an eye sees no such delay
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
+CROWDED_PAUSE = 30  # seconds between two notices of it
 
 BELLS = ("off", "mention", "all")
 USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
@@ -67,8 +70,11 @@ class Chat:
         self._opened = False  # whether the front end has the terminal
         self._accept_after = 0  # a time before which nothing is accepted
         self._crowded = False  # whether the user was told that nothing is accepted
+        self._crowded_after = 0  # a time before which it is not told again
         self._here = []  # whom the status row names
         self._gone = {}  # Link -> why; removed at the end of the turn
+        self._readable = []  # links that have something for us in this turn
+        self._turn = 0
         self._watched = {}  # file object -> events, as the selector knows them
         self._others = set()  # those of them that belong to no link
         self._always_ready = {}  # what epoll refuses to wait for, since it never has to: files, /dev/null
@@ -118,6 +124,7 @@ class Chat:
             handler(subject, mask)
         for events, (handler, subject) in list(self._always_ready.values()):
             handler(subject, events)
+        self._read_links(now)
         self._expire(now)
         self._act(now)
         if self._opened:
@@ -237,35 +244,50 @@ class Chat:
         if mask & WRITE:
             link.blocked = False
         if mask & READ:
-            self._guarded(self._receive, link, link)
+            self._readable.append(link)
 
-    def _receive(self, link):
-        data = link.receive()
+    def _read_links(self, now):
+        """The quiet are heard in every turn. Those who flood come after them: small portions if they are many, each in its turn."""
+        readable, self._readable = self._readable, []
+        readable.sort(key=_patience)
+        size = max(peers.READ_SIZE // max(len(readable), 1), peers.LEAST_READ)
+        self._turn += 1
+        late = False
+        for link in readable:
+            patient = link.busy
+            if patient and late:
+                return  # it is as readable in the next turn, and then before those who were read in this one
+            self._guarded(link, self._receive, link, size)
+            late = patient and time.monotonic() >= now + TURN_SECONDS
+
+    def _receive(self, link, size):
+        data = link.receive(size)
+        link.busy, link.read_in = len(data) == size, self._turn
         if self.status is None:
             self.network.received(link.neighbour, data)
 
-    def _guarded(self, action, link, argument):
+    def _guarded(self, link, action, *arguments):
         try:
-            action(argument)
+            action(*arguments)
         except peers.Gone as gone:
             self._gone.setdefault(link, str(gone))
 
     def _on_listener(self, _, mask):
         for _ in range(peers.ACCEPTS_PER_TURN):
+            if len(self.links) >= peers.MAX_LINKS and not self.network.make_way():
+                self._pause_accepting(f"there are {peers.MAX_LINKS} links already")
+                return
             try:
                 accepted = peers.accept(self.listener)
             except peers.OutOfDescriptors as error:
-                self._pause_accepting(str(error))
+                if not self.network.make_way():
+                    self._pause_accepting(str(error))
                 return
             if accepted is None:
                 return
             self._admit(*accepted)
 
     def _admit(self, sock, host):
-        if len(self.links) >= peers.MAX_LINKS:
-            sock.close()
-            self._pause_accepting(f"there are {peers.MAX_LINKS} links already")
-            return
         if self._crowded:
             self._crowded = False
             self.front.notice("new members can join again")
@@ -273,8 +295,8 @@ class Chat:
 
     def _pause_accepting(self, reason):
         self._accept_after = time.monotonic() + ACCEPT_PAUSE
-        if not self._crowded:
-            self._crowded = True
+        if not self._crowded and time.monotonic() >= self._crowded_after:
+            self._crowded, self._crowded_after = True, time.monotonic() + CROWDED_PAUSE
             self.front.notice(f"nobody new can join for now: {reason}")
 
     def _on_dial(self, dial, mask):
@@ -474,13 +496,13 @@ class Chat:
 
     def _hang_up(self, event):
         link = self.links[event.neighbour]
-        self._guarded(link.flush, link, self.network.now)
+        self._guarded(link, link.flush, self.network.now)
         self._gone.setdefault(link, event.reason)
 
     def _send(self, now):
         for link in self.links.values():
             if link.due(now):
-                self._guarded(link.flush, link, now)
+                self._guarded(link, link.flush, now)
 
     def _reap(self):
         for link, reason in self._gone.items():
@@ -506,6 +528,10 @@ class Chat:
         os.kill(0, signal.SIGTSTP)  # the whole job, as the terminal itself would; without a shell to wake us, nothing
         signal.signal(signal.SIGTSTP, _note_signal)
         os.kill(os.getpid(), signal.SIGCONT)  # also if nothing stopped us; the loop resumes, unless it is to leave
+
+
+def _patience(link):
+    return link.busy, link.read_in
 
 
 class Command(NamedTuple):
@@ -693,7 +719,7 @@ def start(arguments):
 
 
 def main():
-    """The program. Exit status: 0 after :quit, 1 for a mistake of the user (one sentence), 128+n for signal n."""
+    """The program. Exit status: 0 after :quit, 1 with one sentence for a mistake of the user or a full disk, 128+n for signal n."""
     fill_standard_descriptors()
     try:
         chat, hint = start(sys.argv[1:])
@@ -707,7 +733,7 @@ def main():
         status = chat.run()
     finally:
         chat.close()
-    sys.exit(status)
+    sys.exit(status or int(chat.front.failed))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import struct
 import sys
 import termios
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from enum import Enum
 from typing import NamedTuple, Optional
 
@@ -34,7 +34,8 @@ from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_M
                      encode_frame, encode_hello, encode_pair, encode_pairs, encode_peers, encode_record, is_bye, is_hello,
                      is_quit, join, plain_texts, read_record, record_runs, split_text)
 
-READ_SIZE = 64 * 1024  # bytes read from one link in one turn: a flood gets its share of a turn, not the turn
+READ_SIZE = 64 * 1024  # bytes read from one link in one turn, or from all that have something together: a flood gets its share
+LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
 SENDS_PER_TURN = 8  # system calls spent on one link in one turn, for the same reason
 MAX_UNSENT = 8 * 1024 * 1024  # bytes a neighbour may lag behind before it is let go: about 100,000 short messages
 MAX_LINKS = 1024  # links at once; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
@@ -44,6 +45,15 @@ WANT_LINKS, MAX_MESH_LINKS = 5, 8  # five random links hold a network together w
 MAX_DIALS = 3  # probes under way at once that nobody asked for
 MAX_BOOK = 128  # addresses heard of
 MAX_NAMED, NAMED_SECONDS = 16, 60  # new ones that one neighbour may name, and in how many seconds
+LEAST_PORT = 1024  # dialled on a peer's word: below are the services of others, which nobody may knock on through us
+# Dials to where nobody of ours ever answered us: so many at once, and one more after so many seconds. One that is
+# answered costs nothing. Who has lost its links, all or nearly, has a second allowance beside this one: empty at first,
+# it grows with time, and with each host where a member answered: among liars only there is none to speak of.
+KNOCKS, KNOCK_SECONDS = 8, 10
+LONELY_KNOCKS, LONELY_SECONDS, LONELY_LINKS, EARNED_KNOCKS = 64, 30, 3, 8
+# Notices of who came and went: so many at once, and one more after so many seconds; the others are only counted. A crowd
+# that comes and goes for hours leaves the chat readable.
+COMINGS, COMING_SECONDS = 50, 10
 MAX_FRIENDS = 8  # addresses of members once met, kept to find the other half after a split
 MAX_MEMBERS = 10_000  # members remembered for :who
 REDUNDANT_ECHOES, REDUNDANT_SECONDS = 5, (2, 20)  # echoes, and seconds, until a link that brings nothing else is closed
@@ -68,7 +78,9 @@ MAX_CIRCLED = 64  # ways remembered for each plain link of a circle
 CIRCLE_SECONDS = 30  # for which nothing is passed on into a circle of C peers where it is already, after the last echo
 MISSING_PAUSE = 10  # seconds between two notices of missing messages
 MAX_MISSING = 1_000_000  # messages of one origin: whoever jumps further lies
+MAX_OWN = 256  # origins of our own, remembered; each time that somebody speaks in our name we take another one
 MAX_GUESTS = 256  # names that may be behind one plain link
+MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown, not remembered: a thousand links would hold half a GB
 MAX_NAMES = 8  # of them named when it is lost
 DIAL_SECONDS = 10  # how long all addresses of one peer together may stay silent
 REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dialled again; doubled each time
@@ -209,8 +221,8 @@ class Neighbour:
         return self.queued + (self.log.end - self.position if self.log else 0)
 
     def heard(self, name):
-        """Remember who is behind this link. Returns False if there are too many to remember."""
-        if len(self.names) < MAX_GUESTS:
+        """Remember who is behind this link. Returns False if there are too many to remember, or it is no name of a person."""
+        if len(self.names) < MAX_GUESTS and len(name) <= MAX_GUEST_NAME:
             self.names[name] = None
         return name in self.names
 
@@ -360,11 +372,18 @@ class Book:
         self.friends = {}  # a fair sample of all whom we were ever linked to: they may be the other half after a split
         self.met = 0
         self.shunned = {}  # address -> until when it is not dialled
+        self.proven, self.hosts = {}, {}  # addresses, and hosts, where one of ours answered us; the values mean nothing
 
     def note(self, address, origin=None):
         self.heard[address] = origin if origin is not None else self.heard.get(address)
         if len(self.heard) > MAX_BOOK:
             del self.heard[self.rng.choice(list(self.heard))]
+
+    def prove(self, address):
+        for known, key in ((self.proven, address), (self.hosts, address[0])):
+            known[key] = None
+            if len(known) > MAX_BOOK:
+                del known[next(iter(known))]
 
     def drop(self, address):
         if self.heard.get(address, 0) is None:  # nobody was met there
@@ -391,6 +410,7 @@ class Book:
     def failed(self, address, now):
         """Nobody of ours answered there."""
         self.heard.pop(address, None)
+        self.proven.pop(address, None)
         self.shun(address, now + self.rng.uniform(*FAILED_PAUSE))
 
     def forget(self, origin):
@@ -407,6 +427,28 @@ class Book:
     def next_fresh(self):
         """When the first of the others may be dialled again, or None."""
         return min((until for address, until in self.shunned.items() if address in self.heard), default=None)
+
+
+class Allowance:
+    """So many at once, and one more every so many seconds."""
+
+    def __init__(self, most, seconds, full_at):
+        self._most, self._seconds = most, seconds
+        self._full_at = full_at
+
+    def left(self, now):
+        return self._most - max(self._full_at - now, 0) / self._seconds >= 1
+
+    def spend(self, now):
+        self._full_at = max(self._full_at, now) + self._seconds
+
+    def refund(self, count=1):
+        self._full_at -= count * self._seconds
+
+    @property
+    def next_at(self):
+        """When there is one again."""
+        return self._full_at - (self._most - 1) * self._seconds
 
 
 class Network:
@@ -432,18 +474,21 @@ class Network:
         self.people = People(name)
         self.book = Book(rng)
         self.calls = []  # dials under way
+        self._knocks = Allowance(KNOCKS, KNOCK_SECONDS, now)
+        self._lonely_knocks = Allowance(LONELY_KNOCKS, LONELY_SECONDS, now + LONELY_KNOCKS * LONELY_SECONDS)
         self._suspects = {}  # origin -> when to tell all that it is lost
         self._before = {}  # origin -> sequence that was said before we joined: history, not news
         self._plain = []  # the neighbours that are, or may be, C peers
         self._echoes = Echoes()
         self._guests_until = now  # so long C peers are about, somewhere
         self._missing, self._missing_at = 0, now
+        self._comings, self._untold = Allowance(COMINGS, COMING_SECONDS, now), 0
         self._stir_at = None
         self._reserve_at, self._reserve_pause = now, RESERVE_FIRST
         self._leaving = False
         self._linked = None, now  # whom we told our user to be linked to, and when: two crossed links are one piece of news
         self._planned, self._replan = None, True
-        self._own_origins = set()
+        self._own_origins = {}  # the last MAX_OWN; the values mean nothing
         self._new_origin()
 
     # What the caller tells -----------------------------------------------------------------
@@ -459,9 +504,11 @@ class Network:
         times = [contact.due for contact in self.contacts]
         times += [self._due(neighbour) for neighbour in self.neighbours]
         times += [self._stir_at, *self._suspects.values()]
+        times += [self._comings.next_at] * bool(self._untold)
         if self._wants_links():
             times.append(self.book.next_fresh())
             times += [self._reserve_at] * bool(self._free(self._reserve()))
+            times += [self._knocks.next_at] * (not self._may_knock())
         return min((time for time in times if time is not None), default=None)
 
     def join(self, label, addresses):
@@ -525,6 +572,20 @@ class Network:
             self._notice("{} cannot be joined: it {}", call.contact.label, reason)
         self._plan_redial(call.contact)
 
+    def make_way(self):
+        """There are too many links: let one go for somebody new. Returns False if none can be spared now.
+
+        That is a silent one of the host with most of them, the newest: who came before the crowd may be a C peer whose
+        user is just quiet, and so may one that is alone on its host. Talkers only go where one host has half of all.
+        """
+        guests = [neighbour for neighbour in self.neighbours if neighbour.phase in (Phase.PLAIN, Phase.GREETING)
+                  and not neighbour.call and not neighbour.ending and neighbour.since + STRANGER_SECONDS <= self.now]
+        found = _newest_of_most([neighbour for neighbour in guests if not neighbour.names], 2)
+        found = found or _newest_of_most(guests, MAX_LINKS // 2)
+        if found is not None:
+            self._hang_up(found, "is one of too many from there")
+        return found is not None
+
     def received(self, neighbour, data):
         """Bytes came from this neighbour, in whatever pieces."""
         neighbour.heard_at, neighbour.pings = self.now, 0
@@ -567,6 +628,9 @@ class Network:
         for origin in [origin for origin, due in self._suspects.items() if due <= self.now]:
             del self._suspects[origin]
             self._tell_lost(origin)
+        if self._untold and self._comings.left(self.now):
+            untold, self._untold = self._untold, 0
+            self._tell_coming("{} more came or went", f"{untold:,}")
         if self._last_word < self.log.start:
             self._tell(Kind.HERE, self.name)  # so that the log never forgets who is here
         if self._stir_at is not None and self._stir_at <= self.now:
@@ -625,7 +689,7 @@ class Network:
 
     def _settle_plain(self, neighbour):
         neighbour.phase = Phase.PLAIN
-        self._notice("somebody joined from {}", neighbour.host)
+        self._tell_coming("somebody joined from {}", neighbour.host)
 
     def _probed(self, neighbour, hello):
         """One of ours dialled us: take it, or tell it whom else to ask."""
@@ -640,6 +704,8 @@ class Network:
         self._greet(neighbour)
 
     def _answered(self, neighbour, frame):
+        if is_bye(frame) or is_hello(frame):
+            self._proved(neighbour.call)
         if is_bye(frame):
             self._learn(neighbour, decode_bye(frame))
             self._hang_up(neighbour, NO_ROOM)
@@ -663,7 +729,7 @@ class Network:
         """Note who it is. Returns False if it is ourselves, or a second link to the same member that is not to be kept."""
         neighbour.origin, neighbour.name = hello.origin, hello.name
         host, port = (neighbour.host, hello.port) if neighbour.call is None else neighbour.call.address[:2]
-        neighbour.address = (host, port) if port else None
+        neighbour.address = (host, port) if port >= LEAST_PORT or neighbour.call else None
         if hello.origin in self._own_origins:
             self.book.shun(neighbour.address, self.now + SHUN_SELF)
             self._decline(neighbour, "is this program itself")
@@ -726,7 +792,7 @@ class Network:
         origin, when = self._linked
         if origin != hello.origin or self.now - when >= AGAIN_SECONDS:
             self._linked = hello.origin, self.now
-            self._notice("linked to {}", self.people.meet(hello.origin, hello.name).label)
+            self._tell_coming("linked to {}", self.people.meet(hello.origin, hello.name).label)
 
     def _make_room(self, newest):
         """Keep to MAX_MESH_LINKS by letting a random other go. It loses nothing: its next link catches up."""
@@ -734,7 +800,9 @@ class Network:
         most = WANT_LINKS + 1 if stirred else MAX_MESH_LINKS
         others = [other for other in self._mesh() if other is not newest]
         if len(others) >= most:
-            self._bye(self.rng.choice(others))
+            # Of the host that has most of them, if one has: who opens eight links from one machine pushes nobody else out.
+            crowds = Counter(other.host for other in others)
+            self._bye(self.rng.choice([other for other in others if crowds[other.host] == max(crowds.values())]))
 
     def _bye(self, neighbour):
         self._hang_up(neighbour, SPARED, encode_bye(self._addresses_but(neighbour)))
@@ -814,15 +882,16 @@ class Network:
             self._presence((self.origin, name), name, False, None)
             self._tell(Kind.GUEST_GONE, name)
         if neighbour.left is not None:
-            self._notice("{} left", neighbour.left)
+            self._tell_coming("{} left", neighbour.left)
             self._forget_contact(neighbour.contact)
             return
         who = list(neighbour.names)[:MAX_NAMES] or [b"somebody"]
         words = "lost " + ", ".join(["{}"] * len(who)) + " at {}: it {}"
         redial = neighbour.contact in self.contacts
-        self._notice(words + "; dialling again" * redial, *who, neighbour.host, reason)
         if not redial:
+            self._tell_coming(words, *who, neighbour.host, reason)
             return
+        self._notice(words + "; dialling again", *who, neighbour.host, reason)
         if self.now - neighbour.since > REDIAL_MOST:
             neighbour.contact.pause = REDIAL_FIRST
         self._plan_redial(neighbour.contact)
@@ -995,7 +1064,9 @@ class Network:
 
     def _new_origin(self):
         self.origin, self._sequence = self.rng.getrandbits(64), 0
-        self._own_origins.add(self.origin)  # the old ones stay ours: what they said must not come back as another's
+        self._own_origins[self.origin] = None  # the old ones stay ours: what they said must not come back as another's
+        if len(self._own_origins) > MAX_OWN:
+            del self._own_origins[next(iter(self._own_origins))]
         self._tell(Kind.HERE, self.name)
 
     def _mesh_closed(self, neighbour, reason):
@@ -1020,9 +1091,8 @@ class Network:
         changed, back = not known or member.here != here, known and here
         member.here = here
         news = member.told is False if back else member.told is not here  # nobody comes back who was not told to be gone
-        if words and changed and news:
+        if words and changed and news and self._tell_coming("{} is back" if back else words, member.label):
             member.told = here
-            self._notice("{} is back" if back else words, member.label)
 
     def _tell_lost(self, origin):
         """We lost a neighbour, and nobody heard of it since."""
@@ -1050,9 +1120,8 @@ class Network:
         links = [self.people.meet(other.origin, other.name).label for other in self._mesh()][:3]
         holds = "; the network holds through " + ", ".join(["{}"] * len(links)) if links else "; looking for the others"
         self.people.gone(origin)
-        if member.told is not False:
+        if member.told is not False and self._tell_coming("lost {}" + holds, member.label, *links):
             member.told = False
-            self._notice("lost {}" + holds, member.label, *links)
 
     # Which links to have -------------------------------------------------------------------
 
@@ -1075,7 +1144,8 @@ class Network:
     def _wants_links(self):
         """Whether another dial is due now, if only somebody to dial is known."""
         dials = len(self.calls) + sum(neighbour.phase is Phase.PROBING for neighbour in self.neighbours)
-        return not self._leaving and dials < MAX_DIALS and len(self._mesh(greeting=True)) < WANT_LINKS
+        # Half a hello is no link: five strangers with one each could keep us from looking for anybody else.
+        return not self._leaving and dials < MAX_DIALS and len(self._mesh()) < WANT_LINKS
 
     def _pick(self, addresses):
         return self.rng.choice(addresses) if addresses else None
@@ -1117,12 +1187,30 @@ class Network:
         """The addresses in `source` that lead to nobody we are linked to or are dialling, as far as we know."""
         calls = self.calls + [neighbour.call for neighbour in self.neighbours if neighbour.call]
         taken = {neighbour.address for neighbour in self.neighbours} | {call.address[:2] for call in calls}
-        linked = {neighbour.origin for neighbour in self.neighbours if neighbour.origin} | self._own_origins
+        linked = {neighbour.origin for neighbour in self.neighbours if neighbour.origin} | set(self._own_origins)
+        may_knock = self._may_knock()
         return [address for address, origin in source.items()
-                if address not in taken and (origin or self.book.heard.get(address)) not in linked]
+                if address not in taken and (origin or self.book.heard.get(address)) not in linked
+                and (may_knock or address in self.book.proven)]
+
+    def _may_knock(self):
+        """Whether we may dial what may be nobody's address: a peer can say anything, and we are not its way to ring at others' doors."""
+        return self._knocks.left(self.now) or self._lonely_knocks.left(self.now) and len(self._mesh()) < LONELY_LINKS
+
+    def _proved(self, call):
+        """One of ours answered there."""
+        address = call.address[:2]
+        if call.contact is None and address not in self.book.proven:
+            self._knocks.refund()
+        if address[0] not in self.book.hosts:
+            self._lonely_knocks.refund(EARNED_KNOCKS)
+        self.book.prove(address)
 
     def _dial(self, call, seconds=MESH_DIAL_SECONDS):
         call = call._replace(since=self.now)
+        if call.contact is None and call.address[:2] not in self.book.proven:
+            knocks = self._knocks if self._knocks.left(self.now) else self._lonely_knocks
+            knocks.spend(self.now)
         self.calls.append(call)
         self.events.append(Connect(call, seconds))
 
@@ -1159,7 +1247,7 @@ class Network:
         for host, port in addresses:
             if is_loopback(host) and not is_loopback(neighbour.host):
                 host = neighbour.host  # "on my machine", it means
-            if port and is_dialable(host) and (host, port) not in self.book.heard:
+            if port >= LEAST_PORT and is_dialable(host) and (host, port) not in self.book.heard:
                 self._note_named(neighbour, (host, port))
 
     def _note_named(self, neighbour, address):
@@ -1222,6 +1310,25 @@ class Network:
     def _notice(self, words, *parts):
         self.events.append(Notice(words, parts))
 
+    def _tell_coming(self, words, *parts):
+        """A notice of who came or went. Returns False if there are too many of them, and this one is only counted."""
+        if not self._comings.left(self.now):
+            self._untold += 1
+            self._replan = True
+            return False
+        self._comings.spend(self.now)
+        self._notice(words, *parts)
+        return True
+
+
+def _newest_of_most(neighbours, least):
+    """The newest from the host that has most of these; None if it has fewer than `least`."""
+    crowds = Counter(neighbour.host for neighbour in neighbours)
+    most = max(crowds.values(), default=0)
+    if most < least:
+        return None
+    return [neighbour for neighbour in neighbours if crowds[neighbour.host] == most][-1]  # they are in the order of their coming
+
 
 def is_loopback(host):
     """Whether this numeric host means the machine it is said on."""
@@ -1252,6 +1359,8 @@ class Link:
         self.cramped = False  # the far end's window is too small for the next one: try again in a moment
         self.stuck = False  # nothing was taken for SLOW_SECONDS
         self.watched = 0  # the events that the loop waits for
+        self.busy = True  # the last read was full: there is more; a newcomer waits behind who is known, too
+        self.read_in = 0  # the last of the loop's turns in which it was read
         self._broken = ""  # why sending failed
         self._rest = b""  # of a send that was taken in part
         self._segment, self._room = 0, 0  # of a plain link: bytes in a segment, and at least free in the far end's window
@@ -1263,10 +1372,10 @@ class Link:
         """Bytes that wait on our side of the kernel."""
         return self.neighbour.unsent + len(self._rest)
 
-    def receive(self):
-        """What has arrived, at most READ_SIZE bytes; b"" if nothing has. Raises Gone at the end of the stream."""
+    def receive(self, size=READ_SIZE):
+        """What has arrived, at most `size` bytes; b"" if nothing has. Raises Gone at the end of the stream."""
         try:
-            data = self.sock.recv(READ_SIZE)
+            data = self.sock.recv(size)
         except _TRY_AGAIN:
             return b""
         except OSError as error:

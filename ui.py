@@ -1051,6 +1051,7 @@ class Screen:
 
     shows_own = True        # a user's own messages have to be passed to show()
     hangup_fds: List[int] = []      # a terminal's end is seen by reading
+    failed = False          # a terminal that is gone is everyday life
 
     def __init__(self, input_fd: int = 0, output_fd: int = 1, error_fd: int = 2) -> None:
         self._input: Optional[int] = input_fd           # None: it hung up
@@ -1525,6 +1526,7 @@ class Lines:
         self._parts: List[str] = []             # a line of stdin that has not ended, in pieces: joined only once
         self._held = 0                          # characters in them
         self._lost = False
+        self.failed = False                     # lines were lost though somebody wanted them: the disk is full, say
 
     @property
     def output_fds(self) -> List[int]:
@@ -1608,7 +1610,8 @@ class Lines:
             self._push_out(seconds)
         except OSError as error:
             self._out, self._lost = None, True
-            if error.errno != errno.EPIPE:      # that one is everyday life: `| head`
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET):      # those are everyday life: `| head`
+                self.failed = True
                 self.notice(f"cannot write any more: {os.strerror(error.errno or 0)}")
         try:
             if self._err is not None:

@@ -1,0 +1,538 @@
+"""Hostile neighbours, in a few seconds: floods, crowds, liars, rubbish. The same for minutes: torture.py.
+
+Floods are counted by turns of the loop and by bytes, not by seconds: a slow machine is no failure.
+"""
+
+import contextlib
+import os
+import random
+import re
+import socket
+import subprocess
+
+import pytest
+
+import message
+import p2pchat
+import peers
+import ui
+from helpers import BUILT, PATIENCE, Member, Program, python, turn
+from hostile import Stranger, greeting, probe, said
+from message import decode_record, encode_frame, encode_pair
+from peers import Call, Network, Notice, Phase
+from test_network import Liar, everybody_speaks, network_of
+from test_terminal import Terminal
+
+
+@pytest.fixture
+def members():
+    """members("ann", "bob") starts whole programs, turned in this process; all are ended after the test."""
+    started = []
+
+    def start(*names):
+        started.extend(Member(name) for name in names)
+        return started[-len(names):]
+
+    yield start
+    for member in started:
+        member.kill()
+
+
+@pytest.fixture
+def strangers():
+    """strangers(member, 3) connects so many sockets to it; all are closed after the test."""
+    connected = []
+
+    def connect(member, count=1, **options):
+        connected.extend(Stranger(member.port, **options) for _ in range(count))
+        return connected[-count:]
+
+    yield connect
+    for stranger in connected:
+        stranger.close()
+
+
+def fill(stranger, data):
+    """Send it again and again until nothing more goes out."""
+    stranger.sock.setblocking(False)
+    try:
+        while True:
+            data = data[stranger.sock.send(data):] or data
+    except BlockingIOError:
+        stranger.sock.setblocking(True)
+
+
+# Floods ---------------------------------------------------------------------------------------------------------------
+
+def test_many_floods_do_not_delay_who_says_little(members, strangers):
+    """History: each link was read 64 KB a turn. With twenty floods a turn took a second, and with a hundred ten."""
+    ann, = members("ann")
+    floods, (bob,) = strangers(ann, 60), strangers(ann)
+    bob.say(b"bob", b"hello")
+    turn([ann], lambda: len(ann.chat.links) == 61 and ann.out)
+    for who, flood in enumerate(floods):
+        fill(flood, b"".join(encode_pair(b"eve", b"%d %d" % (who, number)) for number in range(8000)))
+    for number in range(10):
+        bob.say(b"bob", b"%d" % number)
+        before = ann.chat.network.log.end
+        ann.chat.step()
+        said = [decode_record(frame).text for frame in ann.chat.network.log.read(before)]
+        assert b"%d" % number in said
+        assert len(said) <= (peers.READ_SIZE + 61 * peers.LEAST_READ) // 24, "a turn takes as long as with one flood"
+
+
+# Liars: addresses of nobody, of others' services, of ourselves ---------------------------------------------------------
+
+def dials_among_liars(seconds, **options):
+    """Whom a member dials while three liars, again and again, link up, name new addresses and go: [address]."""
+    world = network_of(2)
+    target, dialled = world.members[0], []
+    world.dial = lambda node, call, seconds, dial=world.dial: (
+        dialled.append(call.address) if node is target else None, dial(node, call, seconds))
+    for number in range(int(seconds * 1.5)):
+        liar = Liar(world, origin=number + 1)
+        liar.join(target, **options, addresses=[(f"10.200.{number % 200}.{part + 1}", options.get("port", 4000)) for part in range(8)])
+        world.run(1 / 1.5)
+        if not liar.over:
+            world.close(liar.end)
+    return dialled
+
+
+def test_liars_get_a_few_dials_a_minute_out_of_us_however_many_addresses_they_name():
+    """History: sixteen new addresses a minute for each link, and liars opened new links."""
+    assert len(dials_among_liars(180)) <= peers.KNOCKS + 180 / peers.KNOCK_SECONDS + 180 / peers.LONELY_SECONDS + 1
+
+
+@pytest.mark.parametrize("port", [1, 22, 80, 1023])
+def test_ports_of_well_known_services_are_not_dialled_on_a_peers_word(port):
+    assert dials_among_liars(20, port=port) == []
+
+
+def test_dials_that_members_answer_are_not_counted():
+    world = network_of(30)
+    world.run(120)
+    assert world.dials > 30 * peers.KNOCKS / 2
+    assert all(member.network._knocks._full_at <= world.now + peers.KNOCK_SECONDS for member in world.members)
+
+
+def test_who_lost_nearly_all_its_links_may_dial_more_than_others():
+    network = Network(b"me", 1, random.Random(1))
+    for number in range(60):
+        network.book.prove((f"10.1.0.{number}", 4000))
+        network.book.failed((f"10.1.0.{number}", 4000), 0)
+        network._proved(Call((f"10.2.0.{number}", 4000)))
+    allowed = [network._may_knock() and network._dial(Call(("10.3.0.1", 4000))) is None for _ in range(100)]
+    assert sum(allowed) == peers.KNOCKS + peers.LONELY_KNOCKS
+
+
+# Crowds ---------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def few_links(monkeypatch):
+    monkeypatch.setattr(peers, "MAX_LINKS", 12)
+    monkeypatch.setattr(peers, "STRANGER_SECONDS", 0.05)
+    monkeypatch.setattr(p2pchat, "ACCEPT_PAUSE", 0.02)
+
+
+@pytest.mark.parametrize("crowd", [b"", encode_pair(b"eve", b"x")[:12], probe(b"eve", 5, 0), encode_pair(b"eve", b"x")])
+def test_a_crowd_shuts_out_neither_a_newcomer_nor_who_is_just_quiet(members, strangers, few_links, crowd):
+    """History: 1,024 connections that said nothing shut out everybody, for ever."""
+    ann, = members("ann")
+    (dora,), (cy,) = strangers(ann, host="127.0.0.4"), strangers(ann)  # cy's host is the crowd's, but cy was there first
+    turn([ann], lambda: len(ann.chat.network._plain) == 2 and not strangers_of(ann))
+    many = strangers(ann, 60)
+    for one in many:
+        one.send(crowd)
+    turn([ann], lambda: len(ann.chat.links) >= 12)
+    bob = strangers(ann, host="127.0.0.5")[0]
+    bob.say(b"bob", b"I am in")
+    turn([ann], lambda: "bob: I am in" in ann.out)
+    dora.say(b"dora", b"so am I")
+    turn([ann], lambda: "dora: so am I" in ann.out)
+    cy.say(b"cy", b"and I")
+    turn([ann], lambda: "cy: and I" in ann.out)
+    assert len(ann.chat.links) <= peers.MAX_LINKS
+    assert sum("nobody new" in line for line in ann.err) <= 1
+
+
+def strangers_of(member):
+    return [one for one in member.chat.network.neighbours if one.phase is Phase.STRANGER]
+
+
+def test_without_descriptors_silent_strangers_give_way_to_who_speaks():
+    script = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)); import os; os.execv(sys.argv[1], sys.argv[1:])"
+    with Program("ann", "--bind", "127.0.0.1", command=python("-c", script, BUILT)) as ann:
+        crowd = [Stranger(ann.port) for _ in range(40)]
+        ann.wait(lambda program: any("nobody new can join" in line for line in program.err))
+        with Stranger(ann.port) as bob:
+            bob.say(b"bob", b"I am in")
+            ann.wait(lambda program: "bob: I am in" in program.out)
+            crowd[0].say(b"first", b"so am I")
+            ann.wait(lambda program: "first: so am I" in program.out)
+        for stranger in crowd:
+            stranger.close()
+        assert ann.end() == 0
+
+
+# Notices --------------------------------------------------------------------------------------------------------------
+
+def come_and_go(network, number):
+    """A plain stranger for half a second."""
+    neighbour = network.opened("10.0.0.1")
+    network.received(neighbour, encode_pair(b"x%d" % number, b"hi"))
+    network.closed(neighbour, "broke the connection off")
+
+
+def invent_a_member(network, number):
+    network._presence(number, b"n%d" % number, True, "{} joined")
+    network._presence(number, b"n%d" % number, False, "{} left")
+
+
+def lose_a_member(network, number):
+    network._presence(number, b"n%d" % number, True, None)
+    network._notice_lost(number)
+
+
+@pytest.mark.parametrize("coming", [come_and_go, invent_a_member, lose_a_member])
+def test_thousands_who_come_and_go_are_counted_and_not_named(coming):
+    """History: each of them was a line, and a line, and the chat could not be read."""
+    network = Network(b"me", 1, random.Random(1))
+    told, now = [], 0.0
+    for number in range(2000):
+        coming(network, number)
+        now = network.now = now + 0.01
+        if network.deadline is not None and network.deadline <= now:
+            network.tick()
+        told += [event for event in network.events if isinstance(event, Notice)]
+        network.events.clear()
+    network.now += 2 * peers.COMING_SECONDS
+    network.tick()
+    told += network.events
+    assert len(told) <= peers.COMINGS + 20 / peers.COMING_SECONDS + 2
+    counted = [int(notice.parts[0].replace(",", "")) for notice in told if "more came or went" in notice.words]
+    each = 1 if coming is lose_a_member else 2
+    assert len(told) - len(counted) + sum(counted) == 2000 * each or coming is invent_a_member and sum(counted) > 1500
+
+
+# A full disk, a closed stdout, a terminal that is gone, a clock that jumps --------------------------------------------
+
+def shell(command):
+    """Run a line of sh with $P for the built program. Returns (status, stdout, stderr)."""
+    done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=PATIENCE, env={**os.environ, "P": BUILT, "TERM": "dumb"})
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("stdin", ["sleep 0.5 |", "echo hi |", "</dev/null"])
+def test_a_full_disk_ends_it_with_one_sentence_and_status_1(stdin):
+    """History: status 0, and a script went on as if its log were there."""
+    status, _, err = shell(f'{stdin} timeout 5 "$P" log >/dev/full' if "|" in stdin else f'timeout 5 "$P" log {stdin} >/dev/full')
+    assert status == 1 and err.count("No space left on device") == 1 and "Traceback" not in err
+
+
+def test_a_log_that_reaches_the_file_size_limit_ends_with_one_sentence_and_status_1(tmp_path):
+    with Program("hub") as hub:
+        log = subprocess.Popen(["sh", "-c", f'ulimit -f 1; exec "{BUILT}" log 127.0.0.1 {hub.port} >{tmp_path}/log'],
+                               stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        hub.wait(lambda program: any("log joined" in line for line in program.err))
+        hub.type(*["x" * 100] * 20)
+        hub.wait(lambda program: "-- log left" in program.err)
+        _, err = log.communicate(timeout=PATIENCE)
+    assert log.returncode == 1 and err.count(b"File too large") == 1 and b"Traceback" not in err
+
+
+def test_saving_to_a_full_disk_is_said_and_the_chat_goes_on(tmp_path):
+    ann = Terminal(f'ulimit -f 1; exec "{BUILT}" ann', command=("sh", "-c"))
+    try:
+        for number in range(30):
+            ann.type(b"x" * 70 + b"%d\r" % number)
+        ann.type(f":save {tmp_path}/log\r".encode())
+        ann.wait(lambda terminal: any("cannot save to" in row for row in terminal.rows))
+        ann.type(b"still here\r")
+        ann.shows("ann: still here")
+    finally:
+        ann.close()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_with_closed_streams_it_chats_on_or_ends(closed):
+    with Program("hub") as hub:
+        status, _, err = shell(f'(echo hi) | "$P" bot 127.0.0.1 {hub.port} {closed}')
+        assert status == 0 and "Traceback" not in err
+        hub.wait(lambda program: "-- bot left" in program.err)
+        assert ("bot: hi" in hub.out) == ("<&-" not in closed)
+
+
+def test_a_socket_for_stdout_that_hangs_up_ends_it_quietly():
+    near, far = socket.socketpair()
+    with Program("hub") as hub, near:
+        log = subprocess.Popen([BUILT, "log", "127.0.0.1", str(hub.port)], stdin=subprocess.PIPE, stdout=far, stderr=subprocess.PIPE)
+        far.close()
+        hub.wait(lambda program: any("log joined" in line for line in program.err))
+        near.close()
+        hub.type("is anybody there?")
+        hub.wait(lambda program: "-- log left" in program.err)
+        _, err = log.communicate(timeout=PATIENCE)
+    assert log.returncode == 0 and b"Traceback" not in err
+
+
+@pytest.mark.parametrize("jump", [-2 * 10 ** 9, -3600, 3600, 10 ** 9, 2 ** 32])
+def test_a_wall_clock_that_jumps_changes_marks_and_nothing_else(jump):
+    """History: a clock before 1970 or after 2106 ended the program with a traceback."""
+    world = network_of(4)
+    victim, other = world.members[:2]
+    everybody_speaks(world)
+    world.run(2)
+    links = set(victim.mesh())
+    victim.skew = jump
+    for _ in range(3):
+        everybody_speaks(world)
+        world.run(40)
+    assert set(victim.mesh()) == links
+    late = world.member(skew=-jump)
+    late.join(victim)
+    world.run(5)
+    everybody_speaks(world)
+    world.run(5)
+    world.check_complete()
+
+
+# Links that are none --------------------------------------------------------------------------------------------------
+
+def test_strangers_with_half_a_hello_do_not_keep_us_from_looking_for_others():
+    """History: each counted as a link for five seconds, and five of them, again and again, kept a lost member lost."""
+    network = Network(b"me", 1, random.Random(1))
+    network.book.note(("10.1.0.1", 4000))
+    for number in range(peers.WANT_LINKS):
+        network.received(network.opened(f"10.2.0.{number}"), probe(b"eve", number + 1, 0))
+    network.tick()
+    assert [event.call.address for event in network.events if isinstance(event, peers.Connect)] == [("10.1.0.1", 4000)]
+
+
+def test_one_host_cannot_push_the_others_off_our_links():
+    """History: who asks urgently gets a link, and a random other had to go: eight such left nobody else."""
+    network = Network(b"me", 1, random.Random(1))
+    honest = [meet(network, f"10.1.0.{number}", number + 1) for number in range(6)]
+    for number in range(40):
+        network.now += 1
+        meet(network, "10.9.9.9", 100 + number)
+    assert all(neighbour in network.neighbours for neighbour in honest)
+    assert len(network.neighbours) == peers.MAX_MESH_LINKS
+
+
+def meet(network, host, origin):
+    """A member that dialled us urgently and greeted; hang-ups are carried out."""
+    neighbour = network.opened(host)
+    network.received(neighbour, greeting(b"m%d" % origin, origin))
+    for event in [event for event in network.events if isinstance(event, peers.Hangup)]:
+        network.closed(event.neighbour, event.reason)
+    network.events.clear()
+    return neighbour
+
+
+# Who does not read ----------------------------------------------------------------------------------------------------
+
+def test_c_peers_that_do_not_read_share_what_waits_for_them(monkeypatch):
+    """So that a thousand of them cost what one does, whenever each stopped reading."""
+    monkeypatch.setattr(peers, "MAX_UNSENT", 1 << 20)
+    network = Network(b"me", 1, random.Random(1))
+    stuck, reader = [], network.opened("10.0.0.2")
+    for number in range(2000):
+        if number % 20 == 0:
+            stuck.append(network.opened("10.0.0.1"))
+        network.now += 1.0
+        network.tick()
+        network.say(b"%d" % number + b"x" * 1000)
+        reader.take(1 << 20, 1 << 20)
+    waiting = {id(batch): len(batch.data) for neighbour in stuck for batch in neighbour.waiting}
+    assert sum(waiting.values()) <= peers.MAX_UNSENT + 2000 and sum(len(each.waiting) for each in stuck) > 10 * len(waiting)
+    assert 0 < sum(neighbour.ending for neighbour in stuck) < len(stuck) and not reader.ending
+
+
+def test_a_crowd_of_newcomers_does_not_delay_who_is_known(members, strangers, monkeypatch):
+    """A hello costs milliseconds where the log is full, and a crowd may send a hundred of them at once."""
+    ann, = members("ann")
+    bob, = strangers(ann)
+    bob.say(b"bob", b"first")
+    turn([ann], lambda: "bob: first" in ann.out)
+    crowd = strangers(ann, 30)
+    turn([ann], lambda: len(ann.chat.links) == 31)
+    monkeypatch.setattr(p2pchat, "TURN_SECONDS", 0)
+    for number, stranger in enumerate(crowd):
+        stranger.send(probe(b"eve", number + 1, 0))
+    bob.say(b"bob", b"second")
+    greeted = len([one for one in ann.chat.network.neighbours if one.phase is Phase.GREETING])
+    ann.chat.step()
+    assert "bob: second" in ann.out
+    assert len([one for one in ann.chat.network.neighbours if one.phase is Phase.GREETING]) == greeted + 1, "one a turn, when time is up"
+    turn([ann], lambda: not strangers_of(ann))
+
+
+# Rubbish --------------------------------------------------------------------------------------------------------------
+
+HUGE = [2049, 65536, 65537, 2 ** 31, 2 ** 32, 2 ** 63, 2 ** 64 - 1]
+UNSHOWN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+class Fed:
+    """A Network with two other neighbours, a C peer and one of ours, which take bytes from a stranger and must stay whole."""
+
+    def __init__(self, mesh):
+        self.network = Network(b"me", 40000, random.Random(1))
+        self.third, self.fourth = self.network.opened("10.1.0.1"), meet(self.network, "10.1.0.2", 2)
+        self.network.now = 1.0
+        self.network.tick()
+        self.stranger = meet(self.network, "10.6.6.6", 666) if mesh else self.network.opened("10.6.6.6")
+        self.network.events.clear()
+        self.cleaned = []
+
+    def feed(self, data):
+        """In pieces of a random size, as long as the link is held open; then everything must be as it was."""
+        at = 0
+        while at < len(data) and not self.stranger.ending:
+            piece = self.network.rng.choice((1, 7, 100, 5000))
+            self.network.received(self.stranger, data[at:at + piece])
+            at += piece
+        self._look()
+        assert self.third in self.network.neighbours and self.fourth in self.network.neighbours
+        assert not self.third.ending and not self.fourth.ending
+        assert len(self.stranger.frames._rest) <= message.MAX_MESH_FRAME + message.HEADER_SIZE
+        assert len(self.network.people.members) <= peers.MAX_MEMBERS and len(self.network.book.heard) <= peers.MAX_BOOK
+
+    def _look(self):
+        """Show what the network asks to be shown, as the screen and line mode would."""
+        for event in self.network.events:
+            if isinstance(event, peers.Show):
+                self.cleaned += [ui.clean_name(event.name), *map(ui.clean_text, event.texts)]
+            if isinstance(event, Notice):
+                self.cleaned += [ui.clean_name(part) if isinstance(part, bytes) else part for part in event.parts]
+        self.network.events.clear()
+        bad = [text for text in self.cleaned if UNSHOWN.search(text)]
+        assert not bad, bad
+        self.cleaned.clear()
+
+
+def stream(mesh, rng):
+    """What a neighbour really says, with every kind of record and text in it."""
+    if not mesh:
+        return b"".join(encode_pair(b"eve", bytes(rng.choices(range(256), k=rng.randrange(40)))) for _ in range(20))
+    records = [said(rng.choice((2, 666, 7)), number + 1, b"n%d" % (number % 3), bytes(rng.choices(range(256), k=rng.randrange(40))), kind=kind)
+               for number, kind in enumerate((1, 2, 3, 4, 5, 6) * 3)]
+    between = [encode_frame(bytes([kind])) for kind in (17, 18)] + [encode_frame(message.encode_peers([("10.7.0.1", 5000)]))]
+    return b"".join(rng.sample(records + between, len(records) + len(between)))
+
+
+def mutated(data, rng):
+    data = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(data) + 1)
+        action = rng.randrange(6)
+        if action == 0:
+            data[at:at + 1] = bytes([rng.randrange(256)])
+        elif action == 1:
+            del data[at:at + rng.randint(1, 40)]
+        elif action == 2:
+            data[at:at] = rng.getrandbits(64).to_bytes(8, "little")
+        elif action == 3:
+            data[at:at] = data[max(at - 100, 0):at]
+        elif action == 4:
+            data[at:at + 8] = rng.choice(HUGE).to_bytes(8, "little")
+        else:
+            del data[at:]
+        data = data or bytearray(b"\0")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("mesh", [False, True], ids=["plain", "mesh"])
+def test_mutated_streams_hurt_nobody_and_show_nothing_unclean(mesh):
+    for seed in range(2000):
+        rng = random.Random(seed)
+        Fed(mesh).feed(mutated(stream(mesh, rng), rng))
+
+
+@pytest.mark.parametrize("mesh", [False, True], ids=["plain", "mesh"])
+def test_random_bytes_hurt_nobody(mesh):
+    for seed in range(500):
+        rng = random.Random(seed)
+        Fed(mesh).feed(rng.getrandbits(8 * 300).to_bytes(300, "little"))
+        Fed(mesh).feed(encode_frame(rng.getrandbits(8 * 200).to_bytes(200, "little")) * 3)
+
+
+@pytest.mark.parametrize("mesh", [False, True], ids=["plain", "mesh"])
+def test_a_stream_may_end_anywhere(mesh):
+    data = stream(mesh, random.Random(3))
+    for stop in range(len(data)):
+        fed = Fed(mesh)
+        fed.feed(data[:stop])
+        fed.network.closed(fed.stranger, "closed the connection")
+        fed.feed(b"")
+
+
+@pytest.mark.parametrize("mesh", [False, True], ids=["plain", "mesh"])
+def test_frames_of_every_length(mesh):
+    for length in [*range(2050), *HUGE]:
+        fed = Fed(mesh)
+        fed.feed(length.to_bytes(8, "little") + b"\x01" * min(length, 70_000) + encode_pair(b"x", b"y"))
+        limit = message.MAX_MESH_FRAME if mesh else message.MAX_PLAIN_FRAME
+        assert fed.stranger.ending or length <= limit
+
+
+def test_probes_and_hellos_of_rubbish_hurt_nobody():
+    for seed in range(1500):
+        rng = random.Random(seed)
+        start = greeting(b"eve", 666, rng.randrange(65536), [("10.7.0.1", 5000), ("x" * 9, 1)], {n: n for n in range(5)})
+        Fed(False).feed(mutated(start, rng) + stream(True, rng))
+
+
+def test_every_code_point_and_every_byte_is_harmless_in_names_and_texts():
+    fed = Fed(False)
+    everything = [chr(point).encode("utf-8", "surrogatepass") for point in [*range(0x3000), *range(0xd7f0, 0xe010), *range(0xf8f0, 0x11000),
+                                                                         *range(0x1f000, 0x1fb00), *range(0xe0000, 0xe0200)]]
+    everything += [bytes([one, other]) for one in range(0x80, 256) for other in (0x00, 0x1b, 0x41, 0x80, 0xbf, 0xff)]
+    for start in range(0, len(everything), 50):
+        for piece in everything[start:start + 50]:
+            fed.network.events.append(peers.Show(b"a" + piece + b"b", [b"a" + piece + b"b"]))
+        mixed = b"".join(everything[start:start + 50])
+        fed.network.events.append(peers.Show(mixed, [mixed]))
+    fed.feed(b"")
+
+
+def test_rubbish_through_real_sockets_leaves_a_strict_terminal_whole():
+    """The model raises on any sequence that it does not know; so would a terminal that is not so strict, in its way."""
+    ann = Terminal("ann", rows=30, cols=60)
+    try:
+        for seed in range(60):
+            rng = random.Random(seed)
+            with Stranger(ann.port) as stranger, contextlib.suppress(OSError):
+                stranger.send(greeting(b"eve", seed + 1) * (seed % 2) + mutated(stream(seed % 2 == 1, rng), rng))
+        with Stranger(ann.port) as stranger:
+            stranger.say(b"bob", b"all is well")
+            ann.wait(lambda terminal: "bob: all is well" in terminal.rows)
+        assert ann.rows[0].startswith(f"SERVER: {ann.port}") and not any(UNSHOWN.search(row) for row in ann.rows)
+    finally:
+        ann.close()
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+def test_who_speaks_in_our_name_again_and_again_costs_bounded_memory_and_not_our_voice():
+    """History: each time we take another origin, and all of them were remembered."""
+    network = Network(b"me", 1, random.Random(1))
+    liar = meet(network, "10.6.6.6", 666)
+    for _ in range(500):
+        network.received(liar, said(network.origin, 2 ** 64 - 1, b"me", b"a lie"))
+        network.events.clear()
+    assert len(network._own_origins) <= peers.MAX_OWN
+    before = network.log.end
+    network.say(b"the truth")
+    assert [(record.origin, record.text) for record in map(decode_record, network.log.read(before))] == [(network.origin, b"the truth")]
+
+
+def test_the_names_behind_plain_links_are_bounded_in_bytes():
+    """History: 256 names of 2 KB on each of a thousand links were half a gigabyte."""
+    network = Network(b"me", 1, random.Random(1))
+    neighbour = network.opened("10.0.0.1")
+    for number in range(300):
+        network.received(neighbour, encode_pair(b"%04d" % number + b"x" * 2000, b"hello") + encode_pair(b"%04d" % number, b"hi"))
+    assert sum(map(len, neighbour.names)) <= peers.MAX_GUESTS * peers.MAX_GUEST_NAME
+    assert sum(isinstance(event, peers.Show) for event in network.events) == 600, "and all is shown"
