@@ -11,7 +11,7 @@ Everything blocks: after a burst each receiver has to get it, so it does not mat
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import fcntl
 import os
 import pty
@@ -19,7 +19,6 @@ import re
 import resource
 import select
 import selectors
-import signal
 import socket
 import struct
 import subprocess
@@ -31,7 +30,7 @@ from collections import deque
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILT = os.path.join(TOP, "p2pchat")
-PATIENCE = 5  # seconds without a byte until a hub counts as standing still
+PATIENCE = 3  # seconds without a byte until a hub counts as standing still
 TEXT = 50  # bytes of each message's text
 READ = 1 << 18  # bytes asked for in one read
 NO_DIALS = 0  # a hello with this port: the hub has nowhere to dial us
@@ -119,6 +118,7 @@ class Member:
         self.sock = socket.socket()
         if small:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # the hub's kernel sizes its buffer by it
         self.sock.connect(("127.0.0.1", port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -211,35 +211,16 @@ class Hub:
     # A mesh has no hub: a member takes 8 links. Here one is to have more; nothing else is changed.
     PATCHED = "import sys; sys.path.insert(0, {!r}); import peers, p2pchat; {}; p2pchat.main()"
 
-    def __init__(self, command, terminal=False, ready=re.compile(rb"SERVER:\s*(\d+)\s|127\.0\.0\.1 (\d+)\s")):
+    def __init__(self, command, terminal=False, ready=re.compile(rb"SERVER:\s*(\d+)\s|join: ./p2pchat NAME \S+ (\d+)\s")):
         self.terminal = terminal
         self.began = time.perf_counter()
         self.output = b""  # until it is ready
-        self._written = 0
-        if terminal:
-            self._on_terminal(command)
-        else:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                            stderr=subprocess.PIPE, preexec_fn=pin_hub)
-            self.source = self.process.stderr.fileno()
-        self.pid = self.process.pid
+        self.process, self.source = spawn_on_terminal(command) if terminal else spawn(command)
+        self.pid, self._drain = self.process.pid, None
         _running.append(self)
         match = self.wait_for(lambda: ready.search(plain_text(self.output)))
         self.port = int(match[1] or match[2])
         self.ready_after = time.perf_counter() - self.began
-        self._drain = None
-
-    def _on_terminal(self, command):
-        self.source, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-
-        def take_terminal():
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            pin_hub()
-
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-                                        preexec_fn=take_terminal, env={**os.environ, "TERM": "xterm-256color"})
-        os.close(slave)
 
     def read(self):
         """Some of its output. Raises Stalled."""
@@ -261,6 +242,8 @@ class Hub:
 
     def drain(self):
         """From now on its output is thrown away as it comes."""
+        if self._drain:
+            return self
         self._drain = threading.Thread(target=self._read_all, daemon=True)
         self._drain.start()
         return self
@@ -280,8 +263,16 @@ class Hub:
                 total += int(file.read().split()[0])
         return total / 1e9
 
+    def switches(self):
+        """How often any of its threads waited."""
+        total, folder = 0, f"/proc/{self.pid}/task"
+        for task in os.listdir(folder):
+            with open(f"{folder}/{task}/status") as file:
+                total += sum(int(line.split()[1]) for line in file if line.startswith("voluntary_ctxt"))
+        return total
+
     def status(self, key):
-        """A number of /proc/PID/status: VmHWM and VmRSS in KB, voluntary_ctxt_switches."""
+        """A number of /proc/PID/status: VmHWM and VmRSS, in KB."""
         with open(f"/proc/{self.pid}/status") as file:
             return next(int(line.split()[1]) for line in file if line.startswith(key + ":"))
 
@@ -306,17 +297,40 @@ def end_all():
         _running[-1].end()
 
 
-def pin_hub():
-    """In a new process: its core, and its end when the bench is killed at a bad moment."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def spawn(command):
+    """The process, and the descriptor of its stderr: notices, few. Its stdout, with every message, is /dev/null."""
+    with on_cores(HUB_CORES):
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return process, process.stderr.fileno()
+
+
+def spawn_on_terminal(command):
+    """The process, and the master's end of its terminal of 24 x 80."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with on_cores(HUB_CORES):
+        process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                                   env={**os.environ, "TERM": "xterm-256color"})
+    os.close(slave)
+    return process, master
+
+
+@contextlib.contextmanager
+def on_cores(cores):
+    """What starts within inherits these cores; a preexec_fn would copy all our memory's page tables."""
+    pin(cores)
+    yield
+    pin(OWN_CORES)
+
+
+def pin(cores):
     if hasattr(os, "sched_setaffinity") and os.cpu_count() > 1:
-        os.sched_setaffinity(0, HUB_CORES)
+        os.sched_setaffinity(0, cores)
 
 
 def prepare_process():
     """This process: its core, and descriptors for 1,000 links and more."""
-    if hasattr(os, "sched_setaffinity") and os.cpu_count() > 1:
-        os.sched_setaffinity(0, OWN_CORES)
+    pin(OWN_CORES)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
@@ -355,7 +369,6 @@ class Run:
         self.source = Member(hub.port, kind, self.stream.origin)
         self.sent = self.deliveries = 0
         self.seconds = self.hub_cpu = self.own_cpu = 0.0
-        self.verdict = "whole"
         for member in self.receivers:
             member.heard = self.stream
         self.send(1)  # when all have it, all links are what they are going to be
@@ -430,7 +443,7 @@ class Talk(Run):
     """A hub and peers that all speak. What each hears is a mixture: it is kept, and checked when the clock stands."""
 
     COUNT = 8000  # messages of each that are made
-    BURST = 16  # each is at most two of them ahead of the slowest
+    AHEAD = 4  # messages that each is ahead of the slowest, at most: people do not talk in heaps
 
     def __init__(self, hub, kind, peers):
         self.hub, self.kind = hub.drain(), kind
@@ -439,39 +452,56 @@ class Talk(Run):
         self.ears = [Ear(member, self.streams, number) for number, member in enumerate(self.receivers)]
         self.sent = self.deliveries = 0
         self.seconds = self.hub_cpu = self.own_cpu = 0.0
-        self.verdict = "whole"
-        self.send(1)
 
     def members(self):
         return self.receivers
 
-    def send(self, count):
-        for said, member in zip(self.streams, self.receivers):
+    def send(self, count, speakers=slice(None)):
+        for said, member in list(zip(self.streams, self.receivers))[speakers]:
             start = said.at(self.sent * said.size)
             member.send(said.view[start:start + count * said.size])
-        self.sent += count
+
+    def begin(self):
+        """The last who came speaks first: when the others hear it, all are connected. Then the others speak."""
+        self.send(1, slice(-1, None))
+        for ear in self.ears[:-1]:
+            ear.read_to(self.streams[0].size)
+        self.send(1, slice(-1))
+        self.sent = 1
 
     def wait(self, behind=0):
         goal = (self.sent - behind) * (len(self.streams) - 1) * self.streams[0].size
+        try:
+            for ear in self.ears:
+                ear.read_to(goal)
+        except Stalled:
+            self._check()  # a damaged stream is the likelier reason: say that
+            raise
+
+    def _check(self):
         for ear in self.ears:
-            ear.read_to(goal)
+            ear.check()
 
     def settle(self):
         """Until everybody has everything, checked."""
+        if not self.sent:
+            self.begin()
+        self.wait()
+        self._check()
         for ear in self.ears:
-            ear.check()
             while ear.right < self.sent * (len(self.streams) - 1):
                 ear.read_to(ear.bytes + 1)
                 ear.check()
 
     def slice(self, seconds, most=1 << 60, **_):
         others = len(self.receivers) - 1
-        before, burst = self.sent, self.BURST
+        before = self.sent
         with Clock(self):
             until, last = self.clock + seconds, min(self.sent + most, self.streams[0].left_after)
-            while self.sent + burst <= last and time.perf_counter() < until:
-                self.send(burst)
-                self.wait(burst)
+            while self.sent < last and time.perf_counter() < until:
+                self.send(1)
+                self.sent += 1
+                self.wait(self.AHEAD - 1)
             self.wait()
         self.settle()
         self.deliveries += (self.sent - before) * others * len(self.receivers)
@@ -609,7 +639,7 @@ def bare_relay(*peer):
                 send(sock, chunk)
 
     if peer:
-        add(socket.create_connection(("127.0.0.1", int(peer[0]))))
+        add(socket.create_connection(("127.0.0.1", int(peer[-1]))))
     announce(listener)
     while True:
         turn()
@@ -617,6 +647,8 @@ def bare_relay(*peer):
 
 def asyncio_relay(*peer):
     """As a simple chat on asyncio's streams is written: read a pair, write it to each of the others, drain."""
+    import asyncio  # the other relay's memory shall not show it
+
     writers = set()
 
     async def read_frame(reader):
@@ -640,7 +672,7 @@ def asyncio_relay(*peer):
     async def main():
         server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1024)
         if peer:
-            asyncio.ensure_future(serve(*await asyncio.open_connection("127.0.0.1", int(peer[0]))))
+            asyncio.ensure_future(serve(*await asyncio.open_connection("127.0.0.1", int(peer[-1]))))
         announce(server.sockets[0])
         await server.serve_forever()
 
