@@ -1,6 +1,8 @@
 # make          build ./p2pchat, one executable file
 # make test     run the tests
 # make simulate N=10000 KILL=50   N members join, KILL % of them die at once: how the rest heals
+# make bench    how fast it is, beside others, as ratios; P2PCHAT_C=/path/to/binary adds the C program,
+#               ONLY="thr talk" measures only these parts
 # make clean    remove what make made
 #
 # Needs Python 3.9 or newer, pip and make; everything else is fetched into .build/.
@@ -40,7 +42,7 @@ p2pchat: $(SOURCES) .build/runtime/done
 	$(INSTALL) --target .build/testing $(TESTING)
 	touch $@
 
-.PHONY: test simulate clean
+.PHONY: test simulate bench clean
 test: p2pchat .build/testing/done
 	@# Two at once, for two cores; what the first one says is shown behind the second.
 	@$(RUN) -m pytest -q -p no:cacheprovider tests/test_network.py > .build/network.log 2>&1 & network=$$!; \
@@ -51,6 +53,9 @@ N ?= 1000
 KILL ?= 50
 simulate:
 	$(RUN) tests/simulator.py $(N) $(KILL)
+
+bench: p2pchat
+	@$(RUN) tests/bench.py $(ONLY)
 
 clean:
 	rm -rf .build p2pchat

@@ -1,12 +1,16 @@
 """`make bench`: what the built program does in the five kinds of work, beside others, as ratios of one run.
 
-    python3 tests/bench.py [--quick] [PART ...]      parts: thr step talk late stuck chain grow idle links start keys scroll simulate
+    make bench [ONLY="[--quick] PART ..."] [P2PCHAT_C=/path/to/binary]
+
+Parts: thr step talk stuck late chain, and grow idle links start keys scroll simulate.
 
 Knows: which work is measured, with how many receivers, what a ratio is set against, which ratios are goals.
 Must not know: how a byte gets to a hub and back (bench_load.py).
 Leaves out: absolute goals. Shared machines do not hold them; all that is compared took turns in one run.
+Linux only, for what a process costs is read from /proc.
 
-The kinds of work: one source, one hub, N receivers, texts of 50 bytes.
+The kinds of work: one source, one hub, N receivers, texts of 50 bytes. Receivers and source are sockets of the
+bench; the hub is the built program, in line mode or with its screen on a pty, over mesh links or plain ones.
 thr    bursts, at most 512 messages ahead of the slowest receiver
 step   the next message when all have the last
 talk   16 peers all speaking, each at most 4 ahead
@@ -21,6 +25,7 @@ import argparse
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -29,7 +34,7 @@ from collections import deque
 from statistics import median
 
 import bench_load as load
-from bench_load import BUILT, LINES, SCREEN, Hub, Member, Run, Stalled, Talk, Wrong, c_program, ours, relay, stream
+from bench_load import LINES, SCREEN, Member, Run, Stalled, Talk, Wrong, c_program, ours, relay, stream
 
 C_PATH = os.environ.get("P2PCHAT_C", "")
 ROUNDS = 3  # slices of each run; in each round every run gets its turn
@@ -47,21 +52,19 @@ GOALS = {
     **{(f"stuck {count}", kind, 8): [("free", 0.5)] for count in (1, 16) for kind in ("mesh", "plain")},
 }
 GOAL_WORDS = {"cpu": "CPU <= {} x bare", "free": ">= {} of it", BARE: ">= {} x bare", C: ">= {} x C"}
-
-
 TABLED = ("thr", "step", "talk", "stuck")
 
 
-class Options:
-    slice = 0.3  # seconds
-    quick = False
+class Bench:
+    """One run of the bench: how long, and what went wrong."""
+
+    def __init__(self, quick=False):
+        self.quick = quick
+        self.slice = 0.1 if quick else 0.3  # seconds
+        self.failures = []  # of ours, not whole: the exit status tells
 
 
-class Failures(list):
-    """Rows of ours that were not whole; the exit status tells."""
-
-
-failures = Failures()
+bench = Bench()
 
 
 # Cells: one hub under one load -----------------------------------------------------------------
@@ -98,7 +101,7 @@ class Cell:
     def _blame(self, error):
         if self.is_ours:
             self.verdict = "FAILED"
-            failures.append(f"{self.who} {self.kind}: {error}")
+            bench.failures.append(f"{self.who} {self.kind}: {error}")
 
     def close(self):
         if self.run:
@@ -124,16 +127,17 @@ def take_turns(cells, **how):
         cell.attempt(lambda: cell.run.settle())
     for _ in range(ROUNDS):
         for cell in cells:
-            cell.attempt(lambda: cell.run.slice(Options.slice, most=most_of(cell.run), **how))
+            cell.attempt(lambda: cell.run.slice(bench.slice, most=most_of(cell.run), **how))
     for cell in cells:
+        cell.attempt(lambda: cell.run.finish())
         cell.close()
     return cells
 
 
 def most_of(run):
-    """Messages for one slice: a mesh stream cannot begin again, and has to do for all rounds."""
+    """Messages for one slice: a mesh stream cannot begin again, and has to do for all rounds, a first and a last message."""
     streams = getattr(run, "streams", None) or [run.stream]
-    return (streams[0].count - 1) // ROUNDS if run.kind == "mesh" else 1 << 60
+    return (streams[0].count - 2) // ROUNDS if run.kind == "mesh" else 1 << 60
 
 
 # The table ------------------------------------------------------------------------------------
@@ -205,7 +209,7 @@ def part_talk():
 
 def part_stuck():
     """Each hub three times, beside itself: with nobody stuck, with one, with 16."""
-    modes = (LINES,) if Options.quick else (LINES, SCREEN)
+    modes = (LINES,) if bench.quick else (LINES, SCREEN)
     for who, kind, start in contenders(8 + 16, modes):
         cells = [Cell(who, kind, lambda: Run(start(), kind, 8, stuck)) for stuck in (0, 1, 16)]
         take_turns(cells)
@@ -238,7 +242,7 @@ def part_late():
     delays = []
     for cell in cells:
         delays.append([])
-        cell.attempt(lambda: late(cell.run, delays[-1], Options.slice * 6))
+        cell.attempt(lambda: late(cell.run, delays[-1], bench.slice * 6))
         cell.close()
     show_delays("late", 8, cells, delays)
 
@@ -329,7 +333,7 @@ def part_chain():
     for (who, kind), start in starts.items():
         cells.append(Cell(who, kind, lambda: Chain(start)))
         delays.append([])
-        cells[-1].attempt(lambda: cells[-1].run.talk(delays[-1], Options.slice * 10))
+        cells[-1].attempt(lambda: cells[-1].run.talk(delays[-1], bench.slice * 10))
         cells[-1].close()
     show_delays("chain", 4, cells, delays)
     beside = delays[-1] if C_PATH and cells[-1].ok else []
@@ -354,7 +358,7 @@ def part_grow():
     """200,000 messages through one hub, against the first 20,000 (of three hubs, the median)."""
     for kind in ("mesh", "plain"):
         few = median(rate_of(kind, 20_000) for _ in range(3))
-        many = rate_of(kind, 20_000 if Options.quick else 200_000)
+        many = rate_of(kind, 20_000 if bench.quick else 200_000)
         ratio = many / few if few else 0
         print(f"{kind}: 20,000 messages {few * 8:,.0f} deliveries/s, 200,000 messages {many * 8:,.0f}: {ratio:.2f}"
               f"  {'reached' if ratio >= 0.9 else 'MISSED'}: at least 0.9", flush=True)
@@ -371,11 +375,12 @@ def rate_of(kind, messages):
 
 def part_idle():
     """Wake-ups and CPU of hubs with 8 plain links on which nothing is said."""
-    seconds = 1 if Options.quick else 5
+    seconds = 1 if bench.quick else 5
     cells = [Cell(who, kind, lambda: Run(start(), kind, 8)) for who, kind, start in contenders(8) if kind == "plain"]
     cells = [cell for cell in cells if cell.run]
     for cell in cells:
         cell.attempt(lambda: cell.run.settle())
+    time.sleep(0.1)  # what was just said is still being drawn
     before = [usage(cell.run.hub) for cell in cells]
     time.sleep(seconds)
     for cell, (wakes, cpu) in zip(cells, before):
@@ -398,8 +403,9 @@ def part_links():
         cell.attempt(lambda: cell.run.settle())
         after = hub.status("VmRSS")
         cell.close()
-        print(f"{who:8} {(after - before) / 1001:5.1f} KB a link  {cell.verdict}"
-              + ("" if who in (BARE, ASYNCIO, C) else f"  {'reached' if after - before < 10_010 else 'MISSED'}: under 10 KB"), flush=True)
+        each = (after - before) / 1001
+        asked = f"{'reached' if each < 10 else 'MISSED'}: under 10 KB" if cell.is_ours else ""
+        print(f"{who:8} {each:5.1f} KB a link  {cell.verdict}  {asked}", flush=True)
 
 
 def warm(hub):
@@ -416,7 +422,7 @@ def part_start():
     if C_PATH:
         starts[C] = lambda: ready_after(c_program(C_PATH))
     times = {who: [] for who in starts}
-    for _ in range(3 if Options.quick else 11):
+    for _ in range(3 if bench.quick else 11):
         for who, start in starts.items():
             times[who].append(start())
     labels = {"python3": "python3 -c pass", LINES: "to SERVER:", SCREEN: "to first paint"}
@@ -480,7 +486,7 @@ def flood(member, flooding):
 
 def part_scroll():
     """A screen with 100,000 messages behind it: to the oldest, a page, to the newest; against the same with 1,000."""
-    few, many = scrolling(1_000), scrolling(10_000 if Options.quick else 100_000)
+    few, many = scrolling(1_000), scrolling(10_000 if bench.quick else 100_000)
     for what in few:
         print(f"{what:22} {many[what] * 1e3:8.2f} ms, {many[what] / few[what]:.1f} x as with 1,000 messages")
 
@@ -517,7 +523,7 @@ def shown(hub, number):
 
 def part_simulate():
     """`make simulate`: its seconds of work, against a fixed piece of plain Python."""
-    count = 100 if Options.quick else 300
+    count = 100 if bench.quick else 300
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-B", os.path.join(load.TOP, "tests", "simulator.py"), str(count), "50"],
                           capture_output=True, text=True, timeout=120,
@@ -525,10 +531,11 @@ def part_simulate():
     seconds = time.perf_counter() - began
     events = re.search(r"([\d,]+) events", done.stdout)
     if done.returncode or not events:
-        failures.append(f"simulate: {done.stderr[-300:]}")
+        bench.failures.append(f"simulate: {done.stderr[-300:]}")
         return
     rate = int(events[1].replace(",", "")) / seconds
-    print(f"{count} members, 50 % killed: {seconds:.1f} s, {rate:,.0f} events/s, {seconds / yardstick():.1f} x a million turns of plain Python")
+    print(f"{count} members, 50 % killed: {seconds:.1f} s, {rate:,.0f} events/s,"
+          f" {seconds / yardstick():.1f} x a million turns of plain Python")
 
 
 def yardstick():
@@ -553,20 +560,31 @@ def main(arguments):
     unknown = [name for name in options.parts if name not in PARTS]
     if unknown:
         parser.error(f"no part {', '.join(unknown)}; there are {' '.join(PARTS)}")
-    Options.quick = options.quick
-    Options.slice = 0.1 if options.quick else Options.slice
+    bench.__init__(options.quick)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     load.prepare_process()
     began = time.perf_counter()
+    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores; C: {C_PATH or 'none, P2PCHAT_C=/path/to/binary names one'}")
+    print("mesh, N over 7: a member takes 8 mesh links; for these its MAX_MESH_LINKS is raised, nothing else")
     try:
         for name in options.parts or PARTS:
-            print("\n" + (name + HEAD[len(name):] if name in TABLED else f"{name}: {PARTS[name].__doc__}"))
-            PARTS[name]()
+            measure(name)
     finally:
         load.end_all()
     print(f"\n{time.perf_counter() - began:.0f} s")
-    for failure in failures:
+    for failure in bench.failures:
         print(f"FAILED {failure}")
-    return 1 if failures else 0
+    return 1 if bench.failures else 0
+
+
+def measure(name):
+    """One part, under its headline."""
+    print("\n" + (name + HEAD[len(name):] if name in TABLED else f"{name}: {PARTS[name].__doc__}"))
+    try:
+        PARTS[name]()
+    except (Stalled, Wrong) as error:
+        print(f"FAILED {error}")
+        bench.failures.append(f"{name}: {error}")
 
 
 if __name__ == "__main__":

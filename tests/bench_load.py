@@ -34,7 +34,8 @@ PATIENCE = 3  # seconds without a byte until a hub counts as standing still
 TEXT = 50  # bytes of each message's text
 READ = 1 << 18  # bytes asked for in one read
 NO_DIALS = 0  # a hello with this port: the hub has nowhere to dial us
-HUB_CORES, OWN_CORES = {0}, {1}
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+HUB_CORES, OWN_CORES = CORES[:1], CORES[1:2]  # apart, so that neither waits for the other
 LINES, SCREEN = "lines", "screen"
 
 
@@ -90,7 +91,7 @@ class Stream:
         return position % self.length
 
     @property
-    def left_after(self):
+    def last(self):
         """How many messages there are at all."""
         return self.count if self.kind == "mesh" else 1 << 60
 
@@ -324,7 +325,7 @@ def on_cores(cores):
 
 
 def pin(cores):
-    if hasattr(os, "sched_setaffinity") and os.cpu_count() > 1:
+    if len(CORES) > 1:
         os.sched_setaffinity(0, cores)
 
 
@@ -386,7 +387,7 @@ class Run:
     def slice(self, seconds, burst=256, ahead=256, most=1 << 60):
         """Send bursts for so long, each as soon as all have all but the last `ahead`; then wait for the rest."""
         with Clock(self):
-            until, last = self.clock + seconds, min(self.sent + most, self.stream.left_after)
+            until, last = self.clock + seconds, min(self.sent + most, self.stream.last)
             before = self.sent
             while self.sent + burst <= last and time.perf_counter() < until:
                 self.send(burst)
@@ -395,7 +396,13 @@ class Run:
             self.deliveries += (self.sent - before) * len(self.receivers)
 
     def settle(self):
+        """Until all have all."""
         self.wait()
+
+    def finish(self):
+        """One message more: it would come behind whatever came twice."""
+        self.send(1)
+        self.settle()
 
     def close(self):
         self.peak = self.hub.status("VmHWM") / 1024 if self.hub.process.poll() is None else 0
@@ -493,11 +500,16 @@ class Talk(Run):
                 ear.read_to(ear.bytes + 1)
                 ear.check()
 
-    def slice(self, seconds, most=1 << 60, **_):
+    def finish(self):
+        self.send(1)
+        self.sent += 1
+        self.settle()
+
+    def slice(self, seconds, most=1 << 60):
         others = len(self.receivers) - 1
         before = self.sent
         with Clock(self):
-            until, last = self.clock + seconds, min(self.sent + most, self.streams[0].left_after)
+            until, last = self.clock + seconds, min(self.sent + most, self.streams[0].last)
             while self.sent < last and time.perf_counter() < until:
                 self.send(1)
                 self.sent += 1
@@ -513,10 +525,9 @@ class Ear:
     def __init__(self, member, streams, own):
         self.member, self.pieces = member, [member._rest]
         self.bytes = 0
-        key = slice(8, 11) if member.kind == "plain" else slice(9, 17)  # the name, or the origin
-        self.key = key
-        self.next = {said.data[key]: said for number, said in enumerate(streams) if number != own}
-        self.counts = dict.fromkeys(self.next, 0)
+        self.key = slice(8, 11) if member.kind == "plain" else slice(9, 17)  # the name, or the origin
+        self.said = {said.data[self.key]: said for number, said in enumerate(streams) if number != own}
+        self.counts = dict.fromkeys(self.said, 0)
 
     @property
     def right(self):
@@ -531,7 +542,7 @@ class Ear:
 
     def check(self):
         """All that was heard whole. Control records are no part of `bytes` afterwards."""
-        data, at, size = b"".join(self.pieces), 0, next(iter(self.next.values())).size
+        data, at, size = b"".join(self.pieces), 0, next(iter(self.said.values())).size
         while at < len(data):
             step = self._message(data, at, size) or self._control(data, at)
             if not step:
@@ -542,7 +553,7 @@ class Ear:
 
     def _message(self, data, at, size):
         who = data[at + self.key.start:at + self.key.stop]
-        said = self.next.get(who)
+        said = self.said.get(who)
         if said is None or len(data) - at < size:
             return 0
         number = self.counts[who]
@@ -555,7 +566,7 @@ class Ear:
         piece = next(frames(data[at:at + LARGEST + 8]), None)
         if self.member.kind == "mesh" and piece and piece[8] not in (SAY, GUEST):
             return len(piece)
-        known = self.member.kind == "plain" and data[at + self.key.start:at + self.key.stop] in self.next
+        known = self.member.kind == "plain" and data[at + self.key.start:at + self.key.stop] in self.said
         if piece and not known:
             raise Wrong(f"nobody said {piece[:40]!r}")
         return 0
@@ -680,7 +691,8 @@ def asyncio_relay(*peer):
 
 
 def announce(listener):
-    """As notices go: our standard output is /dev/null, as the measured program's is."""
+    """As notices go: our standard output is /dev/null, as the measured program's is. Who started us may die: then end."""
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
     print(f"SERVER: {listener.getsockname()[1]}", file=sys.stderr, flush=True)
 
 
