@@ -37,13 +37,15 @@ import bench_load as load
 from bench_load import LINES, SCREEN, Member, Run, Stalled, Talk, Wrong, c_program, ours, relay, stream
 
 C_PATH = os.environ.get("P2PCHAT_C", "")
-ROUNDS = 3  # slices of each run; in each round every run gets its turn
+ROUNDS = 4  # slices of each run; in each round every run gets its turn
 MESH_LINKS = 7  # receivers that the program takes beside a source, as it is built
 MORE_LINKS = "peers.MAX_MESH_LINKS = 2000"
 ROW_ONLY = "peers.WANT_LINKS = 1"  # else four members link all with all, and there is no row
 BARE, ASYNCIO, C = "bare", "asyncio", "C"
 
-# (work, kind, receivers): what is asked for, as (against what, how much). CPU: at most so many times the bare relay's.
+# (work, kind, receivers): what is asked for, as (against what, how much). "cpu": at most so many times the bare relay's.
+# Where the hub is what limits, deliveries for each second of its CPU are compared: that ratio stays, whoever else has
+# the machine. (On a quiet one the ratio of the rates is the same.)
 GOALS = {
     ("thr", "mesh", 1): [(BARE, 0.22), (C, 100)], ("thr", "mesh", 8): [(BARE, 0.30), (C, 100)],
     ("thr", "mesh", 64): [(BARE, 0.50), (C, 100)], ("thr", "plain", 8): [(C, 20)], ("thr", "plain", 64): [(C, 20)],
@@ -51,7 +53,7 @@ GOALS = {
     ("talk", "mesh", 16): [(BARE, 0.55), (C, 20)], ("talk", "plain", 16): [(BARE, 0.55), (C, 20)],
     **{(f"stuck {count}", kind, 8): [("free", 0.5)] for count in (1, 16) for kind in ("mesh", "plain")},
 }
-GOAL_WORDS = {"cpu": "CPU <= {} x bare", "free": ">= {} of it", BARE: ">= {} x bare", C: ">= {} x C"}
+GOAL_WORDS = {"cpu": "CPU <= {} x bare", "free": ">= {}", BARE: ">= {} x bare", C: ">= {} x C"}
 TABLED = ("thr", "step", "talk", "stuck")
 
 
@@ -60,7 +62,7 @@ class Bench:
 
     def __init__(self, quick=False):
         self.quick = quick
-        self.slice = 0.1 if quick else 0.3  # seconds
+        self.slice = 0.1 if quick else 0.25  # seconds
         self.failures = []  # of ours, not whole: the exit status tells
 
 
@@ -143,11 +145,15 @@ def most_of(run):
 # The table ------------------------------------------------------------------------------------
 
 HEAD = (f"{'':10}{'':7}{'':6}{'N':>4}{'deliveries/s':>14}{'us CPU':>8}{'x bare':>8}{'x asyncio':>10}{'x C':>8}"
-        f"{'CPU x bare':>11}{'peak MB':>8}{'load CPU':>9}  {'checked':13}goal")
+        f"{'CPU x bare':>11}{'peak MB':>8}{'load':>6}{'waited':>7}  {'checked':13}goal")
 
 
 def show_rows(work, receivers, cells):
-    """The rows of one work. `us CPU`: the hub's, a delivery; `load CPU`: the generator's share of a core."""
+    """The rows of one work.
+
+    `us CPU` is the hub's, a delivery; `load` the share of a core that the generator used; `waited` the share of the
+    time in which the hub could have worked, had others not had its core.
+    """
     rivals = {cell.who: cell for cell in cells if not cell.is_ours}
     for cell in cells:
         print(row(work, receivers, cell, rivals), flush=True)
@@ -158,34 +164,43 @@ def row(work, receivers, cell, rivals, free=None):
     if not cell.run or not cell.run.deliveries or not cell.ok:
         return f"{begin}{'':71}{cell.verdict}"
     run = cell.run
-    ratios = {who: over(run.rate, rivals.get(who), "rate") for who in (BARE, ASYNCIO, C)}
-    ratios["cpu"] = over(run.cost, rivals.get(BARE), "cost")
-    ratios["free"] = run.rate / free if free else None
+    ratios = {who: over(run, rivals.get(who), "rate") for who in (BARE, ASYNCIO, C)}
+    costs = {who: over(run, rivals.get(who), "cost") for who in (BARE, C)}
+    asked = goal(work, receivers, cell, ratios, costs, free) if cell.is_ours else ""
     return (f"{begin}{run.rate:>14,.0f}{run.cost:>8.2f}{cut(ratios[BARE]):>8}{cut(ratios[ASYNCIO]):>10}{cut(ratios[C]):>8}"
-            f"{cut(ratios['cpu']):>11}{cell.peak:>8.0f}{run.load:>9.0%}  {cell.verdict:13}"
-            + (f"{ratios['free']:.2f} of the rate without  " if free else "")
-            + (goal(work, receivers, cell, ratios) if cell.is_ours else ""))
+            f"{cut(costs[BARE]):>11}{cell.peak:>8.0f}{run.load:>6.0%}{run.waited / run.seconds:>7.0%}  {cell.verdict:13}"
+            + (f"{run.rate / free.rate:.2f} of the rate without  " if free else "") + asked)
 
 
-def over(value, cell, what):
-    """value / that of the rival's, None without one."""
-    other = getattr(cell.run, what) if cell and cell.ok and cell.run else 0
-    return value / other if other else None
+def over(run, rival, what):
+    """The run's rate or cost / that of the rival's, None without one."""
+    return getattr(run, what) / getattr(rival.run, what) if rival and rival.ok and rival.run else None
 
 
 def cut(ratio):
     return "-" if ratio is None else f"{ratio:.2f}" if ratio < 10 else f"{ratio:,.0f}"
 
 
-def goal(work, receivers, cell, ratios):
+def goal(work, receivers, cell, ratios, costs, free):
     """What was asked of this row and can be told: without the C program its goals are left out."""
-    return ", ".join(verdict(against, wanted, ratios[against])
-                     for against, wanted in GOALS.get((work, cell.kind, receivers), ()) if ratios[against] is not None)
+    told = []
+    for against, wanted in GOALS.get((work, cell.kind, receivers), ()):
+        ratio = reach(work, against, cell, ratios, costs, free)
+        reached = ratio is not None and (ratio <= wanted if against == "cpu" else ratio >= wanted)
+        if ratio is not None:
+            told.append(f"{'reached' if reached else 'MISSED'} {GOAL_WORDS[against].format(wanted)} ({cut(ratio)})")
+    return ", ".join(told)
 
 
-def verdict(against, wanted, ratio):
-    reached = ratio <= wanted if against == "cpu" else ratio >= wanted
-    return f"{'reached' if reached else 'MISSED'} {GOAL_WORDS[against].format(wanted)}"
+def reach(work, against, cell, ratios, costs, free):
+    """The ratio that a goal is about; None if it cannot be told."""
+    if against == "free":
+        return free and free.cost / cell.run.cost
+    if against == "cpu":
+        return costs[BARE]
+    if work == "step":
+        return ratios[against]  # here it is waiting that limits
+    return costs[against] and 1 / costs[against]
 
 
 # The five kinds of work -------------------------------------------------------------------------
@@ -213,7 +228,7 @@ def part_stuck():
     for who, kind, start in contenders(8 + 16, modes):
         cells = [Cell(who, kind, lambda: Run(start(), kind, 8, stuck)) for stuck in (0, 1, 16)]
         take_turns(cells)
-        free = cells[0].run.rate if cells[0].ok else None
+        free = cells[0].run if cells[0].ok else None
         for stuck, cell in zip((0, 1, 16), cells):
             print(row(f"stuck {stuck}", 8, cell, {}, free), flush=True)
 
@@ -355,22 +370,24 @@ def last_but_one(seconds):
 # The rest ---------------------------------------------------------------------------------------
 
 def part_grow():
-    """200,000 messages through one hub, against the first 20,000 (of three hubs, the median)."""
+    """200,000 messages through one hub, against 20,000: deliveries for a second of its CPU; the best of three, in turn."""
     for kind in ("mesh", "plain"):
-        few = median(rate_of(kind, 20_000) for _ in range(3))
-        many = rate_of(kind, 20_000 if bench.quick else 200_000)
+        rates = {20_000: [], 200_000: []}
+        for count in list(rates) * (1 if bench.quick else 3):
+            rates[count].append(rate_of(kind, count))
+        few, many = map(max, rates.values())
         ratio = many / few if few else 0
-        print(f"{kind}: 20,000 messages {few * 8:,.0f} deliveries/s, 200,000 messages {many * 8:,.0f}: {ratio:.2f}"
-              f"  {'reached' if ratio >= 0.9 else 'MISSED'}: at least 0.9", flush=True)
+        print(f"{kind:6} 20,000: {few:,.0f}, 200,000: {many:,.0f}, {ratio:.2f} of it"
+              f"  {'reached' if ratio >= 0.9 else 'MISSED'} >= 0.9", flush=True)
 
 
 def rate_of(kind, messages):
-    """Messages a second to each of 8 receivers, so many messages; 0 if it went wrong."""
+    """Deliveries a CPU second, of so many messages to 8 receivers; 0 if it went wrong."""
     cell = Cell(LINES, kind, lambda: Run(ours(LINES, MORE_LINKS if kind == "mesh" else ""), kind, 8))
     cell.attempt(lambda: cell.run.settle())
     cell.attempt(lambda: cell.run.slice(60, most=messages))
     cell.close()
-    return cell.run.rate / 8 if cell.ok else 0
+    return 1e6 / cell.run.cost if cell.ok else 0
 
 
 def part_idle():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import pty
 import re
@@ -258,10 +259,17 @@ class Hub:
 
     def cpu(self):
         """CPU seconds of all its threads so far."""
+        return self._schedstat(0)
+
+    def waited(self):
+        """Seconds in which its threads could have worked, had others not had the core."""
+        return self._schedstat(1)
+
+    def _schedstat(self, column):
         total, folder = 0, f"/proc/{self.pid}/task"
         for task in os.listdir(folder):
             with open(f"{folder}/{task}/schedstat") as file:
-                total += int(file.read().split()[0])
+                total += int(file.read().split()[column])
         return total / 1e9
 
     def switches(self):
@@ -368,11 +376,15 @@ class Run:
         self.stuck = [Member(hub.port, kind, 900_000 + number, small=True) for number in range(stuck)]
         self.receivers = [Member(hub.port, kind, 20_000 + number) for number in range(receivers)]
         self.source = Member(hub.port, kind, self.stream.origin)
-        self.sent = self.deliveries = 0
-        self.seconds = self.hub_cpu = self.own_cpu = 0.0
+        self._start_count()
         for member in self.receivers:
             member.heard = self.stream
         self.send(1)  # when all have it, all links are what they are going to be
+
+    def _start_count(self):
+        self.sent = self.deliveries = 0
+        self.rate, self.cost = 0.0, math.inf  # deliveries a second; the hub's CPU in microseconds a delivery
+        self.seconds = self.own_cpu = self.waited = 0.0
 
     def send(self, count):
         start = self.stream.at(self.sent * self.stream.size)
@@ -393,7 +405,18 @@ class Run:
                 self.send(burst)
                 self.wait(ahead)
             self.wait()
-            self.deliveries += (self.sent - before) * len(self.receivers)
+        self._count((self.sent - before) * len(self.receivers))
+
+    def _count(self, deliveries):
+        """A slice is over and was right. The best one counts: other work on the machine only ever slows one down."""
+        seconds, cpu, own_cpu, waited = self.spent
+        self.deliveries += deliveries
+        self.seconds += seconds
+        self.own_cpu += own_cpu
+        self.waited += waited
+        if deliveries:
+            self.rate = max(self.rate, deliveries / seconds)
+            self.cost = min(self.cost, cpu / deliveries * 1e6)
 
     def settle(self):
         """Until all have all."""
@@ -414,36 +437,27 @@ class Run:
         return [*self.receivers, *self.stuck, self.source]
 
     @property
-    def rate(self):
-        """Deliveries a second."""
-        return self.deliveries / self.seconds if self.seconds else 0.0
-
-    @property
-    def cost(self):
-        """The hub's CPU in microseconds a delivery."""
-        return self.hub_cpu / self.deliveries * 1e6 if self.deliveries else 0.0
-
-    @property
     def load(self):
         """The generator's share of its core."""
         return self.own_cpu / self.seconds if self.seconds else 0.0
 
 
 class Clock:
-    """Adds to a run what passes within: time, the hub's CPU, our own. A verdict is noted; the next runs go on."""
+    """What passes within, for a run's `spent`: time, the hub's CPU, our own, and what the hub waited for a core."""
 
     def __init__(self, run):
         self.run = run
 
     def __enter__(self):
-        self.cpu, self.own, self.run.clock = self.run.hub.cpu(), time.process_time(), time.perf_counter()
+        self.before = self._now()
+        self.run.clock = self.before[0]
 
-    def __exit__(self, kind, error, trace):
-        run = self.run
-        if kind is None:
-            run.seconds += time.perf_counter() - run.clock
-            run.own_cpu += time.process_time() - self.own
-            run.hub_cpu += run.hub.cpu() - self.cpu
+    def __exit__(self, *_):
+        self.run.spent = [now - then for now, then in zip(self._now(), self.before)]
+
+    def _now(self):
+        hub = self.run.hub
+        return time.perf_counter(), hub.cpu(), time.process_time(), hub.waited()
 
 
 class Talk(Run):
@@ -457,8 +471,7 @@ class Talk(Run):
         self.streams = [stream(kind, number, self.COUNT) for number in range(peers)]
         self.receivers = [Member(hub.port, kind, said.origin) for said in self.streams]
         self.ears = [Ear(member, self.streams, number) for number, member in enumerate(self.receivers)]
-        self.sent = self.deliveries = 0
-        self.seconds = self.hub_cpu = self.own_cpu = 0.0
+        self._start_count()
 
     def members(self):
         return self.receivers
@@ -516,7 +529,7 @@ class Talk(Run):
                 self.wait(self.AHEAD - 1)
             self.wait()
         self.settle()
-        self.deliveries += (self.sent - before) * others * len(self.receivers)
+        self._count((self.sent - before) * others * len(self.receivers))
 
 
 class Ear:
