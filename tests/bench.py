@@ -63,6 +63,7 @@ class Bench:
     def __init__(self, quick=False):
         self.quick = quick
         self.slice = 0.1 if quick else 0.25  # seconds
+        self.part = ""
         self.failures = []  # of ours, not whole: the exit status tells
 
 
@@ -103,7 +104,7 @@ class Cell:
     def _blame(self, error):
         if self.is_ours:
             self.verdict = "FAILED"
-            bench.failures.append(f"{self.who} {self.kind}: {error}")
+            bench.failures.append(f"{bench.part}: {self.who} {self.kind}, {error}")
 
     def close(self):
         if self.run:
@@ -375,6 +376,8 @@ def part_grow():
             rates[count].append(rate_of(kind, count))
         few, many = map(max, rates.values())
         ratio = many / few if few else 0
+        if 0 in [*rates[20_000], *rates[200_000]]:
+            print(f"{kind:6} FAILED, see below")
         print(f"{kind:6} 20,000: {few:,.0f}, 200,000: {many:,.0f}, {ratio:.2f} of it"
               f"  {'reached' if ratio >= 0.9 else 'MISSED'} >= 0.9", flush=True)
 
@@ -595,6 +598,7 @@ def main(arguments):
 def measure(name):
     """One part, under its headline."""
     print("\n" + (name + HEAD[len(name):] if name in TABLED else f"{name}: {PARTS[name].__doc__}"))
+    bench.part = name
     try:
         PARTS[name]()
     except (Stalled, Wrong) as error:

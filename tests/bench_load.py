@@ -136,7 +136,7 @@ class Member:
         self.send(frame(name) + frame(b":q\0" + hello(origin, True, b"")))
         data = b""
         while len(data) < 8 or len(data) < 8 + HEADER.unpack_from(data)[0]:
-            data += self.recv()
+            data += self.recv("when a hello is due")
         size = 8 + HEADER.unpack_from(data)[0]
         if data[8:8 + 1 + len(MAGIC)] != b"\x10" + MAGIC:
             raise Wrong("no hello came back")
@@ -152,12 +152,12 @@ class Member:
         except OSError as error:
             raise Wrong(f"closed the link ({error.strerror})") from error
 
-    def recv(self):
-        """What comes next. Raises Stalled, or Wrong at the stream's end."""
+    def recv(self, where="when all should arrive"):
+        """What comes next; `where` tells how far it came. Raises Stalled, or Wrong at the stream's end."""
         try:
             data = self.sock.recv(READ)
         except BlockingIOError as error:
-            raise Stalled("sends nothing") from error
+            raise Stalled(f"sends nothing for {PATIENCE} s, {where}") from error
         except OSError as error:
             raise Wrong(f"closed the link ({error.strerror})") from error
         if not data:
@@ -167,7 +167,7 @@ class Member:
     def read_to(self, position):
         """Wait until so many bytes of the stream have come, and were right."""
         while self.position < position:
-            self.check(self.recv())
+            self.check(self.recv(f"after message {self.position // self.heard.size:,} of {position // self.heard.size:,}"))
 
     def check(self, data):
         """Compare what came with what was said: one memcmp, but for reads with control records in them."""
