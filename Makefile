@@ -5,6 +5,8 @@
 # make watch    members talk, are killed and come back by themselves; checked to the last message
 # make picture  the pictures in the README, from a real session
 # make torture  the program among hostile neighbours, for minutes; ONLY=flood for one part of it
+# make bench    how fast it is, beside others, as ratios; P2PCHAT_C=/path/to/binary adds the C program,
+#               ONLY="thr talk" measures only these parts
 # make clean    remove what make made
 #
 # Needs Python 3.9 or newer, pip and make; everything else is fetched into .build/.
@@ -44,7 +46,7 @@ p2pchat: $(SOURCES) .build/runtime/done
 	$(INSTALL) --target .build/testing $(TESTING)
 	touch $@
 
-.PHONY: test simulate demo watch picture torture clean
+.PHONY: test simulate demo watch picture torture bench clean
 test: p2pchat .build/testing/done
 	@# Two at once, for two cores; what the first one says is shown behind the second.
 	@$(RUN) -m pytest -q -p no:cacheprovider tests/test_network.py > .build/network.log 2>&1 & network=$$!; \
@@ -70,6 +72,9 @@ picture: p2pchat .build/testing/done
 ONLY ?=
 torture: p2pchat .build/testing/done
 	$(RUN) tests/torture.py $(ONLY)
+
+bench: p2pchat
+	@$(RUN) tests/bench.py $(ONLY)
 
 clean:
 	rm -rf .build p2pchat
