@@ -42,31 +42,41 @@ class FrameDecoder:
     """Cuts a byte stream into frames, however the network cut it into pieces.
 
     TCP is a stream: one recv may bring half a frame or forty of them. What has not arrived
-    completely waits in here, at most `limit` + HEADER_SIZE bytes beside the piece being fed.
+    completely waits in here, at most `limit` + HEADER_SIZE bytes beside the piece that was fed.
     """
 
     def __init__(self, limit):
         self.limit = limit
-        self._rest = b""
+        self._rest, self._at = b"", 0  # what was fed, and how much of it was taken
 
     def feed(self, data):
-        """Yield each frame that `data` completes, header and all, in order. Never blocks.
+        """Take what arrived; iterate to get the frames that it completes. Never blocks."""
+        self._rest = self._rest[self._at:] + data
+        self._at = 0
+        return self
+
+    def __iter__(self):
+        """Yield each whole frame, header and all, in order.
 
         Raises ProtocolError at a length above `limit` bytes, as soon as the header is there:
         the frames before it have been yielded, and nothing is kept for the one announced.
         """
-        buffer = self._rest + data if self._rest else data
-        position, end = 0, len(buffer)
-        while end - position >= HEADER_SIZE:
-            (length,) = _read_length(buffer, position)
+        frame = self._next()
+        while frame is not None:
+            yield frame
+            frame = self._next()
+
+    def _next(self):
+        at, end = self._at, len(self._rest)
+        if end - at >= HEADER_SIZE:
+            (length,) = _read_length(self._rest, at)
             if length > self.limit:
                 raise ProtocolError(f"sent a frame of {length} bytes ({self.limit} at most)")
-            stop = position + HEADER_SIZE + length
-            if stop > end:
-                break
-            yield buffer[position:stop]
-            position = stop
-        self._rest = buffer[position:]
+            self._at = at + HEADER_SIZE + length
+            if self._at <= end:
+                return self._rest[at:self._at]
+        self._rest, self._at = self._rest[at:], 0
+        return None
 
 
 def encode_frame(body):
@@ -296,40 +306,47 @@ class Run(NamedTuple):
         return Run(self.frames[count:], decode_record(self.frames[count]), self.texts[count:]) if count else self
 
 
-def record_runs(frames):
-    """Yield each Run in a mesh link's frames. A ProtocolError flies behind what came before it.
+class RecordDecoder(FrameDecoder):
+    """A FrameDecoder that can also cut a mesh link's stream, into runs."""
 
-    The hot loop of the program: what is done here, and in FrameDecoder.feed, is done for each
-    message; all else for each run. What is no chat is yielded before more is taken from `frames`.
-    """
-    run = None
-    kind = origin = following = length = name = text = None
-    try:
-        for frame in frames:
-            if run and len(frame) >= text:
-                _, a_kind, an_origin, sequence, _, a_length = read_record(frame)
-                if (sequence == following and an_origin == origin and a_kind == kind
-                        and a_length == length and frame[RECORD_SIZE:text] == name):
-                    run.frames.append(frame)
-                    run.texts.append(frame[text:])
-                    following += 1
-                    continue
-            if run:
-                yield run
-                run = None
-            if frame[HEADER_SIZE:HEADER_SIZE + 1] not in CHAT:
-                yield Run([frame])
-                continue
-            first = decode_record(frame)
-            kind, origin, sequence, _, name, _ = first
-            following, length, text = sequence + 1, len(name), RECORD_SIZE + len(name)
-            run = Run([frame], first, [first.text])
-    except ProtocolError:
-        if run:
+    def runs(self):
+        """Yield each Run. A ProtocolError flies behind what came before it. What is no chat is yielded at once.
+
+        The hot loop of the program: what is done here for each message is nearly all that is done
+        for each; everything else is done for each run.
+        """
+        run = self._begin()
+        while run:
+            if run.first:
+                self._extend(run)
             yield run
-        raise
-    if run:
-        yield run
+            run = self._begin()
+
+    def _begin(self):
+        frame = self._next()
+        if frame is None:
+            return None
+        if frame[HEADER_SIZE:HEADER_SIZE + 1] not in CHAT:
+            return Run([frame])
+        first = decode_record(frame)
+        return Run([frame], first, [first.text])
+
+    def _extend(self, run):
+        """Take what follows on the first record: of the same kind, origin and name, and each the next in sequence."""
+        kind, origin, following, _, name, _ = run.first
+        buffer, at, end, limit = self._rest, self._at, len(self._rest), self.limit
+        text, size, add_frame, add_text = RECORD_SIZE + len(name), len(name), run.frames.append, run.texts.append
+        while end - at >= text:
+            length, a_kind, an_origin, sequence, _, a_size = read_record(buffer, at)
+            following += 1
+            stop = at + HEADER_SIZE + length
+            if (sequence != following or an_origin != origin or a_kind != kind or a_size != size or stop > end
+                    or stop < at + text or length > limit or buffer[at + RECORD_SIZE:at + text] != name):
+                break
+            add_frame(buffer[at:stop])
+            add_text(buffer[at + text:stop])
+            at = stop
+        self._at = at
 
 
 def encode_hello(hello):

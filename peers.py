@@ -29,10 +29,10 @@ from enum import Enum
 from typing import NamedTuple, Optional
 
 from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_MESSAGES, MAX_MESH_FRAME, MAX_PLAIN_FRAME,
-                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, STRETCH_SIZE, Echoes, FrameDecoder, Hello,
-                     Kind, Log, Pairs, ProtocolError, as_c_reads, decode_bye, decode_hello, decode_record, encode_bye,
+                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, STRETCH_SIZE, Echoes, Hello,
+                     Kind, Log, Pairs, ProtocolError, RecordDecoder, as_c_reads, decode_bye, decode_hello, decode_record, encode_bye,
                      encode_frame, encode_hello, encode_pair, encode_pairs, encode_peers, encode_record, is_bye, is_hello,
-                     is_quit, join, plain_texts, read_record, record_runs, split_text)
+                     is_quit, join, plain_texts, read_record, split_text)
 
 READ_SIZE = 64 * 1024  # bytes read from one link in one turn, or from all that have something together: a flood gets its share
 LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
@@ -186,7 +186,7 @@ class Neighbour:
         self.since, self.since_wall = now, wall
         self.heard_at = now
         self.pings, self.pinged_at = 0, now  # unanswered, and when the last one went out
-        self.frames = FrameDecoder(MAX_PLAIN_FRAME)
+        self.frames = RecordDecoder(MAX_PLAIN_FRAME)
         self.pairs = Pairs()  # of a plain link
         self.names = {}  # who was heard over a plain link, in order; the values mean nothing
         self.waiting = deque()  # Batches to send before anything of the log
@@ -590,11 +590,12 @@ class Network:
         """Bytes came from this neighbour, in whatever pieces."""
         neighbour.heard_at, neighbour.pings = self.now, 0
         self._replan |= neighbour.phase not in (Phase.MESH, Phase.PLAIN)
-        frames, phase = neighbour.frames.feed(data), None
+        neighbour.frames.feed(data)
+        phase = None
         try:
             while neighbour.phase is not phase and not neighbour.ending:  # what it says may change what it is
                 phase = neighbour.phase
-                self._read(neighbour, frames)
+                self._read(neighbour)
         except ProtocolError as error:
             self._hang_up(neighbour, str(error))
         self._tell_missing()
@@ -643,36 +644,36 @@ class Network:
 
     # One link: what is it? -----------------------------------------------------------------
 
-    def _read(self, neighbour, frames):
+    def _read(self, neighbour):
         if neighbour.phase is Phase.MESH:
-            self._read_records(neighbour, frames)
+            self._read_records(neighbour)
         elif neighbour.phase is Phase.PROBING:
-            self._read_answer(neighbour, frames)
+            self._read_answer(neighbour)
         elif neighbour.phase is Phase.GREETING:
-            self._read_hello(neighbour, frames)
+            self._read_hello(neighbour)
         else:
-            self._read_pairs(neighbour, frames)
+            self._read_pairs(neighbour)
 
-    def _read_pairs(self, neighbour, frames):
-        for name, texts in neighbour.pairs.runs(frames):
+    def _read_pairs(self, neighbour):
+        for name, texts in neighbour.pairs.runs(neighbour.frames):
             self._pairs(neighbour, name, texts)
             if neighbour.ending or not neighbour.plain:
                 return
 
-    def _read_answer(self, neighbour, frames):
+    def _read_answer(self, neighbour):
         """What we dialled says its first frame: a hello, a bye, or it is a C peer that chats already."""
-        for frame in frames:
+        for frame in neighbour.frames:
             self._answered(neighbour, frame[HEADER_SIZE:])
             if neighbour.ending or neighbour.phase is not Phase.PROBING:
                 return
 
-    def _read_hello(self, neighbour, frames):
-        for frame in frames:
+    def _read_hello(self, neighbour):
+        for frame in neighbour.frames:
             self._greeted(neighbour, frame[HEADER_SIZE:])
             return
 
-    def _read_records(self, neighbour, frames):
-        for run in record_runs(frames):
+    def _read_records(self, neighbour):
+        for run in neighbour.frames.runs():
             self._take_run(neighbour, run)
             if neighbour.ending:
                 return
