@@ -250,6 +250,7 @@ class Kind:
 
 _RECORD = struct.Struct("<QBQQIH")  # length, kind, origin, sequence, time, length of the name; then name and text
 read_record, RECORD_SIZE = _RECORD.unpack_from, _RECORD.size  # RECORD_SIZE: bytes of a frame before the name
+read_id = struct.Struct("<9xQQ").unpack_from  # origin and sequence of a record's frame
 _HELLO = struct.Struct("<B8sQHBH")  # kind, MAGIC, origin, port, urgent, length of the name; then name, addresses, vector
 _ENTRY = struct.Struct("<QQ")  # an origin and the highest sequence of it
 _PORT = struct.Struct("<H")
@@ -448,10 +449,9 @@ class Log:
         if self._bytes > LOG_BYTES or len(self._frames) > LOG_MESSAGES:
             self._trim()
 
-    def read(self, number):
-        """The frames from this number on, oldest first; no more of them than fill a stretch."""
-        at = max(number - self.start, 0)
-        return self._frames[at:at + STRETCH_SIZE // RECORD_SIZE]
+    def read(self, number, stop):
+        """The frames from this number to the one before `stop`, as far as they are kept."""
+        return self._frames[max(number - self.start, 0):stop - self.start]
 
     def stretch(self, number):
         """The frames from this number on, STRETCH_SIZE bytes or little more, and the number after the last of them.
@@ -465,7 +465,7 @@ class Log:
         return self._stretches[number]
 
     def _join(self, number):
-        frames = self.read(number)
+        frames = self.read(number, number + STRETCH_SIZE // RECORD_SIZE)
         ends = list(accumulate(map(len, frames)))
         count = bisect_left(ends, STRETCH_SIZE) + 1
         return b"".join(frames[:count]), number + min(count, len(frames))
@@ -474,7 +474,7 @@ class Log:
         """origin -> highest sequence, of the origins that are in the log; the last MAX_VECTOR of them."""
         recent = {}
         for frame in reversed(self._frames):
-            origin = read_record(frame)[2]
+            origin, _ = read_id(frame)
             recent.setdefault(origin, self.have[origin])
             if len(recent) == MAX_VECTOR:
                 break
@@ -488,7 +488,7 @@ class Log:
             del self._frames[:count]
             self.start += count
         if len(self.have) > 2 * LOG_MESSAGES:
-            origins = {read_record(frame)[2] for frame in self._frames}
+            origins = {origin for origin, _ in map(read_id, self._frames)}
             self.have = {origin: last for origin, last in self.have.items() if origin in origins}
 
 

@@ -29,10 +29,10 @@ from enum import Enum
 from typing import NamedTuple, Optional
 
 from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_MESSAGES, MAX_MESH_FRAME, MAX_PLAIN_FRAME,
-                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, STRETCH_SIZE, Echoes, Hello,
+                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, Echoes, Hello,
                      Kind, Log, Pairs, ProtocolError, RecordDecoder, as_c_reads, decode_bye, decode_hello, decode_record, encode_bye,
                      encode_frame, encode_hello, encode_pair, encode_pairs, encode_peers, encode_record, is_bye, is_hello,
-                     is_quit, join, plain_texts, read_record, split_text)
+                     is_quit, join, plain_texts, read_id, split_text)
 
 READ_SIZE = 64 * 1024  # bytes read from one link in one turn, or from all that have something together: a flood gets its share
 LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
@@ -258,16 +258,20 @@ class Neighbour:
         left = min(joined, room)
         while self.waiting:
             batch, start = self.waiting[0], self._taken
-            at = bisect_right(batch.ends, start + left) - 1
-            stop = batch.ends[at] if at >= 0 else 0
-            if stop <= start and not chunk:
-                stop = self._long_piece(batch, room)
-            if stop <= start:
+            stop = len(batch.data)
+            if stop - start > left:
+                stop = self._last_end(batch, start + left) or (0 if chunk else self._long_piece(batch, room))
+            if not stop:
                 break
             chunk.append(batch.data[start:stop])
             left -= stop - start
             self._drop(stop)
         self.queued -= sum(map(len, chunk))
+
+    def _last_end(self, batch, most):
+        """The last place at or before `most` where a segment may end; 0 if that takes nothing."""
+        at = bisect_right(batch.ends, most) - 1
+        return batch.ends[at] if at >= 0 and batch.ends[at] > self._taken else 0
 
     def _long_piece(self, batch, room):
         """Where the piece ends that alone is longer than what may be joined; 0 without room for its header."""
@@ -285,21 +289,21 @@ class Neighbour:
         # Only a position in the shared log is kept, not a queue of its own: a neighbour that is slow
         # costs nothing, lags behind, and catches up; one that lags too far finds a jump, and says so.
         self.position = max(self.position, self.log.start)
-        if self.position >= self.ahead:
-            frames, self.position = self.log.stretch(self.position)
-            chunk.append(frames)
-            return
+        while not chunk and self.position < self.log.end:
+            data, stop = self.log.stretch(self.position)
+            if self.position < self.ahead:
+                data = self._unknown(stop)
+            self.position = stop
+            if data:
+                chunk.append(data)
+
+    def _unknown(self, stop):
+        """Of the log from our position to `stop`, what this neighbour is not known to have."""
         if len(self.known) > 2 * LOG_MESSAGES:  # origins that a stranger made up
             self.known = {origin: last for origin, last in self.known.items() if origin in self.log.have}
-        size = 0
-        for frame in self.log.read(self.position):
-            if size >= STRETCH_SIZE:
-                return
-            self.position += 1
-            _, _, origin, sequence, _, _ = read_record(frame)
-            if sequence > self.known.get(origin, 0):
-                chunk.append(frame)
-                size += len(frame)
+        frames, known = self.log.read(self.position, stop), self.known
+        return b"".join([frame for frame, (origin, sequence) in zip(frames, map(read_id, frames))
+                         if sequence > known.get(origin, 0)])
 
 
 class Member:
@@ -1038,7 +1042,7 @@ class Network:
         """A C peer turns up: from now on, count; and what was said just before."""
         if self._plain or self.now < self._guests_until:
             return
-        for record in map(decode_record, self.log.read(self.log.end - RECENT_MESSAGES)):
+        for record in map(decode_record, self.log.read(self.log.end - RECENT_MESSAGES, self.log.end)):
             if record.kind == Kind.SAY:
                 for part in plain_texts(record.text):
                     self._echoes.is_new(record.name, part, SAID, self._said_at(record))

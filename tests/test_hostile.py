@@ -76,7 +76,7 @@ def test_many_floods_do_not_delay_who_says_little(members, strangers):
         bob.say(b"bob", b"%d" % number)
         before = ann.chat.network.log.end
         ann.chat.step()
-        said = [decode_record(frame).text for frame in ann.chat.network.log.read(before)]
+        said = [decode_record(frame).text for frame in ann.chat.network.log.read(before, ann.chat.network.log.end)]
         assert b"%d" % number in said
         assert len(said) <= (peers.READ_SIZE + 61 * peers.LEAST_READ) // 24, "a turn takes as long as with one flood"
 
@@ -525,7 +525,7 @@ def test_who_speaks_in_our_name_again_and_again_costs_bounded_memory_and_not_our
     assert len(network._own_origins) <= peers.MAX_OWN
     before = network.log.end
     network.say(b"the truth")
-    assert [(record.origin, record.text) for record in map(decode_record, network.log.read(before))] == [(network.origin, b"the truth")]
+    assert [(record.origin, record.text) for record in map(decode_record, network.log.read(before, network.log.end))] == [(network.origin, b"the truth")]
 
 
 def test_the_names_behind_plain_links_are_bounded_in_bytes():

@@ -819,7 +819,7 @@ def forget_an_origin(monkeypatch):
 
 def send_newest_first(monkeypatch):
     original = message.Log.read
-    monkeypatch.setattr(message.Log, "read", lambda self, number: original(self, number)[::-1])
+    monkeypatch.setattr(message.Log, "read", lambda self, number, stop: original(self, number, stop)[::-1])
 
 
 def never_dial_again(monkeypatch):

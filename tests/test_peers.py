@@ -6,7 +6,7 @@ import socket
 import pytest
 
 import peers
-from message import encode_pair, join
+from message import Log, encode_pair, encode_record, join
 from peers import (Call, Connect, Dial, Gone, Hangup, Link, Neighbour, Network, Notice, Phase, Show, STRANGER_SECONDS,
                    accept, listen)
 
@@ -135,6 +135,16 @@ def test_waiting_messages_are_joined_whole_up_to_the_size_and_counted_down(room)
     assert ann.take(1000, len(one) - 1) == b""  # no room for a whole one: not a byte of it
     assert ann.take(1, 1000) == one  # a single piece may be longer than a segment
     assert ann.take(1000, 1000) == 2 * one and ann.unsent == 0 and ann.take(1000, 1000) == b""
+
+
+def test_what_a_neighbour_has_already_keeps_nothing_from_it_that_it_lacks():
+    """History: a link whose next records were all known was taken for one without room, and waited."""
+    log, neighbour = Log(), Neighbour("10.0.0.1", None, Phase.MESH, 0, 0)
+    log.extend(7, 5000, [encode_record(1, 7, sequence, 0, b"al", b"x") for sequence in range(1, 5001)])
+    new = encode_record(1, 8, 1, 0, b"bo", b"y")
+    log.extend(8, 1, [new])
+    neighbour.log, neighbour.known, neighbour.ahead = log, {7: 5000}, log.end
+    assert neighbour.take(1, 1) == new and neighbour.unsent == 0
 
 
 def test_a_stranger_is_told_nothing_until_it_is_clear_what_it_is(room):
