@@ -309,8 +309,9 @@ class Neighbour:
 class Member:
     """Somebody on the network, as :who lists them."""
 
-    def __init__(self, name, label, guest):
-        self.name, self.label, self.guest = name, label, guest  # a guest is on a plain link of some member
+    def __init__(self, name, guest):
+        self.name, self.label = name, name
+        self.guest = guest  # whether it is on a plain link of some member
         self.here = True
         self.told = None  # what our user was told last: that it is here, or that it is not
 
@@ -322,7 +323,8 @@ class People:
         self.members = {}
         self._guests = {}  # origin -> keys of the guests at its links
         self._own_name = own_name
-        self._bearers = {own_name: 1}  # name -> how many bore it
+        self._labels = {}  # label -> the Member that bears it, or did last
+        self._counts = {}  # name -> the last number that told one bearer from another
 
     def find(self, key):
         """The Member who is here under this key, or None."""
@@ -330,14 +332,12 @@ class People:
         return member if member is not None and member.here else None
 
     def meet(self, key, name):
-        """The Member under this key; a new one is here. A second one of a name is told apart by a number."""
+        """The Member under this key; a new one is here."""
         member = self.members.get(key)
         if member is None:
-            count = self._bearers[name] = self._bearers.get(name, 0) + 1
-            label = name if count == 1 else b"%s~%d" % (name, count)
-            guest = isinstance(key, tuple)
-            member = self.members[key] = Member(name, label, guest)
-            if guest:
+            member = self.members[key] = Member(name, isinstance(key, tuple))
+            self._label(member)
+            if member.guest:
                 self._guests.setdefault(key[0], []).append(key)
             self._bound()
         return member
@@ -345,7 +345,7 @@ class People:
     def heard(self, key, name):
         """The Member under this key, who is here (again): it spoke."""
         member = self.meet(key, name)
-        member.here = True
+        self.set_here(member, True)
         return member
 
     def gone(self, origin):
@@ -354,17 +354,34 @@ class People:
             if key in self.members:
                 self.members[key].here = False
 
+    def set_here(self, member, here):
+        back = here and not member.here
+        member.here = here
+        if back and self._labels.get(member.label) is not member:
+            self._label(member)  # another one bears the old label now
+
+    def _label(self, member):
+        """What it is called: its name, unless our user or somebody who is here is called so; then with a number."""
+        label, number = member.name, self._counts.get(member.name, 1)
+        while label == self._own_name or label in self._labels and self._labels[label].here:
+            number += 1
+            self._counts[member.name] = number
+            label = b"%s~%d" % (member.name, number)
+        member.label = label
+        self._labels[label] = member
+        if len(self._labels) > 2 * MAX_MEMBERS:  # a liar lets two come and go by turns
+            self._labels = {member.label: member for member in self.members.values()}
+
     def _bound(self):
         if len(self.members) <= MAX_MEMBERS:
             return
         # Half at once, those who are gone first: a stranger may invent members faster than one by one is cheap.
-        keep = sorted(self.members.items(), key=lambda item: item[1].here)[MAX_MEMBERS // 2:]
-        self.members = dict(keep)
-        self._guests = {key[0]: [] for key, member in keep if member.guest}
-        for key, member in keep:
+        self.members = dict(sorted(self.members.items(), key=lambda item: item[1].here)[MAX_MEMBERS // 2:])
+        self._guests, self._counts = {}, {}
+        self._labels = {member.label: member for member in self.members.values()}
+        for key, member in self.members.items():
             if member.guest:
-                self._guests[key[0]].append(key)
-        self._bearers = {name: 1 for name in (self._own_name, *(member.name for _, member in keep))}
+                self._guests.setdefault(key[0], []).append(key)
 
 
 class Book:
@@ -1080,7 +1097,7 @@ class Network:
         self.book.shun(neighbour.address, self.now + self.rng.uniform(*CLOSED_PAUSE))
         member = self.people.members.get(neighbour.origin)
         if reason != SPARED and member is not None and (member.here or member.told):
-            member.here = True  # said to be lost while we were linked to it: now it is, for us too
+            self.people.set_here(member, True)  # said to be lost while we were linked to it: now it is, for us too
             self._suspects[neighbour.origin] = self.now + self.rng.uniform(*SUSPECT_SECONDS)
 
     def _is_linked(self, origin, greeting=False):
@@ -1094,7 +1111,7 @@ class Network:
         known = key in self.people.members
         member = self.people.meet(key, name)
         changed, back = not known or member.here != here, known and here
-        member.here = here
+        self.people.set_here(member, here)
         news = member.told is False if back else member.told is not here  # nobody comes back who was not told to be gone
         if words and changed and news and self._tell_coming("{} is back" if back else words, member.label):
             member.told = here

@@ -772,7 +772,7 @@ def test_ten_thousand_addresses_and_origins_leave_bounded_memory():
         liar.record(Kind.HERE, 1, origin=10 ** 6 + number, name=b"n%d" % number)
     world.run(20)
     world.check_bounds()
-    assert len(target.network.people._bearers) <= 2 * peers.MAX_MEMBERS
+    assert len(target.network.people._labels) <= 2 * peers.MAX_MEMBERS
 
 
 # Sleep well ---------------------------------------------------------------------------------------

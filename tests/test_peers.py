@@ -7,7 +7,7 @@ import pytest
 
 import peers
 from message import Log, encode_pair, encode_record, join
-from peers import (Call, Connect, Dial, Gone, Hangup, Link, Neighbour, Network, Notice, Phase, Show, STRANGER_SECONDS,
+from peers import (Call, Connect, Dial, Gone, Hangup, Link, Neighbour, Network, Notice, People, Phase, Show, STRANGER_SECONDS,
                    accept, listen)
 
 
@@ -378,3 +378,14 @@ def test_every_interface_means_both_families_and_ipv4_callers_look_like_ipv4():
     listener.setblocking(False)
     assert accept(listener) is None
     listener.close()
+
+
+def test_a_name_is_free_again_when_its_bearer_is_gone():
+    """History: who came back after a crash was ann~2 for ever."""
+    people = People(b"me")
+    first = people.meet(1, b"ann")
+    assert people.meet(2, b"ann").label == b"ann~2"
+    people.gone(1)
+    assert people.meet(3, b"ann").label == b"ann"
+    people.set_here(first, True)  # it was not dead, but cut off
+    assert first.label == b"ann~3" and people.meet(4, b"me").label == b"me~2"
