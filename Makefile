@@ -17,6 +17,9 @@ PYTHON ?= python3
 RUNTIME = blessed==1.52.0 jinxed==2.1.0 wcwidth==0.9.4
 TESTING = pytest==8.4.2
 
+# Half of the tests, by the time that they take.
+HALF = tests/test_network.py tests/test_hostile.py tests/test_demo.py
+
 SOURCES = p2pchat.py ui.py message.py peers.py
 INSTALL = PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile
 # $(PYTHON) -B: a test run leaves no byte code behind beside the sources.
@@ -49,9 +52,9 @@ p2pchat: $(SOURCES) .build/runtime/done
 .PHONY: test simulate demo watch picture torture bench clean
 test: p2pchat .build/testing/done
 	@# Two at once, for two cores; what the first one says is shown behind the second.
-	@$(RUN) -m pytest -q -p no:cacheprovider tests/test_network.py > .build/network.log 2>&1 & network=$$!; \
-	$(RUN) -m pytest -q -p no:cacheprovider --ignore=tests/test_network.py tests; rest=$$?; \
-	wait $$network; network=$$?; cat .build/network.log; exit $$((rest || network))
+	@$(RUN) -m pytest -q -p no:cacheprovider $(HALF) > .build/half.log 2>&1 & half=$$!; \
+	$(RUN) -m pytest -q -p no:cacheprovider $(HALF:%=--ignore=%) tests; rest=$$?; \
+	wait $$half; half=$$?; cat .build/half.log; exit $$((rest || half))
 
 simulate: N ?= 1000
 simulate: KILL ?= 50

@@ -17,10 +17,8 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 import conftest  # noqa: F401  the path to the program's modules, which the tests' helpers want
-from helpers import TOP, Program, python
-from helpers import BUILT
+from helpers import BUILT, TOP, Program, Terminal, python
 from screen import Model
-from test_terminal import Terminal
 from wcwidth import iter_graphemes, wcswidth
 
 FOLDER = os.path.join(TOP, ".github")

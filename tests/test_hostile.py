@@ -16,12 +16,11 @@ import message
 import p2pchat
 import peers
 import ui
-from helpers import BUILT, PATIENCE, Member, Program, python, turn
+from helpers import BUILT, PATIENCE, Member, Program, Terminal, python, turn
 from hostile import Stranger, greeting, probe, said
 from message import decode_record, encode_frame, encode_pair
 from peers import Call, Network, Notice, Phase
 from test_network import Liar, everybody_speaks, network_of
-from test_terminal import Terminal
 
 
 @pytest.fixture

@@ -1,13 +1,20 @@
-"""What the README says of the wire and the limits is what the code does."""
+"""What the README says of the wire and the limits is what the code does, and what it tells to type works."""
 
+import contextlib
 import os
 import re
+import select
+import shutil
+import subprocess
+import time
+
+import pytest
 
 import message
 import p2pchat
 import peers
 import ui
-from helpers import TOP
+from helpers import PATIENCE, TOP, Terminal, unused_port
 
 with open(os.path.join(TOP, "README.md"), encoding="utf-8") as _file:
     README = _file.read()
@@ -47,3 +54,91 @@ def test_every_function_in_the_life_of_a_message_exists():
         owner, _, attribute = name.partition(".")
         assert owner in owners and (not attribute or hasattr(owners[owner], attribute)), name
     assert life.count("`") > 20
+
+
+# Whoever follows it ---------------------------------------------------------------------------------
+
+SHELL = [line for block in re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+MAKES = sorted(set(re.findall(r"`((?:\w+=\S+ )?make(?: [^`]*)?)`", README)))
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The sources alone, as they come from a clone."""
+    top = tmp_path_factory.mktemp("clone") / "p2pchat"
+    shutil.copytree(TOP, top, ignore=lambda folder, names: {".git", ".build", "__pycache__", "p2pchat", ".pytest_cache"} & set(names))
+    return top
+
+
+def test_whoever_types_what_the_readme_says_from_its_first_line_to_its_last_chats(clone):
+    followed = iter(SHELL)
+    with contextlib.ExitStack() as stack:
+        ann = typed(stack, next(followed), "make && ./p2pchat ann", clone)
+        port = str(ann.port)
+        bob = typed(stack, next(followed), "./p2pchat bob localhost 40123", clone, port)
+        ann.wait(lambda terminal: any("bob joined" in row for row in terminal.rows))
+        assert next(followed) == "make demo"  # test_demo.py does
+        typed(stack, next(followed), "./p2pchat ann --port 40123", clone, str(unused_port())).port
+        bot, log = next(followed), next(followed)
+        assert log == "./p2pchat log localhost 40123 > chat.log"
+        stack.enter_context(process(log.replace("40123", port), clone, stdin=subprocess.PIPE))
+        bob.wait(lambda terminal: any("log joined" in row for row in terminal.rows))
+        assert bot == r"printf 'the build is green\n' | ./p2pchat bot localhost 40123"
+        with process(bot.replace("40123", port), clone) as speaker:
+            assert speaker.wait(PATIENCE) == 0
+        bob.shows("bot: the build is green")
+        until(lambda: "bot: the build is green\n" in (clone / "chat.log").read_text())
+        ann.type(b":quit\r")
+        assert ann.end() == 0
+        assert not list(followed)
+
+
+def typed(stack, command, expected, folder, port=None):
+    """A line of the README in a shell on a terminal, at another port if given."""
+    assert command == expected
+    # So wide and colourless that the model of a terminal knows all that make and pip may print.
+    terminal = Terminal(command=("sh", "-c", command.replace("40123", port or "40123")), cwd=folder, cols=500, env={"PIP_NO_COLOR": "1"})
+    stack.callback(terminal.close)
+    return terminal
+
+
+@contextlib.contextmanager
+def process(command, folder, **streams):
+    running = subprocess.Popen(["sh", "-c", "exec " * ("|" not in command) + command], cwd=folder, stderr=subprocess.DEVNULL, **streams)
+    with running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def until(condition):
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up
+        select.select([], [], [], 0.01)
+
+
+@pytest.mark.parametrize("command", MAKES)
+def test_every_make_in_the_readme_is_one_that_there_is(command, clone):
+    """Only `make simulate` is run, for the others take minutes or are this very test; make itself says what it would run."""
+    command = command.replace("/path/to/binary", "/bin/true")
+    done = subprocess.run(["sh", "-c", command if "simulate" in command else command.replace("make", "make -n", 1)], cwd=clone,
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout, done.stderr
+    if "simulate" in command:
+        assert "said after 100.00%" in done.stdout
+
+
+def test_the_readme_counts_the_lines_of_each_file():
+    rows = re.findall(r"^\| `(\w+\.py)` \| ([\d,]+) \|", README, re.MULTILINE)
+    assert [name for name, _ in rows] == ["message.py", "peers.py", "p2pchat.py", "ui.py"]
+    for name, said in rows:
+        with open(os.path.join(TOP, name), encoding="utf-8") as source:
+            assert int(said.replace(",", "")) == len(source.readlines()), name
+
+
+def test_every_picture_and_file_that_the_readme_names_is_there():
+    for name in re.findall(r'(?:srcset|src)="([^"]+)"|`((?:tests/)?\w+\.py)`', README):
+        path = name[0] or name[1]
+        assert os.path.exists(os.path.join(TOP, path)) or os.path.exists(os.path.join(TOP, "tests", path)), path

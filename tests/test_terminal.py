@@ -1,13 +1,10 @@
 """The built program at a terminal: real processes, each on a pty, its output through the strict model of a screen."""
 
-import fcntl
 import os
-import pty
 import re
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import termios
@@ -16,124 +13,11 @@ import time
 import pytest
 
 import ui
-from helpers import BUILT, PATIENCE, Program, python, unused_port
+from helpers import BUILT, PATIENCE, Program, Terminal, python, unused_port
 from message import encode_pair
-from screen import Model
 
-REPAINT = b"\x1b[m\x1b[2J"  # begins the first frame of a new size
 UP, PAGE_UP, PAGE_DOWN = b"\x1b[A", b"\x1b[5~", b"\x1b[6~"
 PASTE_BEGIN, PASTE_END = b"\x1b[200~", b"\x1b[201~"
-
-
-class Terminal:
-    """A program on a pty of its own session, as a terminal window runs it; the screen is in `model`."""
-
-    def __init__(self, *arguments, rows=24, cols=80, command=(BUILT,), env=None, pass_fds=(), **redirected):
-        self.master, self.slave = pty.openpty()
-        self._size(rows, cols)
-        self.found = termios.tcgetattr(self.slave)
-        self.model = Model(rows, cols)
-        self.written = b""  # everything that came out
-        streams = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave, **redirected}
-        self.process = subprocess.Popen(
-            [*command, *map(str, arguments)], start_new_session=True, preexec_fn=self._be_controlling,
-            env={**os.environ, "TERM": "xterm-256color", **(env or {})}, pass_fds=pass_fds, **streams)
-
-    def _be_controlling(self):
-        fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
-
-    def _size(self, rows, cols):
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
-
-    @property
-    def rows(self):
-        return [row.rstrip() for row in self.model.display]
-
-    @property
-    def port(self):
-        """The port on the first line, once it is there."""
-        return int(self.wait(lambda t: re.match(r"SERVER: (\d+)", t.rows[0]))[1])
-
-    @property
-    def unread(self):
-        """Bytes that were typed and are not yet read by the program."""
-        return struct.unpack("i", fcntl.ioctl(self.slave, termios.FIONREAD, bytes(4)))[0]
-
-    @property
-    def restored(self):
-        """Whether a shell would find the terminal as it was before the program."""
-        return self.model.restored and termios.tcgetattr(self.slave) == self.found
-
-    def wait(self, condition):
-        """Show what comes out until condition(self) holds; returns its value."""
-        give_up = time.monotonic() + PATIENCE
-        while True:
-            ended = self.process.poll() is not None
-            self.look()
-            value = condition(self)
-            if value:
-                return value
-            if ended or time.monotonic() > give_up:
-                raise AssertionError(f"in vain; status {self.process.returncode}, the screen:\n" + "\n".join(self.rows))
-            select.select([self.master], [], [], 0.01)
-
-    def look(self):
-        """Show what has come out."""
-        data = self.read()
-        while data:
-            self.model.feed(data)
-            data = self.read()
-
-    def read(self):
-        if not select.select([self.master], [], [], 0)[0]:
-            return b""
-        data = os.read(self.master, 1 << 16)
-        self.written += data
-        return data
-
-    def shows(self, row):
-        self.wait(lambda t: row in t.rows)
-
-    def type(self, data):
-        while data:
-            data = data[os.write(self.master, data[:1000]):]
-            self.wait(lambda t: not t.unread)  # so that what comes next is, as a rule, a read of its own
-
-    def resize(self, rows, cols):
-        """Another size for program and model; what was on its way is still shown at the old one."""
-        self.look()
-        self._size(rows, cols)
-        data, give_up = b"", time.monotonic() + PATIENCE
-        while REPAINT not in data:
-            assert time.monotonic() < give_up, "no repaint after a resize"
-            select.select([self.master], [], [], 0.01)
-            data += self.read()
-        at = data.index(REPAINT)
-        self.model.feed(data[:at])
-        self.model.resize(rows, cols)
-        self.model.feed(data[at:])
-
-    def end(self):
-        """Wait for the program to end. Returns its exit status."""
-        self.wait(lambda t: t.process.poll() is not None)
-        self.look()
-        return self.process.returncode
-
-    def hang_up(self):
-        """As when a terminal window is closed."""
-        os.close(self.master)
-        os.close(self.slave)
-        self.master = self.slave = None
-
-    def close(self):
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except OSError:
-            pass
-        self.process.kill()
-        self.process.wait()
-        if self.master is not None:
-            self.hang_up()
 
 
 # What a shell does for Ctrl-Z, fg, bg and kill: a session leader that waits, and gives the terminal around.

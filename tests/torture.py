@@ -20,10 +20,9 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from helpers import BUILT, python  # noqa: E402
+from helpers import BUILT, Terminal, python  # noqa: E402
 from hostile import Drain, Stranger, cpu, descriptors, greeting, memory, mesh, said  # noqa: E402
 from message import encode_frame, encode_pair, encode_peers  # noqa: E402
-from test_terminal import Terminal  # noqa: E402
 
 MESSAGE_SECONDS = 1.0  # from bob to cy through ann, at worst, on a machine whose two cores the flood wants too
 KEY_SECONDS = 1.0  # from a key to its echo, at worst; typical are 40 ms in a flood
@@ -453,6 +452,9 @@ PARTS = {name[len("part_"):]: value for name, value in list(globals().items()) i
 def main(arguments):
     if arguments[:1] == ["--flooder"]:
         return flood(arguments[1], int(arguments[2]), float(arguments[3]), int(arguments[4]))
+    unknown = [name for name in arguments if name not in PARTS]
+    if unknown:
+        sys.exit(f"there is no part {unknown[0]}; the parts are {', '.join(PARTS)}")
     report = Report()
     allow_descriptors()
     for name in arguments or PARTS:
