@@ -976,9 +976,11 @@ def status(port: int, names: List[str], hint: str, cols: int) -> str:
     most = min(len(names) - 1, STATUS_NAMES)
     some = [", ".join(names[:shown]) + f" and {len(names) - shown} more" for shown in range(most, 0, -1)]
     everybody = [", ".join(names)] * (len(names) <= STATUS_NAMES)
-    here = [f"  here: {who}" for who in [*everybody, *some, str(len(names))]] if names else [""]
-    joins = [f"  {how}" for how in (hint, short) if how] + [""] * (not hint or bool(names))
-    return first_fit([server + who + join for join in joins for who in here] + [server] * bool(names), cols)
+    named = [f"  here: {who}" for who in (*everybody, *some)] if names else [""]
+    counted = [f"  here: {len(names)}"] * bool(names)
+    joins = [f"  {how}" for how in (hint, short) if how]
+    rows = [server + who + join for here in (named, counted) for join in joins for who in here]
+    return first_fit(rows + [server + who for who in named + counted] * (not hint or bool(names)) + [server] * bool(names), cols)
 
 
 def rule(view: View, cols: int) -> str:
@@ -1513,6 +1515,9 @@ class Outlet:
             writes += 1
 
 
+HARMLESS = bytes(range(32, 127)) + b"\n"
+
+
 class Lines:
     """The line mode front end: a message is a line of stdout, a notice one of stderr, a line of stdin an event."""
 
@@ -1573,9 +1578,8 @@ class Lines:
         if self._out is None:
             return
         stamp = time.strftime(" (%H:%M)", time.localtime(when)) if earlier else ""
-        head = f"{clean_name(name)}{stamp}: "
-        lines = f"\n{head}".join(clean_lines(texts))
-        self._out.put(f"{head}{lines}\n".encode("utf-8", "replace"), len(texts))
+        head = f"{clean_name(name)}{stamp}: ".encode("utf-8", "replace")
+        self._out.put(head + (b"\n" + head).join(clean_lines(texts)) + b"\n", len(texts))
 
     def here(self, names: List[bytes]) -> None:
         """Nothing: line mode tells who comes and goes, and answers :who."""
@@ -1661,14 +1665,12 @@ class Lines:
         return [line] if line else []
 
 
-def clean_lines(texts: Collection[bytes]) -> List[str]:
-    """Each text cleaned and indented; nearly all of them need nothing of that, which one look at all together tells."""
+def clean_lines(texts: Collection[bytes]) -> Collection[bytes]:
+    """Each text cleaned and indented; nearly all need nothing of that, which one look at all together tells."""
     joined = b"\n".join(texts)
-    if joined.isascii():
-        lines = joined.decode().split("\n")
-        if len(lines) == len(texts) and "".join(lines).isprintable():
-            return lines
-    return [indented(text) for text in texts]
+    if joined.count(b"\n") < len(texts) and not joined.translate(None, HARMLESS):
+        return texts
+    return [indented(text).encode("utf-8", "replace") for text in texts]
 
 
 def indented(text: bytes) -> str:
