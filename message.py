@@ -10,7 +10,10 @@ To a C program a message is a pair of frames. "al" says "hi":
     02 00 00 00 00 00 00 00   68 69        frame 2: length 2, the text  "hi"
 
 Between two of ours each frame is a record: one thing that one member tells everybody, with its
-author's origin and number, so that it is known when it comes a second time (see Log).
+author's origin and sequence number, so that it is known when it comes a second time (see Log).
+Messages come in crowds: whatever may come in a run is taken, kept and passed on as a run.
+
+The subtle spot: plain_texts (a text cut in two may end in what a C peer takes for our goodbye).
 """
 
 from __future__ import annotations
@@ -41,13 +44,14 @@ class ProtocolError(Exception):
 class FrameDecoder:
     """Cuts a byte stream into frames, however the network cut it into pieces.
 
-    TCP is a stream: one recv may bring half a frame or forty of them. What has not arrived
-    completely waits in here, at most `limit` + HEADER_SIZE bytes beside the piece that was fed.
+    A read may be partial: TCP carries a stream, not messages, and one recv may bring half a
+    header or forty frames. What has not arrived completely waits in here, at most `limit` +
+    HEADER_SIZE bytes beside the piece that was fed. (A write may be partial, too: peers.Link.)
     """
 
     def __init__(self, limit):
         self.limit = limit
-        self._rest, self._at = b"", 0  # what was fed, and how much of it was taken
+        self._rest, self._at = b"", 0  # what was fed and not dropped yet, and how much of it was taken
 
     def feed(self, data):
         """Take what arrived; iterate to get the frames that it completes. Never blocks."""
@@ -92,9 +96,9 @@ def encode_pair(name, text):
 
 
 class Batch(NamedTuple):
-    """Messages for plain links, joined: made once, shared by all the links that are to get them."""
+    """Frames, joined: made once, shared by all the links that are to get them."""
     data: bytes
-    ends: list  # where a segment may end, as offsets in `data`
+    ends: list  # where a TCP segment may end, as offsets in `data`
 
 
 def join(pieces):
@@ -168,7 +172,7 @@ def is_quit(text):
 
 
 def split_text(text, limit):
-    """`text` (bytes) in parts of at most `limit` bytes: cut after a space where there is one, else between two characters."""
+    """`text` (bytes) in parts of at most `limit` bytes: cut after a space if there is one, else between two characters."""
     parts, start = [], 0
     while len(text) - start > limit:
         # A part is at least half full, whatever the spaces.
@@ -220,17 +224,20 @@ def _continues(text, at):
 
 # Mesh links: one record a frame ---------------------------------------------------------------
 
+# A record
 MAX_MESH_FRAME = 64 * 1024  # bytes; the longest record: a hello with MAX_VECTOR origins
 MAX_VECTOR = 4000  # origins in a hello: 16 bytes each, within one frame
 MAX_ADDRESSES = 8  # addresses in a hello or a bye
 MAX_RECORD_TEXT = 32 * 1024  # bytes of text in one record; longer input goes as several
+# The log
+LOG_MESSAGES = 20_000  # messages kept for those who come back or come late
+LOG_BYTES = 8 * 1024 * 1024  # and their bytes, whichever is reached first
+STRETCH_SIZE = 64 * 1024  # bytes of the log that are joined for one send
+MAX_STRETCHES = 32  # of them kept at once
+# Echoes
 MAX_ECHOES = 4096  # messages in which an echo is recognised
 ECHO_SECONDS = 60  # and for how long
 MAX_WAYS = 64  # by which one message is counted
-STRETCH_SIZE = 64 * 1024  # bytes of the log that are joined for one send
-MAX_STRETCHES = 32  # of them kept at once
-LOG_MESSAGES = 20_000  # messages kept for those who come back or come late
-LOG_BYTES = 8 * 1024 * 1024  # and their bytes, whichever is reached first
 
 MAGIC = b"p2pchat\x01"  # the name of the protocol and its version; another version is another protocol
 PROBE = b":q\0"  # what a C peer sees of a hello: a guest who leaves at once
@@ -297,10 +304,10 @@ def decode_record(frame):
 
 
 class Run(NamedTuple):
-    """Records that one member, or one guest of its, said one after the other; or one record of another kind."""
-    frames: list
+    """Records that one member, or one guest of its, said one after the other; or one record that is no chat."""
+    frames: list  # as they came, header and all
     first: Optional[Record] = None  # None: no chat
-    texts: list = []
+    texts: list = []  # of all of them
 
     def without(self, count):
         """The Run without its first `count` records."""
@@ -313,8 +320,8 @@ class RecordDecoder(FrameDecoder):
     def runs(self):
         """Yield each Run. A ProtocolError flies behind what came before it. What is no chat is yielded at once.
 
-        The hot loop of the program: what is done here for each message is nearly all that is done
-        for each; everything else is done for each run.
+        With _extend the hot loop of the program: what is done there for each message is nearly all
+        that is done for each; everything else is done for each run.
         """
         run = self._begin()
         while run:
@@ -372,7 +379,7 @@ def decode_hello(body):
 
 def is_hello(body):
     """Whether a frame's body claims to be a hello of ours."""
-    return body[:1 + len(MAGIC)] == bytes([Kind.HELLO]) + MAGIC
+    return body.startswith(bytes([Kind.HELLO]) + MAGIC)
 
 
 def encode_bye(addresses):
@@ -382,7 +389,7 @@ def encode_bye(addresses):
 
 def is_bye(body):
     """Whether a frame's body claims to be a bye of ours."""
-    return body[:1 + len(MAGIC)] == bytes([Kind.BYE]) + MAGIC
+    return body.startswith(bytes([Kind.BYE]) + MAGIC)
 
 
 def encode_peers(addresses):
@@ -391,7 +398,7 @@ def encode_peers(addresses):
 
 
 def decode_bye(body):
-    """The addresses in a bye's body. Raises ProtocolError."""
+    """The addresses in the body of a bye, or of a peers record. Raises ProtocolError."""
     try:
         return _decode_addresses(body[1 + len(MAGIC):])[0]
     except (struct.error, IndexError, UnicodeDecodeError) as error:
@@ -414,7 +421,7 @@ def _decode_addresses(data):
 
 
 class Log:
-    """Every record once, in the order in which this member delivered them; the last of them.
+    """Every record once, in the order in which this member delivered them; as many of the last as the limits allow.
 
     `have` says up to which sequence each origin's records were delivered. Since every link is
     first-in first-out and every member passes on in its own order, what comes is a duplicate or
@@ -432,7 +439,7 @@ class Log:
         self._stretches = {}  # number -> (frames, the number after them)
 
     def missing(self, origin, sequence):
-        """How many of this origin's records are missing between the last one and this one; None if this one is a duplicate."""
+        """How many of this origin's records are missing before this one; None if this one is a duplicate."""
         last = self.have.get(origin)
         if last is None:
             return 0
@@ -501,9 +508,10 @@ class Echoes:
     """
 
     def __init__(self):
-        self._seen = OrderedDict()  # (name, text) -> (when last, {way: times}); oldest first. A dict finds its first one slowly
+        self._seen = OrderedDict()  # (name, text) -> (when last, {way: times}); oldest first. A dict finds that one slowly
 
     def is_new(self, name, text, way, now):
+        """Whether this message, which came by `way` at `now` (seconds), is no echo; counts it."""
         when, ways = self._seen.pop((name, text), (now, None))
         if ways is None or abs(now - when) > ECHO_SECONDS:
             self._seen[name, text] = now, {way: 1}
@@ -517,5 +525,5 @@ class Echoes:
         return ways.get(way, 0) > shown
 
     def ways(self, name, text):
-        """By which ways this message came lately."""
+        """By which ways this message came lately, as a list."""
         return list(self._seen.get((name, text), (0, {}))[1])
