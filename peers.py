@@ -28,40 +28,42 @@ from collections import Counter, deque
 from enum import Enum
 from typing import NamedTuple, Optional
 
-from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_MESSAGES, MAX_MESH_FRAME, MAX_PLAIN_FRAME,
-                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, Echoes, Hello,
-                     Kind, Log, Pairs, ProtocolError, RecordDecoder, as_c_reads, decode_bye, decode_hello, decode_record, encode_bye,
-                     encode_frame, encode_hello, encode_pair, encode_pairs, encode_peers, encode_record, is_bye, is_hello,
-                     is_quit, join, plain_texts, read_id, split_text)
+from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_MESSAGES, MAX_MESH_FRAME,
+                     MAX_PLAIN_FRAME, MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, Echoes, Hello, Kind, Log,
+                     Pairs, ProtocolError, RecordDecoder, as_c_reads, decode_bye, decode_hello, decode_record,
+                     encode_bye, encode_frame, encode_hello, encode_pair, encode_pairs, encode_peers, encode_record,
+                     is_bye, is_hello, is_quit, join, plain_texts, read_id, split_text)
 
-READ_SIZE = 64 * 1024  # bytes read from one link in one turn, or from all that have something together: a flood gets its share
+# How much at once: one link's share of a turn of the loop (rule 6 of p2pchat.py)
+READ_SIZE = 64 * 1024  # bytes read from one link, or from all together that have something; and sent at once on a mesh link
 LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
-SENDS_PER_TURN = 8  # system calls spent on one link in one turn, for the same reason
-MAX_UNSENT = 8 * 1024 * 1024  # bytes a neighbour may lag behind before it is let go: about 100,000 short messages
-MAX_LINKS = 1024  # links at once; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
-ACCEPTS_PER_TURN = 32  # new connections taken in one turn; the kernel queues the rest
-# The mesh (tests/simulator.py measures it). With 4 and 6 links a delivery costs less, 4 copies for 6, but more hops.
+SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes much must not keep the others waiting
+ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
+LISTEN_BACKLOG = 128  # connections that it keeps for us between two turns
+
+# How many links; tests/simulator.py measures the mesh. With 4 and 6 links a delivery costs less, 4 copies for 6, but more hops.
 WANT_LINKS, MAX_MESH_LINKS = 5, 8  # five random links hold a network together when half of its members die at once
-MAX_DIALS = 3  # probes under way at once that nobody asked for
-MAX_BOOK = 128  # addresses heard of
-MAX_NAMED, NAMED_SECONDS = 16, 60  # new ones that one neighbour may name, and in how many seconds
-LEAST_PORT = 1024  # dialled on a peer's word: below are the services of others, which nobody may knock on through us
-# Dials to where nobody of ours ever answered us: so many at once, and one more after so many seconds. One that is
-# answered costs nothing. Who has lost its links, all or nearly, has a second allowance beside this one: empty at first,
-# it grows with time, and with each host where a member answered: among liars only there is none to speak of.
-KNOCKS, KNOCK_SECONDS = 8, 10
-LONELY_KNOCKS, LONELY_SECONDS, LONELY_LINKS, EARNED_KNOCKS = 64, 30, 3, 8
-# Notices of who came and went: so many at once, and one more after so many seconds; the others are only counted. A crowd
-# that comes and goes for hours leaves the chat readable.
-COMINGS, COMING_SECONDS = 50, 10
-MAX_FRIENDS = 8  # addresses of members once met, kept to find the other half after a split
-MAX_MEMBERS = 10_000  # members remembered for :who
-REDUNDANT_ECHOES, REDUNDANT_SECONDS = 5, (2, 20)  # echoes, and seconds, until a link that brings nothing else is closed
+MAX_LINKS = 1024  # of all kinds; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
+
+# A neighbour that takes nothing, or says nothing
+MAX_UNSENT = 8 * 1024 * 1024  # bytes that may wait for a C peer: about 100,000 short messages. One of ours lags in the log
+SLOW_SECONDS = 1  # who takes nothing for so long is not slow but stuck: our own input no longer waits for it
+STALL_SECONDS = 30  # how long a link may take nothing: a C peer that got out of step is deaf, and does not say so
+WINDOW_POLLS = 0.001, 0.1  # seconds until a link without room in the far end's window is tried again: first, at most
+PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
+
+# Finding out what is at the far end of a link
 STRANGER_SECONDS = 0.5  # one of ours says hello with its first bytes; a C peer waits for its user
 PROBE_SECONDS = 1.0  # how long one of ours may take to answer; a C peer never does
 HELLO_SECONDS = 5  # from the first hello to the last
-MESH_DIAL_SECONDS = 5
-PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
+
+# Dialling: whom our user named
+DIAL_SECONDS = 10  # how long all addresses of one peer together may stay silent
+REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dialled again; doubled each time
+
+# Dialling: addresses that the network picks
+MAX_DIALS = 3  # probes under way at once
+MESH_DIAL_SECONDS = 5  # for an address to answer
 STIR_SECONDS = 15, 45  # between two swaps
 FRIEND_SHARE = 0.3  # of swaps that try a friend first
 RESERVE_FIRST, RESERVE_MOST = 1, 30  # pause between two dials of old acquaintances, doubled each time
@@ -69,33 +71,49 @@ FAILED_PAUSE = 0, 60  # seconds for which a failed address is not dialled
 NO_ROOM_PAUSE = 1, 3  # the same where there was no room: who has lost all its links finds room everywhere
 CLOSED_PAUSE = 0, 10  # the same where a link was closed
 SHUN_SELF = 300  # the same where we met ourselves
-SUSPECT_SECONDS = 1, 2  # after which a lost neighbour that nobody heard of is told to all; random, so that one of five tells
-EARLIER_SECONDS = 10  # a message that was said longer ago, and comes with a new link, is marked as earlier
-CLOCK_SLACK = 5  # seconds by which two members' clocks may differ
-AGAIN_SECONDS = 10  # within which a second link to the same member is no news
-RECENT_MESSAGES = 256  # of the log that may still come back as echoes when the first C peer turns up
-MAX_CIRCLED = 64  # ways remembered for each plain link of a circle
-CIRCLE_SECONDS = 30  # for which nothing is passed on into a circle of C peers where it is already, after the last echo
-MISSING_PAUSE = 10  # seconds between two notices of missing messages
-MAX_MISSING = 1_000_000  # messages of one origin: whoever jumps further lies
-MAX_OWN = 256  # origins of our own, remembered; each time that somebody speaks in our name we take another one
+MAX_BOOK = 128  # addresses heard of
+MAX_FRIENDS = 8  # addresses of members once met, kept to find the other half after a split
+
+# Dialling on a stranger's word: we are nobody's way to ring at others' doors
+MAX_NAMED, NAMED_SECONDS = 16, 60  # new addresses that one neighbour may name, and in how many seconds
+LEAST_PORT = 1024  # below are the services of others
+# Dials to where nobody of ours ever answered us: so many at once, and one more after so many seconds. One that is
+# answered costs nothing. Who has lost its links, all or nearly, has a second allowance beside this one: empty at first,
+# it grows with time, and with each host where a member answered: among liars only there is none to speak of.
+KNOCKS, KNOCK_SECONDS = 8, 10
+LONELY_KNOCKS, LONELY_SECONDS, LONELY_LINKS, EARNED_KNOCKS = 64, 30, 3, 8
+
+# Who is here
+MAX_MEMBERS = 10_000  # members remembered for :who
 MAX_GUESTS = 256  # names that may be behind one plain link
 MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown, not remembered: a thousand links would hold half a GB
 MAX_NAMES = 8  # of them named when it is lost
-DIAL_SECONDS = 10  # how long all addresses of one peer together may stay silent
-REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dialled again; doubled each time
-SLOW_SECONDS = 1  # who takes nothing for so long is not slow but stuck: our own input no longer waits for it
-STALL_SECONDS = 30  # how long a link may take nothing: a C peer that got out of step is deaf, and does not say so
-WINDOW_POLLS = 0.001, 0.1  # seconds until a link without room in the far end's window is tried again: first, at most
-LISTEN_BACKLOG = 128  # connections that the kernel keeps for us between two turns
+MAX_OWN = 256  # origins of our own, remembered; each time that somebody speaks in our name we take another one
+SUSPECT_SECONDS = 1, 2  # after which a lost neighbour that nobody heard of is told to all; random, so that one of five tells
+AGAIN_SECONDS = 10  # within which a second link to the same member is no news
+# Notices of who came and went: so many at once, and one more after so many seconds; the others are only counted. A crowd
+# that comes and goes for hours leaves the chat readable.
+COMINGS, COMING_SECONDS = 50, 10
 
+# History
+EARLIER_SECONDS = 10  # a message that was said longer ago, and comes with a new link, is marked as earlier
+CLOCK_SLACK = 5  # seconds by which two members' clocks may differ
+MISSING_PAUSE = 10  # seconds between two notices of missing messages
+MAX_MISSING = 1_000_000  # messages of one origin: whoever jumps further lies
+
+# Circles of C peers, in which copies come back
+RECENT_MESSAGES = 256  # of the log that may still come back as echoes when the first C peer turns up
+MAX_CIRCLED = 64  # ways remembered for each plain link of a circle
+CIRCLE_SECONDS = 30  # for which nothing is passed on into a circle of C peers where it is already, after the last echo
+REDUNDANT_ECHOES, REDUNDANT_SECONDS = 5, (2, 20)  # echoes, and seconds, until a link that brings nothing else is closed
 SAID = "said"  # the way by which members' own messages come, see Echoes
+
 # Why the network itself ends a link, beside what a neighbour did
 PLAIN_ANSWER, DOUBLE, SPARED = "is a C peer", "is linked twice", "found other links"
 NO_ROOM = "has no room for another link"
 
-# Where the end of a send is the end of a segment, whole messages joined up to one segment keep every
-# header in one piece (see Link.flush). Elsewhere the flag exists but TCP ignores it.
+# What the kernel offers. Where the end of a send is the end of a segment, whole messages joined up to one segment keep
+# every header in one piece (see Link.flush). Elsewhere the flag exists but TCP ignores it.
 _SEGMENT_FLAG = socket.MSG_EOR if sys.platform.startswith("linux") else 0
 # Offsets in Linux's struct tcp_info (linux/tcp.h): tcpi_snd_mss, and tcpi_snd_wnd, which came with 5.4.
 TCP_INFO_SIZE, TCP_INFO_SEGMENT, TCP_INFO_WINDOW = 232, 16, 228
@@ -103,7 +121,6 @@ TCP_OPTIONS = 40  # bytes of a segment that selective acknowledgements may take,
 _U32 = struct.Struct("=I")
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
-_TRY_AGAIN = (BlockingIOError, InterruptedError)
 
 
 class Gone(Exception):
@@ -1398,7 +1415,7 @@ class Link:
         """What has arrived, at most `size` bytes; b"" if nothing has. Raises Gone at the end of the stream."""
         try:
             data = self.sock.recv(size)
-        except _TRY_AGAIN:
+        except BlockingIOError:
             return b""
         except OSError as error:
             raise Gone(_because(error)) from error
@@ -1487,7 +1504,7 @@ class Link:
     def _send(self, chunk, flags):
         try:
             return self.sock.send(chunk, flags)
-        except _TRY_AGAIN:
+        except BlockingIOError:
             return 0
         except OSError as error:
             # Not yet Gone: its last words, a goodbye perhaps, may still be there to be read.
