@@ -529,7 +529,7 @@ class Network:
         self._own_origins = {}  # the last MAX_OWN; the values mean nothing
         self._new_origin()
 
-    # What the caller tells -----------------------------------------------------------------
+    # What the caller tells -------------------------------------------------------------------
 
     @property
     def deadline(self):
@@ -680,7 +680,7 @@ class Network:
         """Everybody here but ourselves, as Members."""
         return [member for member in self.people.members.values() if member.here]
 
-    # One link: what is it? -----------------------------------------------------------------
+    # One link: what is it? -------------------------------------------------------------------
 
     def _read(self, neighbour):
         if neighbour.phase is Phase.MESH:
@@ -843,78 +843,85 @@ class Network:
             crowds = Counter(other.host for other in others)
             self._bye(self.rng.choice([other for other in others if crowds[other.host] == max(crowds.values())]))
 
-    def _bye(self, neighbour):
-        self._hang_up(neighbour, SPARED, encode_bye(self._addresses_but(neighbour)))
-
     def _reached(self, contact, address):
         contact.addresses = (address,)  # of several, the one that works
         self._notice("linked to {} again" if contact.reached else "linked to {}", contact.label)
         contact.reached = True
 
-    # Plain links ---------------------------------------------------------------------------
+    # One link: when something is due, and its end --------------------------------------------
 
-    def _plain_messages(self, neighbour, name, texts):
-        """A run of messages of one name. A goodbye is a run of its own."""
-        if is_quit(texts[0]):
-            neighbour.left = name
-            self._hang_up(neighbour, "left")
-            return
-        known = neighbour.heard(name)
-        texts = [text for text in texts if self._is_new(neighbour, name, text)]
-        if not texts:
-            return
-        neighbour.echoes, neighbour.redundant_at = 0, None
-        label = self.people.heard((self.origin, name), name).label if known else name
-        self.events.append(Show(label, texts))
-        self._tell(Kind.GUEST, name, texts)
-        self._relay(name, texts, neighbour)
+    def _due(self, neighbour):
+        """When something has to be done about this link; None: never."""
+        if neighbour.ending:
+            return None
+        if neighbour.phase is Phase.STRANGER:
+            return neighbour.since + STRANGER_SECONDS
+        if neighbour.phase is Phase.PROBING:
+            return neighbour.since + max(PROBE_SECONDS, 2 * (neighbour.since - neighbour.call.since))  # far away: be patient
+        if neighbour.phase is Phase.GREETING:
+            return neighbour.since + HELLO_SECONDS
+        if neighbour.phase is Phase.MESH:
+            return max(neighbour.heard_at, neighbour.pinged_at) + PING_SECONDS
+        return neighbour.redundant_at
 
-    def _is_new(self, neighbour, name, text):
-        new = self._echoes.is_new(name, text, neighbour, self.now)
-        if not new:
-            self._echo(neighbour, name, text)
-        return new
+    def _overdue(self, neighbour):
+        if neighbour.phase is Phase.STRANGER:
+            self._settle_plain(neighbour)
+        elif neighbour.phase is Phase.PLAIN:
+            self._open_circle(neighbour)
+        elif neighbour.phase is Phase.PROBING:
+            self._hang_up(neighbour, PLAIN_ANSWER)
+        elif neighbour.phase is Phase.GREETING:
+            self._hang_up(neighbour, "did not finish its hello")
+        elif neighbour.pings >= MOST_PINGS:
+            self._hang_up(neighbour, "is silent")
+        else:
+            neighbour.pings += 1
+            neighbour.pinged_at = self.now
+            neighbour.queue_frame(bytes([Kind.PING]))
 
-    def _echo(self, neighbour, name, text):
-        """A copy came back: behind this link there is a circle, and what comes by the copy's other ways is there already."""
-        for way in self._echoes.ways(name, text):
-            if way not in (SAID, neighbour) and len(neighbour.circled) < MAX_CIRCLED:
-                neighbour.circled[way] = self.now + CIRCLE_SECONDS
-        neighbour.echoes += 1
-        if neighbour.redundant_at is None:
-            neighbour.redundant_at = self.now + self.rng.uniform(*REDUNDANT_SECONDS)
-            self._replan = True
-
-    def _open_circle(self, neighbour):
-        """A link that for a while brought nothing but copies closes a circle: open it there.
-
-        The member at the circle's other end sees the same, and must not do it too: the while is
-        random, and who hears that another one did it (GUEST_GONE) begins anew.
-        """
-        if neighbour.echoes >= REDUNDANT_ECHOES:
-            self._forget_contact(neighbour.contact)
-            self._hang_up(neighbour, "brought only what came by another way")
-        neighbour.echoes, neighbour.redundant_at = 0, None
-
-    def _relay(self, name, texts, way=None, when=None):
-        """Pass messages on to all plain links but the one they came by; old ones only to who was here when they were said."""
-        if not texts or not self._plain:
-            return
-        batch = encode_pairs(name, texts)
-        for neighbour in self._plain:
-            if neighbour is way:
-                continue
-            if neighbour.circled and neighbour.circled.get(way, 0) > self.now:
-                continue  # the far end of the circle could not tell it from one that was said again
-            if when is None or when >= neighbour.since_wall - CLOCK_SLACK:
-                self._queue(neighbour, batch)
-
-    def _queue(self, neighbour, batch):
+    def _hang_up(self, neighbour, reason, farewell=None):
+        """End a link; `farewell` is the body of a last frame."""
         if neighbour.ending:
             return
-        neighbour.queue(batch)
-        if neighbour.queued > MAX_UNSENT:
-            self._hang_up(neighbour, f"took nothing while {MAX_UNSENT >> 20} MiB were waiting")
+        neighbour.ending = True
+        neighbour.clear()
+        if neighbour.phase is Phase.STRANGER:
+            neighbour.phase = Phase.PLAIN
+        if neighbour.phase is Phase.PLAIN and neighbour.left is None:
+            neighbour.queue(self._goodbye)
+        if farewell:
+            neighbour.queue_frame(farewell)
+        self.events.append(Hangup(neighbour, reason))
+
+    def _bye(self, neighbour):
+        self._hang_up(neighbour, SPARED, encode_bye(self._addresses_but(neighbour)))
+
+    def _probe_failed(self, neighbour, reason):
+        contact = neighbour.contact
+        if reason == DOUBLE and contact:
+            self._reached(contact, neighbour.call.address)
+        elif reason in (DOUBLE, SPARED):
+            return
+        elif contact is None and reason == NO_ROOM:
+            self.book.shun(neighbour.call.address[:2], self.now + self.rng.uniform(*NO_ROOM_PAUSE))  # but it is alive: keep it
+        elif contact is None:
+            self.book.failed(neighbour.call.address[:2], self.now)
+        elif reason == PLAIN_ANSWER:
+            contact.plain = True
+            contact.untried.insert(0, neighbour.call.address)
+            self._dial_contact(contact, plain=True)
+        else:
+            self.dial_failed(neighbour.call, reason)
+
+    def _mesh_closed(self, neighbour, reason):
+        if self._is_linked(neighbour.origin, greeting=True):
+            return
+        self.book.shun(neighbour.address, self.now + self.rng.uniform(*CLOSED_PAUSE))
+        member = self.people.members.get(neighbour.origin)
+        if reason != SPARED and member is not None and (member.here or member.told):
+            self.people.set_here(member, True)  # said to be lost while we were linked to it: now it is, for us too
+            self._suspects[neighbour.origin] = self.now + self.rng.uniform(*SUSPECT_SECONDS)
 
     def _plain_closed(self, neighbour, reason):
         for name in neighbour.names:
@@ -939,7 +946,7 @@ class Network:
         if contact in self.contacts:
             self.contacts.remove(contact)
 
-    # Mesh links ----------------------------------------------------------------------------
+    # Mesh links: what other members tell -----------------------------------------------------
 
     def _take_run(self, neighbour, run):
         """Take what is new in a run as a whole where it is one more piece of the conversation; else record by record."""
@@ -1044,6 +1051,95 @@ class Network:
             self.events.append(Show(find(key, first.name).label, texts, earlier=earlier))
             self._relay(first.name, parts, way, when=first.when if caught_up else None)
 
+    def _tell_missing(self):
+        if self._missing and self.now >= self._missing_at:
+            self._notice("{} messages are missing: they are no longer in anybody's history", f"{self._missing:,}")
+            self._missing, self._missing_at = 0, self.now + MISSING_PAUSE
+
+    # Mesh links: what we tell ----------------------------------------------------------------
+
+    def _tell(self, kind, name, texts=(b"",)):
+        """Put records of our own into the log; the links take them from there."""
+        when, first = int(self.wall), self._sequence + 1
+        self._sequence += len(texts)
+        self._last_word = self.log.end
+        self.log.extend(self.origin, self._sequence, [encode_record(kind, self.origin, sequence, when, name, text)
+                                                      for sequence, text in enumerate(texts, first)])
+
+    def _new_origin(self):
+        self.origin, self._sequence = self.rng.getrandbits(64), 0
+        self._own_origins[self.origin] = None  # the old ones stay ours: what they said must not come back as another's
+        if len(self._own_origins) > MAX_OWN:
+            del self._own_origins[next(iter(self._own_origins))]
+        self._tell(Kind.HERE, self.name)
+
+    # Plain links -----------------------------------------------------------------------------
+
+    def _plain_messages(self, neighbour, name, texts):
+        """A run of messages of one name. A goodbye is a run of its own."""
+        if is_quit(texts[0]):
+            neighbour.left = name
+            self._hang_up(neighbour, "left")
+            return
+        known = neighbour.heard(name)
+        texts = [text for text in texts if self._is_new(neighbour, name, text)]
+        if not texts:
+            return
+        neighbour.echoes, neighbour.redundant_at = 0, None
+        label = self.people.heard((self.origin, name), name).label if known else name
+        self.events.append(Show(label, texts))
+        self._tell(Kind.GUEST, name, texts)
+        self._relay(name, texts, neighbour)
+
+    def _relay(self, name, texts, way=None, when=None):
+        """Pass messages on to all plain links but the one they came by; old ones only to who was here when they were said."""
+        if not texts or not self._plain:
+            return
+        batch = encode_pairs(name, texts)
+        for neighbour in self._plain:
+            if neighbour is way:
+                continue
+            if neighbour.circled and neighbour.circled.get(way, 0) > self.now:
+                continue  # the far end of the circle could not tell it from one that was said again
+            if when is None or when >= neighbour.since_wall - CLOCK_SLACK:
+                self._queue(neighbour, batch)
+
+    def _queue(self, neighbour, batch):
+        if neighbour.ending:
+            return
+        neighbour.queue(batch)
+        if neighbour.queued > MAX_UNSENT:
+            self._hang_up(neighbour, f"took nothing while {MAX_UNSENT >> 20} MiB were waiting")
+
+    # Plain links in circles: no copy is shown or passed on -----------------------------------
+
+    def _is_new(self, neighbour, name, text):
+        new = self._echoes.is_new(name, text, neighbour, self.now)
+        if not new:
+            self._echo(neighbour, name, text)
+        return new
+
+    def _echo(self, neighbour, name, text):
+        """A copy came back: behind this link there is a circle, and what comes by the copy's other ways is there already."""
+        for way in self._echoes.ways(name, text):
+            if way not in (SAID, neighbour) and len(neighbour.circled) < MAX_CIRCLED:
+                neighbour.circled[way] = self.now + CIRCLE_SECONDS
+        neighbour.echoes += 1
+        if neighbour.redundant_at is None:
+            neighbour.redundant_at = self.now + self.rng.uniform(*REDUNDANT_SECONDS)
+            self._replan = True
+
+    def _open_circle(self, neighbour):
+        """A link that for a while brought nothing but copies closes a circle: open it there.
+
+        The member at the circle's other end sees the same, and must not do it too: the while is
+        random, and who hears that another one did it (GUEST_GONE) begins anew.
+        """
+        if neighbour.echoes >= REDUNDANT_ECHOES:
+            self._forget_contact(neighbour.contact)
+            self._hang_up(neighbour, "brought only what came by another way")
+        neighbour.echoes, neighbour.redundant_at = 0, None
+
     def _news(self, name, texts, way, said_at=None):
         """Those of the texts that are no echoes, where there may be any, and the parts of them that plain links are to get.
 
@@ -1088,39 +1184,7 @@ class Network:
             self._expect_echoes()
         self._plain = plain
 
-    def _tell(self, kind, name, texts=(b"",)):
-        """Put records of our own into the log; the links take them from there."""
-        when, first = int(self.wall), self._sequence + 1
-        self._sequence += len(texts)
-        self._last_word = self.log.end
-        self.log.extend(self.origin, self._sequence, [encode_record(kind, self.origin, sequence, when, name, text)
-                                                      for sequence, text in enumerate(texts, first)])
-
-    def _tell_missing(self):
-        if self._missing and self.now >= self._missing_at:
-            self._notice("{} messages are missing: they are no longer in anybody's history", f"{self._missing:,}")
-            self._missing, self._missing_at = 0, self.now + MISSING_PAUSE
-
-    def _new_origin(self):
-        self.origin, self._sequence = self.rng.getrandbits(64), 0
-        self._own_origins[self.origin] = None  # the old ones stay ours: what they said must not come back as another's
-        if len(self._own_origins) > MAX_OWN:
-            del self._own_origins[next(iter(self._own_origins))]
-        self._tell(Kind.HERE, self.name)
-
-    def _mesh_closed(self, neighbour, reason):
-        if self._is_linked(neighbour.origin, greeting=True):
-            return
-        self.book.shun(neighbour.address, self.now + self.rng.uniform(*CLOSED_PAUSE))
-        member = self.people.members.get(neighbour.origin)
-        if reason != SPARED and member is not None and (member.here or member.told):
-            self.people.set_here(member, True)  # said to be lost while we were linked to it: now it is, for us too
-            self._suspects[neighbour.origin] = self.now + self.rng.uniform(*SUSPECT_SECONDS)
-
-    def _is_linked(self, origin, greeting=False):
-        return any(other.origin == origin for other in self._mesh(greeting))
-
-    # Who is here ---------------------------------------------------------------------------
+    # Who is here -----------------------------------------------------------------------------
 
     def _presence(self, key, name, here, words):
         if key in self._own_origins:
@@ -1162,11 +1226,27 @@ class Network:
         if member.told is not False and self._tell_coming("lost {}" + holds, member.label, *links):
             member.told = False
 
-    # Which links to have -------------------------------------------------------------------
+    def _notice(self, words, *parts):
+        self.events.append(Notice(words, parts))
+
+    def _tell_coming(self, words, *parts):
+        """A notice of who came or went. Returns False if there are too many of them, and this one is only counted."""
+        if not self._comings.left(self.now):
+            self._untold += 1
+            self._replan = True
+            return False
+        self._comings.spend(self.now)
+        self._notice(words, *parts)
+        return True
+
+    # Which links to have ---------------------------------------------------------------------
 
     def _mesh(self, greeting=False):
         phases = (Phase.MESH, Phase.GREETING) if greeting else (Phase.MESH,)
         return [neighbour for neighbour in self.neighbours if neighbour.phase in phases and not neighbour.ending]
+
+    def _is_linked(self, origin, greeting=False):
+        return any(other.origin == origin for other in self._mesh(greeting))
 
     def _fill(self):
         """Dial until there are WANT_LINKS, MAX_DIALS at once."""
@@ -1175,10 +1255,6 @@ class Network:
             if address is None:
                 return
             self._dial(Call(address, urgent=not self._mesh()))
-
-    def _addresses_but(self, neighbour, greeting=False):
-        """Where our other neighbours can be dialled, for this one to know."""
-        return tuple(other.address for other in self._mesh(greeting) if other is not neighbour and other.address)
 
     def _wants_links(self):
         """Whether another dial is due now, if only somebody to dial is known."""
@@ -1232,18 +1308,11 @@ class Network:
                 if address not in taken and (origin or self.book.heard.get(address)) not in linked
                 and (may_knock or address in self.book.proven)]
 
-    def _may_knock(self):
-        """Whether we may dial what may be nobody's address: a peer can say anything, and we are not its way to ring at others' doors."""
-        return self._knocks.left(self.now) or self._lonely_knocks.left(self.now) and len(self._mesh()) < LONELY_LINKS
+    def _addresses_but(self, neighbour, greeting=False):
+        """Where our other neighbours can be dialled, for this one to know."""
+        return tuple(other.address for other in self._mesh(greeting) if other is not neighbour and other.address)
 
-    def _proved(self, call):
-        """One of ours answered there."""
-        address = call.address[:2]
-        if call.contact is None and address not in self.book.proven:
-            self._knocks.refund()
-        if address[0] not in self.book.hosts:
-            self._lonely_knocks.refund(EARNED_KNOCKS)
-        self.book.prove(address)
+    # Dialling, and whom to believe -----------------------------------------------------------
 
     def _dial(self, call, seconds=MESH_DIAL_SECONDS):
         call = call._replace(since=self.now)
@@ -1264,22 +1333,18 @@ class Network:
         contact.due = self.now + contact.pause
         contact.pause = min(contact.pause * 2, REDIAL_MOST)
 
-    def _probe_failed(self, neighbour, reason):
-        contact = neighbour.contact
-        if reason == DOUBLE and contact:
-            self._reached(contact, neighbour.call.address)
-        elif reason in (DOUBLE, SPARED):
-            return
-        elif contact is None and reason == NO_ROOM:
-            self.book.shun(neighbour.call.address[:2], self.now + self.rng.uniform(*NO_ROOM_PAUSE))  # but it is alive: keep it
-        elif contact is None:
-            self.book.failed(neighbour.call.address[:2], self.now)
-        elif reason == PLAIN_ANSWER:
-            contact.plain = True
-            contact.untried.insert(0, neighbour.call.address)
-            self._dial_contact(contact, plain=True)
-        else:
-            self.dial_failed(neighbour.call, reason)
+    def _may_knock(self):
+        """Whether we may dial what may be nobody's address: a peer can say anything, and we are not its way to ring at others' doors."""
+        return self._knocks.left(self.now) or self._lonely_knocks.left(self.now) and len(self._mesh()) < LONELY_LINKS
+
+    def _proved(self, call):
+        """One of ours answered there."""
+        address = call.address[:2]
+        if call.contact is None and address not in self.book.proven:
+            self._knocks.refund()
+        if address[0] not in self.book.hosts:
+            self._lonely_knocks.refund(EARNED_KNOCKS)
+        self.book.prove(address)
 
     def _learn(self, neighbour, addresses):
         """Note where members are. A peer may say anything: only what can be dialled at all is taken, and a bounded number."""
@@ -1299,65 +1364,6 @@ class Network:
             neighbour.named.popleft()
         neighbour.named.append((address, self.now))
         self.book.note(address)
-
-    # Time ----------------------------------------------------------------------------------
-
-    def _due(self, neighbour):
-        """When something has to be done about this link; None: never."""
-        if neighbour.ending:
-            return None
-        if neighbour.phase is Phase.STRANGER:
-            return neighbour.since + STRANGER_SECONDS
-        if neighbour.phase is Phase.PROBING:
-            return neighbour.since + max(PROBE_SECONDS, 2 * (neighbour.since - neighbour.call.since))  # far away: be patient
-        if neighbour.phase is Phase.GREETING:
-            return neighbour.since + HELLO_SECONDS
-        if neighbour.phase is Phase.MESH:
-            return max(neighbour.heard_at, neighbour.pinged_at) + PING_SECONDS
-        return neighbour.redundant_at
-
-    def _overdue(self, neighbour):
-        if neighbour.phase is Phase.STRANGER:
-            self._settle_plain(neighbour)
-        elif neighbour.phase is Phase.PLAIN:
-            self._open_circle(neighbour)
-        elif neighbour.phase is Phase.PROBING:
-            self._hang_up(neighbour, PLAIN_ANSWER)
-        elif neighbour.phase is Phase.GREETING:
-            self._hang_up(neighbour, "did not finish its hello")
-        elif neighbour.pings >= MOST_PINGS:
-            self._hang_up(neighbour, "is silent")
-        else:
-            neighbour.pings += 1
-            neighbour.pinged_at = self.now
-            neighbour.queue_frame(bytes([Kind.PING]))
-
-    def _hang_up(self, neighbour, reason, farewell=None):
-        """End a link; `farewell` is the body of a last frame."""
-        if neighbour.ending:
-            return
-        neighbour.ending = True
-        neighbour.clear()
-        if neighbour.phase is Phase.STRANGER:
-            neighbour.phase = Phase.PLAIN
-        if neighbour.phase is Phase.PLAIN and neighbour.left is None:
-            neighbour.queue(self._goodbye)
-        if farewell:
-            neighbour.queue_frame(farewell)
-        self.events.append(Hangup(neighbour, reason))
-
-    def _notice(self, words, *parts):
-        self.events.append(Notice(words, parts))
-
-    def _tell_coming(self, words, *parts):
-        """A notice of who came or went. Returns False if there are too many of them, and this one is only counted."""
-        if not self._comings.left(self.now):
-            self._untold += 1
-            self._replan = True
-            return False
-        self._comings.spend(self.now)
-        self._notice(words, *parts)
-        return True
 
 
 def _newest_of_most(neighbours, least):
