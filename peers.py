@@ -10,8 +10,13 @@ leaves in `events` what to do, so that a simulator runs a thousand of it as well
 one. Link, Dial and accept are sockets without any idea of chat: bytes in, bytes out, and one
 exception, Gone, when it is over.
 
-The subtle spots: Neighbour._take_records (why nothing is lost), Network._resolve_double (why two
-members who dial each other at once keep one link) and Link.flush (why a C peer never sees half a header).
+Reading order: who knows sockets begins at the end, with Link, Dial and accept (a write may be
+partial: Link._send_chunk); then Phase and Neighbour, and of Network what the caller tells; its
+other sections as they are called. The constants are for looking up.
+
+The subtle spots, one for each thing: Neighbour._take_records (why nothing is lost), Network's
+_resolve_double (why two members who dial each other at once keep one link) and Link.flush (why a
+C peer never sees half a header).
 """
 
 from __future__ import annotations
@@ -34,14 +39,14 @@ from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_M
                      encode_bye, encode_frame, encode_hello, encode_pair, encode_pairs, encode_peers, encode_record,
                      is_bye, is_hello, is_quit, join, plain_texts, read_id, split_text)
 
-# How much at once: one link's share of a turn of the loop (rule 6 of p2pchat.py)
-READ_SIZE = 64 * 1024  # bytes read from one link, or from all together that have something; and sent at once on a mesh link
+# How much in one turn of the loop: rule 6 of p2pchat.py
+READ_SIZE = 64 * 1024  # bytes read from one link, or from all together that have something; or joined for a mesh link
 LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
 SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes much must not keep the others waiting
 ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
 LISTEN_BACKLOG = 128  # connections that it keeps for us between two turns
 
-# How many links; tests/simulator.py measures the mesh. With 4 and 6 links a delivery costs less, 4 copies for 6, but more hops.
+# How many links. tests/simulator.py measures the mesh: with 4 and 6 a delivery costs 4 copies instead of 6, but more hops
 WANT_LINKS, MAX_MESH_LINKS = 5, 8  # five random links hold a network together when half of its members die at once
 MAX_LINKS = 1024  # of all kinds; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
 
@@ -159,7 +164,7 @@ class Hangup(NamedTuple):
     reason: str
 
 
-# The chat without I/O ------------------------------------------------------------------------
+# The chat without I/O: one neighbour ---------------------------------------------------------
 
 class Contact:
     """A peer that our user named: all its addresses, and when to dial it again after it was lost."""
@@ -208,7 +213,7 @@ class Neighbour:
         self.names = {}  # who was heard over a plain link, in order; the values mean nothing
         self.waiting = deque()  # Batches to send before anything of the log
         self.queued = 0  # bytes in `waiting`
-        self._taken = 0  # bytes of the first Batch that were taken
+        self._taken = 0  # bytes of the first of them that were taken
         self.named = deque()  # (address, when): what it named lately and nobody else had
         self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
         self.left = None  # the name that said goodbye
@@ -223,6 +228,7 @@ class Neighbour:
 
     @property
     def contact(self):
+        """The Contact that led to this link; None if our user did not name it."""
         return self.call.contact if self.call else None
 
     @property
@@ -232,25 +238,28 @@ class Neighbour:
 
     @property
     def unsent(self):
-        """0 if nothing is to be sent now, else about how many bytes. A stranger gets nothing before it is known what it is."""
+        """0 if nothing is to be sent now, else the bytes in `waiting` plus the number of records left in the log."""
         if self.phase is Phase.STRANGER:
-            return 0
+            return 0  # not before it is known what it is
         return self.queued + (self.log.end - self.position if self.log else 0)
 
     def heard(self, name):
-        """Remember who is behind this link. Returns False if there are too many to remember, or it is no name of a person."""
+        """Remember who is behind this link. Returns False if there are too many, or the name is too long for a person's."""
         if len(self.names) < MAX_GUESTS and len(name) <= MAX_GUEST_NAME:
             self.names[name] = None
         return name in self.names
 
     def queue(self, batch):
+        """Have a Batch sent; at the end of the turn, as everything is (rule 2 of p2pchat.py)."""
         self.waiting.append(batch)
         self.queued += len(batch.data)
 
     def queue_frame(self, body):
+        """The same with one frame."""
         self.queue(join([encode_frame(body)]))
 
     def clear(self):
+        """Nothing that waits will be sent, and nothing of the log."""
         self.waiting.clear()
         self.queued, self._taken, self.log = 0, 0, None
 
@@ -260,9 +269,10 @@ class Neighbour:
         return self.queued > MAX_UNSENT // 4 or self.log is not None and self.log.end - self.position > LOG_MESSAGES // 4
 
     def take(self, joined, room):
-        """Whole pieces, up to `joined` bytes together, or one longer one; b"" if `room` is too small for the first or none waits.
+        """Take out what is to be sent next; b"" if there is nothing, or `room` (bytes) is too small for the first piece.
 
-        Of a piece over SMALLEST_SEGMENT bytes only the header, at its start, must not be cut: room for that many will do.
+        Whole pieces of what waits, up to `joined` bytes together, or one longer one: of a piece over SMALLEST_SEGMENT
+        bytes only the header, at its start, must not be cut, so room for that many will do. Then a stretch of the log.
         """
         chunk = []
         if self.waiting:
@@ -303,8 +313,9 @@ class Neighbour:
             self._taken = 0
 
     def _take_records(self, chunk):
-        # Only a position in the shared log is kept, not a queue of its own: a neighbour that is slow
-        # costs nothing, lags behind, and catches up; one that lags too far finds a jump, and says so.
+        # The subtle spot: only a position in the shared log is kept, not a queue of its own. So nothing is lost
+        # on the way: what is in the log goes to each neighbour, in the log's order, unless it is known to have
+        # it. One that is slow costs nothing, lags behind, and catches up; one that lags too far finds a jump, and says so.
         self.position = max(self.position, self.log.start)
         while not chunk and self.position < self.log.end:
             data, stop = self.log.stretch(self.position)
@@ -322,6 +333,8 @@ class Neighbour:
         return b"".join([frame for frame, (origin, sequence) in zip(frames, map(read_id, frames))
                          if sequence > known.get(origin, 0)])
 
+
+# The chat without I/O: who is here, and where to dial ----------------------------------------
 
 class Member:
     """Somebody on the network, as :who lists them."""
@@ -372,13 +385,14 @@ class People:
                 self.members[key].here = False
 
     def set_here(self, member, here):
+        """Whether this Member is here, from now on. One that comes back may get another label."""
         back = here and not member.here
         member.here = here
         if back and self._labels.get(member.label) is not member:
             self._label(member)  # another one bears the old label now
 
     def _label(self, member):
-        """What it is called: its name, unless our user or somebody who is here is called so; then with a number."""
+        """Call it by its name, unless our user or somebody who is here is called so; then with a number."""
         label, number = member.name, self._counts.get(member.name, 1)
         while label == self._own_name or label in self._labels and self._labels[label].here:
             number += 1
@@ -413,18 +427,21 @@ class Book:
         self.proven, self.hosts = {}, {}  # addresses, and hosts, where one of ours answered us; the values mean nothing
 
     def note(self, address, origin=None):
+        """A member may be dialled there; `origin` if it is known which."""
         self.heard[address] = origin if origin is not None else self.heard.get(address)
         if len(self.heard) > MAX_BOOK:
             del self.heard[self.rng.choice(list(self.heard))]
 
     def prove(self, address):
+        """One of ours answered there."""
         for known, key in ((self.proven, address), (self.hosts, address[0])):
             known[key] = None
             if len(known) > MAX_BOOK:
                 del known[next(iter(known))]
 
     def drop(self, address):
-        if self.heard.get(address, 0) is None:  # nobody was met there
+        """Forget an address, if nobody was met there."""
+        if self.heard.get(address, 0) is None:
             del self.heard[address]
 
     def befriend(self, address, origin):
@@ -439,6 +456,7 @@ class Book:
             self.friends[address] = origin
 
     def shun(self, address, until):
+        """Do not dial it before `until`. None: it is not known where that was."""
         if address is None:
             return
         self.shunned[address] = until
@@ -475,12 +493,15 @@ class Allowance:
         self._full_at = full_at
 
     def left(self, now):
+        """Whether there is one now."""
         return self._most - max(self._full_at - now, 0) / self._seconds >= 1
 
     def spend(self, now):
+        """One is used; also if none is left, and then the next one comes later."""
         self._full_at = max(self._full_at, now) + self._seconds
 
     def refund(self, count=1):
+        """Give so many back."""
         self._full_at -= count * self._seconds
 
     @property
@@ -489,12 +510,14 @@ class Allowance:
         return self._full_at - (self._most - 1) * self._seconds
 
 
+# The chat without I/O: the network -----------------------------------------------------------
+
 class Network:
     """Who our neighbours are, who is sent what, how it heals. Told what happened; leaves in `events` what to do.
 
     A replicated log over a bounded random graph, in three rules: send a neighbour whatever the log
-    holds that it has not seen, in the log's order; keep WANT links, never more than MAX, to
-    addresses heard of from live neighbours; now and then swap a link for a random other one. C
+    holds that it has not seen, in the log's order; keep WANT_LINKS, never more than MAX_MESH_LINKS,
+    to addresses heard of from live neighbours; now and then swap a link for a random other one. C
     peers hang on at the edge, on plain links, and see nothing of it.
 
     The caller sets `now` (seconds of a monotonic clock) and `wall` (seconds since 1970) before each
@@ -613,7 +636,7 @@ class Network:
     def make_way(self):
         """There are too many links: let one go for somebody new. Returns False if none can be spared now.
 
-        That is a silent one of the host with most of them, the newest: who came before the crowd may be a C peer whose
+        That is the newest silent one of the host with most of them: who came before the crowd may be a C peer whose
         user is just quiet, and so may one that is alone on its host. Talkers only go where one host has half of all.
         """
         guests = [neighbour for neighbour in self.neighbours if neighbour.phase in (Phase.PLAIN, Phase.GREETING)
@@ -706,9 +729,9 @@ class Network:
                 return
 
     def _read_hello(self, neighbour):
-        for frame in neighbour.frames:
+        frame = next(iter(neighbour.frames), None)  # one: what follows it is read as records
+        if frame is not None:
             self._greeted(neighbour, frame[HEADER_SIZE:])
-            return
 
     def _read_records(self, neighbour):
         for run in neighbour.frames.runs():
@@ -781,7 +804,11 @@ class Network:
         return True
 
     def _resolve_double(self, new, old):
-        """Two links to one member: both ends must drop the same one. Returns whether the new one stays."""
+        """Two links to one member, dialled from both ends at once. Returns whether the new one stays.
+
+        The subtle spot: both ends decide alone, must drop the same one, and may see the two in different order. So what
+        decides is the same at both ends: the link that the higher origin dialled stays; of two dialled by one end, the new.
+        """
         ours_new, ours_old = new.call is not None, old.call is not None
         keep_new = ours_new == ours_old or ours_new == (self.origin > new.origin)
         if new.host != old.host and not (is_loopback(new.host) and is_loopback(old.host)):
@@ -904,7 +931,7 @@ class Network:
         elif reason in (DOUBLE, SPARED):
             return
         elif contact is None and reason == NO_ROOM:
-            self.book.shun(neighbour.call.address[:2], self.now + self.rng.uniform(*NO_ROOM_PAUSE))  # but it is alive: keep it
+            self.book.shun(neighbour.call.address[:2], self.now + self.rng.uniform(*NO_ROOM_PAUSE))  # alive: keep it
         elif contact is None:
             self.book.failed(neighbour.call.address[:2], self.now)
         elif reason == PLAIN_ANSWER:
@@ -969,7 +996,7 @@ class Network:
             self._extend(neighbour, run, end)
 
     def _is_special(self, neighbour, first, end):
-        """Whether the records from `first` on, to the sequence `end`, are our own, follow a gap, or may be earlier messages."""
+        """Whether the records from `first` to the sequence `end` are our own, follow a gap, or may be earlier messages."""
         horizon = neighbour.horizon.get(first.origin, 0)
         return (first.origin == self.origin or self.log.missing(first.origin, first.sequence) != 0
                 or first.sequence <= self._before.get(first.origin, 0)
@@ -1012,7 +1039,8 @@ class Network:
             return
         missing = self.log.missing(record.origin, record.sequence)
         if missing and len(self._mesh()) > 1:
-            self._bye(neighbour)  # we lagged behind its log. Another link may still bring what is missing; a jump would cut that off
+            # We lagged behind its log. Another link may still bring what is missing; a jump would cut that off.
+            self._bye(neighbour)
             return
         if missing is not None:
             self.log.extend(record.origin, record.sequence, (frame,))
@@ -1092,7 +1120,7 @@ class Network:
         self._relay(name, texts, neighbour)
 
     def _relay(self, name, texts, way=None, when=None):
-        """Pass messages on to all plain links but the one they came by; old ones only to who was here when they were said."""
+        """Pass messages on to all plain links but the one they came by; old ones to who was here when they were said."""
         if not texts or not self._plain:
             return
         batch = encode_pairs(name, texts)
@@ -1334,7 +1362,7 @@ class Network:
         contact.pause = min(contact.pause * 2, REDIAL_MOST)
 
     def _may_knock(self):
-        """Whether we may dial what may be nobody's address: a peer can say anything, and we are not its way to ring at others' doors."""
+        """Whether we may dial what may be nobody's address, on a stranger's word."""
         return self._knocks.left(self.now) or self._lonely_knocks.left(self.now) and len(self._mesh()) < LONELY_LINKS
 
     def _proved(self, call):
@@ -1347,7 +1375,7 @@ class Network:
         self.book.prove(address)
 
     def _learn(self, neighbour, addresses):
-        """Note where members are. A peer may say anything: only what can be dialled at all is taken, and a bounded number."""
+        """Note where members are. A peer may say anything: what can be dialled at all is taken, and a bounded number."""
         for host, port in addresses:
             if is_loopback(host) and not is_loopback(neighbour.host):
                 host = neighbour.host  # "on my machine", it means
@@ -1372,7 +1400,7 @@ def _newest_of_most(neighbours, least):
     most = max(crowds.values(), default=0)
     if most < least:
         return None
-    return [neighbour for neighbour in neighbours if crowds[neighbour.host] == most][-1]  # they are in the order of their coming
+    return [neighbour for neighbour in neighbours if crowds[neighbour.host] == most][-1]  # in the order of their coming
 
 
 def is_loopback(host):
@@ -1395,32 +1423,36 @@ def is_dialable(host):
 # The sockets without chat --------------------------------------------------------------------
 
 class Link:
-    """One connected socket and the neighbour behind it. Every failure of either comes out as Gone."""
+    """One connected socket and the neighbour behind it. Every failure of either comes out as Gone.
+
+    It never waits: receive, when select said that there is something; flush, when something is to be sent (`due`).
+    A write may be partial: _send_chunk. A read may be partial, too: that is message.FrameDecoder's matter.
+    """
 
     def __init__(self, sock, neighbour):
         self.sock = sock
         self.neighbour = neighbour
-        self.blocked = False  # a send fell short: wait for writability before the next one
+        self.blocked = False  # a send fell short, or used up its share: wait for writability before the next one
         self.cramped = False  # the far end's window is too small for the next one: try again in a moment
         self.stuck = False  # nothing was taken for SLOW_SECONDS
         self.watched = 0  # the events that the loop waits for
         self.busy = True  # the last read was full: there is more; a newcomer waits behind who is known, too
         self.read_in = 0  # the last of the loop's turns in which it was read
         self._broken = ""  # why sending failed
-        self._rest = b""  # of a send that was taken in part
-        self._segment, self._room = 0, 0  # of a plain link: bytes in a segment, and at least free in the far end's window
+        self._rest = b""  # what the kernel did not take of a partial write: it goes out before anything else
+        self._segment, self._room = 0, 0  # of a plain link: bytes in a segment, and free at least in the far end's window
         self._pause, self._retry_at = WINDOW_POLLS[0], 0
         self._stuck_since = None  # when the last byte was taken, while some wait
 
     @property
     def unsent(self):
-        """Bytes that wait on our side of the kernel."""
+        """0 if nothing waits on our side of the kernel, else about how much: as Neighbour.unsent, and the rest in bytes."""
         return self.neighbour.unsent + len(self._rest)
 
     def receive(self, size=READ_SIZE):
-        """What has arrived, at most `size` bytes; b"" if nothing has. Raises Gone at the end of the stream."""
+        """What has arrived, at most `size` bytes; b"" if nothing has. Never blocks. Raises Gone at the end of the stream."""
         try:
-            data = self.sock.recv(size)
+            data = self.sock.recv(size)  # b"" from recv itself is the far end's close
         except BlockingIOError:
             return b""
         except OSError as error:
@@ -1444,7 +1476,7 @@ class Link:
         return min(next_look, self._retry_at) if self.cramped else next_look
 
     def flush(self, now):
-        """Send what waits, as far as the kernel and the far end take it. Raises Gone after STALL_SECONDS without progress.
+        """Send what waits, as far as the kernel and the far end take it. Never blocks.
 
         The subtle spot: a C peer reads a header with a single read and is deaf to us for ever if
         only half of it is there. So a send holds whole pieces, is never longer than a segment, and
@@ -1452,6 +1484,8 @@ class Link:
         window is smaller than a waiting segment, the kernel cuts that to fit (a window probe); so
         we never send more than the window has room for. Nothing reports that the window is open
         again: a link that waits for it is `cramped` and tried again after a growing pause.
+
+        Raises Gone after STALL_SECONDS in which nothing was taken.
         """
         if self._stuck_since is None:
             self._stuck_since = now
@@ -1470,7 +1504,13 @@ class Link:
             raise Gone(f"took nothing for {STALL_SECONDS} seconds")
 
     def _send_chunk(self, now):
-        """One system call's worth. Returns whether all of it was taken."""
+        """One system call's worth. Returns whether all of it was taken.
+
+        A WRITE MAY BE PARTIAL, and this is where that is handled. send only copies into the kernel's buffer, which
+        empties no faster than the far end reads. Where that has room for a part of the chunk, send takes this
+        part and returns its length; what it did not take is kept in _rest, `blocked` makes the loop wait for
+        writability, and the next flush begins with it: nothing may come between the two parts of a frame.
+        """
         plain = self.neighbour.plain
         chunk = self._rest or (self._take_for_c() if plain else self.neighbour.take(READ_SIZE, READ_SIZE + MAX_MESH_FRAME))
         if not chunk:
@@ -1478,14 +1518,14 @@ class Link:
             return False
         sent = self._send(chunk, _SEGMENT_FLAG if plain else 0)
         self._room -= sent
-        self._rest = chunk[sent:]
+        self._rest = chunk[sent:]  # b"" if all was taken, the whole chunk if nothing was
         self.blocked = bool(self._rest)
         if sent:
             self._stuck_since, self._pause = now, WINDOW_POLLS[0]
         return not self._rest
 
     def _take_for_c(self):
-        """What may be sent to a C peer now. Since a window never shrinks, it is looked at only when what is known of it is used up."""
+        """What may be sent to a C peer now. A window never shrinks: it is looked at when what is known of it is used up."""
         if self.neighbour.queued > min(self._segment, self._room):
             self._segment, self._room = self._look()
         return self.neighbour.take(self._segment, self._room)
@@ -1505,9 +1545,11 @@ class Link:
             return True  # this system does not tell
 
     def close(self):
+        """Give the descriptor back. While the loop turns only Chat._reap may: rule 3 of p2pchat.py."""
         self.sock.close()
 
     def _send(self, chunk, flags):
+        """How many bytes the kernel took; 0 also when its buffer is full, and when the link is broken."""
         try:
             return self.sock.send(chunk, flags)
         except BlockingIOError:
@@ -1582,7 +1624,7 @@ class Dial:
 
 
 def listen(host, port):
-    """A listening socket on `host` ("" is every interface, IPv4 and IPv6) and `port` (0: the system picks). Raises OSError."""
+    """A listening socket on `host` ("": every interface, IPv4 and IPv6) and `port` (0: the system picks). Raises OSError."""
     if not host and socket.has_dualstack_ipv6():
         listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=LISTEN_BACKLOG)
     else:
@@ -1610,7 +1652,7 @@ def accept(listener):
 
 def prepare(sock):
     """Set a connected socket up for the loop. Raises OSError if it is dead already."""
-    sock.setblocking(False)
+    sock.setblocking(False)  # rule 1 of p2pchat.py: where send and recv would wait, they raise BlockingIOError
     # Without it a message waits for the acknowledgement of the one before: 57 ms in a chain of four.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -1628,6 +1670,7 @@ def readable_host(address):
 
 
 def _because(error):
+    """An OSError as a sentence for our user, without its subject."""
     known = {
         errno.ECONNRESET: "broke the connection off",
         errno.EPIPE: "broke the connection off",
