@@ -5,19 +5,24 @@ Knows: arguments, the selector, signals, the exit status, and which text is a co
 Must not know: how bytes are framed, what a key sends, how a row is drawn.
 Leaves out: the chat itself (peers.py: Network) and the terminal (ui.py: Screen, Lines).
 
+The program is one turn, Chat.step, taken for ever. Begin there; `# rule N` stands where a rule is kept.
+
 The rules of the loop, which keep one thread enough for everything:
 1. Only `select` waits. No name is looked up and nothing sleeps once the loop runs.
-2. Handlers queue; one place sends, at the end of the turn (_send). Writability is asked for
-   only after a send fell short: a socket is nearly always writable, and asking would spin.
+2. Handlers queue; one place sends, at the end of the turn (_send). Writability is asked for only
+   after a send fell short, because a write may be partial (peers.Link._send_chunk), or used up its
+   share: a socket is nearly always writable, and asking without a need would spin.
 3. Handlers mark; one place removes (_reap): the number of a closed descriptor can belong to
    a new peer while events of the old one are still being handed out.
 4. Handlers change state; one place draws, at most once a turn.
-5. What to wait for is derived from state (_wanted), never switched on here and off there. The
-   timeout is the nearest deadline; without one it is None: an idle chat does not wake up.
+5. What to wait for is derived from state (_wanted, _rewatch), never switched on here and off there.
+   The timeout is the nearest deadline; without one it is None: an idle chat does not wake up.
 6. A bounded read per link and turn, and of those who flood only so many as TURN_SECONDS allow; the
    keyboard is served in every turn, whatever floods in, and however many flood (_read_links).
 7. One place (_guarded) turns a link's failure into "this link is gone, because ..."; anything
    else that raises is our bug and flies, after the terminal is as it was.
+
+The subtle spot: _act (what is sent may end a link, and what ends may give something to send).
 """
 
 from __future__ import annotations
@@ -116,7 +121,7 @@ class Chat:
     def step(self, limit=None):
         """One turn: wait for the first event or deadline (`limit` seconds at most), then handle all there is."""
         self._rewatch()
-        ready = self._selector.select(self._timeout(limit))
+        ready = self._selector.select(self._timeout(limit))  # rule 1: the one place that waits
         now = self.network.now = time.monotonic()
         self.network.wall = time.time()
         for key, mask in ready:
@@ -129,7 +134,7 @@ class Chat:
         self._act(now)
         if self._opened:
             self._tell_here()
-            self.front.draw(now)
+            self.front.draw(now)  # rule 4
 
     def leave(self, status=0):
         """Say goodbye and go once everything is sent, in LEAVE_SECONDS at the latest; at once when asked again."""
@@ -164,7 +169,7 @@ class Chat:
                          self._signals, self._signal_source, self._selector):
             closable.close()
 
-    # What to wait for
+    # What to wait for: rule 5
 
     def _wanted(self):
         """Everything but links that the loop waits for, as (file object, events, (handler, subject))."""
@@ -185,11 +190,12 @@ class Chat:
             yield descriptor, events, (self._on_output, None)
 
     def _outrun(self):
-        """Whether our input, a file perhaps, brings more than some neighbour takes: then it waits, unless that one is stuck."""
+        """Whether our input, a file perhaps, brings more than some neighbour takes: it waits, unless that one is stuck."""
         return not self.front.shows_own and any(link.neighbour.lagging and not link.stuck for link in self.links.values()
                                                 if link.deadline is not None)
 
     def _rewatch(self):
+        """Make what the selector waits for what is wanted now."""
         wanted = {source: (events, data) for source, events, data in self._wanted()}
         for source in self._others - wanted.keys():
             self._unwatch(source)
@@ -198,7 +204,7 @@ class Chat:
             if self._watched.get(source) != events:
                 self._watch(source, events, data)
         for link in self.links.values():  # for each message: so without a dictionary
-            events = READ | WRITE if link.blocked else READ
+            events = READ | WRITE if link.blocked else READ  # rule 2
             if link.watched != events:
                 link.watched = events
                 self._watch(link.sock, events, (self._on_link, link))
@@ -223,6 +229,7 @@ class Chat:
             self._selector.unregister(source)
 
     def _timeout(self, limit):
+        """Seconds until the nearest deadline; None: for ever."""
         if self._always_ready or self.network.events:
             return 0
         deadlines = [self.network.deadline, self._accept_after or None]
@@ -236,10 +243,10 @@ class Chat:
             waits.append(LEAVE_POLL)
         return max(min(waits), 0) if waits else None
 
-    # What happened: handlers, which only queue and mark
+    # What happened: handlers, which only queue and mark (rules 2 and 3)
 
     def _on_link(self, link, mask):
-        if link in self._gone:
+        if link in self._gone:  # marked in this turn
             return
         if mask & WRITE:
             link.blocked = False
@@ -247,7 +254,7 @@ class Chat:
             self._readable.append(link)
 
     def _read_links(self, now):
-        """The quiet are heard in every turn. Those who flood come after them: small portions if they are many, each in its turn."""
+        """Rule 6. The quiet are heard in every turn; then those who flood, in small portions if they are many, by turns."""
         readable, self._readable = self._readable, []
         readable.sort(key=_patience)
         size = max(peers.READ_SIZE // max(len(readable), 1), peers.LEAST_READ)
@@ -267,6 +274,7 @@ class Chat:
             self.network.received(link.neighbour, data)
 
     def _guarded(self, link, action, *arguments):
+        """Rule 7; what is gone is marked, rule 3."""
         try:
             action(*arguments)
         except peers.Gone as gone:
@@ -353,7 +361,7 @@ class Chat:
             self.leave()
 
     def _tell_here(self):
-        """The status row's names. Looked up anew in every turn: nothing has to remember to tell, and 200 members cost 10 us."""
+        """The status row's names, looked up in every turn: nothing has to remember to tell, and 200 members cost 10 us."""
         if not self.front.shows_own:
             return
         here = [member.label for member in self.network.who()]
@@ -463,7 +471,12 @@ class Chat:
             self._answer(self.front.expire(now))
 
     def _act(self, now):
-        """Send and obey the network, until neither leaves the other anything to do. Others come first: they wait for us."""
+        """Send and obey the network, until neither leaves the other anything to do. Others come first: they wait for us.
+
+        The subtle spot: each of the three may give the others something to do. A send that fails ends a link; its end
+        is told to the network, which may tell everybody; and what it tells is to be sent. Left for the next turn that
+        would lie there until something else wakes select. It comes to an end: only a link's end starts another round.
+        """
         self._send(now)
         while self.network.events or self._gone:
             self._obey_network()
@@ -500,11 +513,13 @@ class Chat:
         self._gone.setdefault(link, event.reason)
 
     def _send(self, now):
+        """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
         for link in self.links.values():
             if link.due(now):
                 self._guarded(link, link.flush, now)
 
     def _reap(self):
+        """Rule 3: the one place that removes a link and closes its descriptor, once all events were handed out."""
         for link, reason in self._gone.items():
             del self.links[link.neighbour]
             self._unwatch(link.sock)
@@ -531,10 +546,12 @@ class Chat:
 
 
 def _patience(link):
+    """The quiet first, then who was read longest ago."""
     return link.busy, link.read_in
 
 
 class Command(NamedTuple):
+    """What :help, Tab and Chat._command know of a command."""
     takes: str  # what may follow; "": nothing, and the word with something behind it is chat
     does: str  # for :help; "": another command's help tells
     do: Callable
@@ -559,7 +576,7 @@ COMMANDS = {
 
 
 def is_chat(event):
-    """Whether a front end's event is chat: a text, but for our commands, which are followed by something only if they take it."""
+    """Whether a front end's event is chat: a text, unless it is a command, followed by something only if it takes it."""
     if isinstance(event, ui.Key):
         return False
     word, _, rest = event.partition(" ")
@@ -600,12 +617,13 @@ class Lookup:
         self._answer = b""
 
     def read(self):
-        """The addresses (none: not known), or None while more is to come. Call it when `output` is readable, else it blocks."""
+        """The addresses (none: not known), or None while more is to come. Blocks unless `output` is readable."""
         data = os.read(self.output.fileno(), 4096)
         self._answer += data
         return None if data else self._answer.decode().split()
 
     def close(self):
+        """End the process; blocks as long as the system takes for that."""
         self._process.kill()
         self._process.wait()
         self.output.close()
@@ -615,6 +633,7 @@ class Arguments(argparse.ArgumentParser):
     """argparse, but a mistake is one sentence and status 1, as in the C program."""
 
     def error(self, message):
+        """Raises ValueError."""
         raise ValueError(f"{message}. {USAGE}")
 
 
@@ -624,9 +643,11 @@ def parse(arguments):
                        description="Chat with everyone on a network, without a server.")
     parser.add_argument("username", help=f"the name that others see, at most {MAX_NAME} bytes")
     parser.add_argument("peer", nargs="?", help="a member to join: a host name, an IPv4 or an IPv6 address")
-    parser.add_argument("peer_port", nargs="?", metavar="port number", help="the port that this member's screen shows as SERVER")
+    parser.add_argument("peer_port", nargs="?", metavar="port number",
+                        help="the port that this member's screen shows as SERVER")
     parser.add_argument("--port", metavar="N", help="listen on this port instead of one that the system picks")
-    parser.add_argument("--bind", metavar="ADDRESS", default="", help="listen on this address only (default: every interface)")
+    parser.add_argument("--bind", metavar="ADDRESS", default="",
+                        help="listen on this address only (default: every interface)")
     parser.add_argument("--lines", action="store_true",
                         help="no screen: messages on stdout, notices on stderr, a line of stdin is said")
     parser.add_argument("--version", action="version", version=f"p2pchat {VERSION}")
@@ -719,7 +740,7 @@ def start(arguments):
 
 
 def main():
-    """The program. Exit status: 0 after :quit, 1 with one sentence for a mistake of the user or a full disk, 128+n for signal n."""
+    """The program. Exit status: 0 after :quit, 1 with a sentence for a user's mistake or a full disk, 128+n for signal n."""
     fill_standard_descriptors()
     try:
         chat, hint = start(sys.argv[1:])
