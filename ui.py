@@ -1,11 +1,12 @@
 """The screen and the keys: bytes from a terminal in, texts and frames out.
 
-What it knows: keys, editing, cleaning, wrapping, drawing; how to take a terminal and give it back.
-What it must not know: sockets, peers, the protocol, what `:quit` means, how the program waits. It is
-handed bytes and strings, and it never blocks (close() may, for CLOSE_SECONDS). The loop in p2pchat.py
-waits for `input_fd`, `output_fds` and `deadline`, and calls read(), flush() and expire() for them.
-What it leaves out: mouse, questions to the terminal, right-to-left layout (the terminal's own matter),
-flags made of tag characters (they carry hidden text, so they show as marks).
+Knows: keys, editing, cleaning, wrapping, drawing; how to take a terminal and give it back.
+Must not know: sockets, peers, the protocol, what `:quit` means, how the program waits. It is handed
+bytes and strings, and it never blocks (close() and suspend() may, for CLOSE_SECONDS). The loop in
+p2pchat.py waits for `input_fd`, `output_fds`, `hangup_fds` and `deadline`, and calls read(), flush()
+and expire() for them.
+Leaves out: mouse, questions to the terminal, right-to-left layout (the terminal's own matter), flags
+made of tag characters (they carry hidden text, so they show as marks).
 
 Reading order: clean_text (what of a peer's bytes may reach a terminal), Decoder (keys), the edits (a Line
 in, a Line out), Editor, EDIT_KEYS (what each key does), wrap, Scrollback, render (a pure function), Screen
@@ -13,9 +14,11 @@ in, a Line out), Editor, EDIT_KEYS (what each key does), wrap, Scrollback, rende
 
 The rules of this file:
 1. Everything above Screen is pure or touches only its own object: no descriptor, no clock.
-2. A descriptor is written to in two places: Screen._write and Outlet.push. Neither can block.
+2. A descriptor is written to in two places: Screen._write and Outlet.push. Neither blocks, but for push(seconds).
 3. Text of a peer is cleaned on its way to the eye, not on arrival: 500,000 messages a second may come
    in, and thirty frames of fifty rows are what anybody sees.
+
+The subtle spot: Decoder (ESC is a key, and begins other keys). A write may be partial here, too: rule 2.
 """
 from __future__ import annotations
 
@@ -219,7 +222,7 @@ class Decoder:
     """Bytes of a terminal in, tokens out, however the bytes were cut. It is fed: it reads nothing and never waits.
 
     `deadline`: when (time.monotonic() seconds) expire() has something to say; None while nothing is unfinished.
-    The one subtle spot: ESC is a key and also begins every other key. Only time tells which, hence the deadline.
+    The subtle spot: ESC is a key and also begins every other key. Only time tells which, hence the deadline.
     """
 
     def __init__(self) -> None:
@@ -230,6 +233,7 @@ class Decoder:
         self._room = self._lost = 0
 
     def feed(self, data: bytes, now: float) -> List[Token]:
+        """The tokens that these bytes complete."""
         text, at, tokens = self._rest + self._utf8.decode(data), 0, []      # type: str, int, List[Token]
         self._rest = ""
         while at < len(text):
@@ -242,6 +246,7 @@ class Decoder:
         return tokens
 
     def expire(self, now: float) -> List[Token]:
+        """Give up waiting for the rest, if the deadline has passed."""
         if self.deadline is None or now < self.deadline:
             return []
         rest, self._rest, self.deadline = self._rest, "", None
@@ -1092,10 +1097,12 @@ class Screen:
 
     @property
     def output_fds(self) -> List[int]:
+        """To be waited for until they can be written to; then call flush()."""
         return [self._fd] if self._unsent and self._fd is not None else []
 
     @property
     def deadline(self) -> Optional[float]:
+        """When (time.monotonic() seconds) expire() and draw() have something to do; None: never."""
         if self._lost:
             return 0.0
         waits = self._dirty and not self._unsent and self._modes is not None
@@ -1305,7 +1312,7 @@ class Screen:
         if self._fd is None or not self._unsent:
             return
         try:
-            self._unsent = self._unsent[os.write(self._fd, self._unsent):]
+            self._unsent = self._unsent[os.write(self._fd, self._unsent):]      # partial: the rest is flush()'s
         except BlockingIOError:
             return                                      # it does not read; output_fds says that we wait
         except OSError:
@@ -1453,6 +1460,7 @@ def raw(modes: list) -> list:
     changed[6][termios.VMIN], changed[6][termios.VTIME] = 1, 0
     return changed
 
+
 # ---- line mode ----------------------------------------------------------------------------------------------
 
 
@@ -1509,6 +1517,7 @@ class Outlet:
             if not self._at_once and not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
                 return
             try:
+                # A write may be partial: what was taken is dropped, and what was not goes first in the next one.
                 del self._unsent[:os.write(self.fd if self._own is None else self._own, self._unsent[:self._step])]
             except BlockingIOError:             # our parent made it non-blocking, and it is full after all
                 return
@@ -1519,7 +1528,10 @@ HARMLESS = bytes(range(32, 127)) + b"\n"
 
 
 class Lines:
-    """The line mode front end: a message is a line of stdout, a notice one of stderr, a line of stdin an event."""
+    """The line mode front end: a message is a line of stdout, a notice one of stderr, a line of stdin an event.
+
+    To the loop it is what Screen is: the same methods, called at the same moments.
+    """
 
     shows_own = False
 
