@@ -643,11 +643,9 @@ def parse(arguments):
                        description="Chat with everyone on a network, without a server.")
     parser.add_argument("username", help=f"the name that others see, at most {MAX_NAME} bytes")
     parser.add_argument("peer", nargs="?", help="a member to join: a host name, an IPv4 or an IPv6 address")
-    parser.add_argument("peer_port", nargs="?", metavar="port number",
-                        help="the port that this member's screen shows as SERVER")
+    parser.add_argument("peer_port", nargs="?", metavar="port number", help="the port that this member's screen shows as SERVER")
     parser.add_argument("--port", metavar="N", help="listen on this port instead of one that the system picks")
-    parser.add_argument("--bind", metavar="ADDRESS", default="",
-                        help="listen on this address only (default: every interface)")
+    parser.add_argument("--bind", metavar="ADDRESS", default="", help="listen on this address only (default: every interface)")
     parser.add_argument("--lines", action="store_true",
                         help="no screen: messages on stdout, notices on stderr, a line of stdin is said")
     parser.add_argument("--version", action="version", version=f"p2pchat {VERSION}")
