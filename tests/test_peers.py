@@ -289,6 +289,22 @@ def test_a_far_end_that_stops_reading_makes_the_link_wait_and_gets_all_of_it_lat
     assert arrived == b"".join(pieces) and not link.unsent and not link.cramped and link.deadline is None
 
 
+def test_a_write_that_was_taken_in_part_goes_on_where_it_stopped(linked):
+    link, far = linked
+    far.settimeout(5)
+    link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+    link.neighbour.phase = Phase.MESH  # to a C peer nothing is sent that does not fit
+    said = b"".join(b"%07d " % number for number in range(1_000_000))
+    link.neighbour.queue(join([said]))
+    link.flush(0)
+    assert 0 < link.unsent < len(said) and link.blocked and not link.due(0)
+    arrived = bytearray()
+    while len(arrived) < len(said):
+        arrived += far.recv(1 << 20)
+        link.flush(0)
+    assert arrived == said and not link.unsent and not link.blocked and link.deadline is None
+
+
 def test_nothing_is_sent_into_a_window_that_it_does_not_fit(linked):
     link, far = linked
     link.neighbour.queue(join([b"x" * 1000] * 20_000))
