@@ -104,6 +104,7 @@ COMINGS, COMING_SECONDS = 50, 10
 EARLIER_SECONDS = 10  # a message that was said longer ago, and comes with a new link, is marked as earlier
 CLOCK_SLACK = 5  # seconds by which two members' clocks may differ
 MISSING_PAUSE = 10  # seconds between two notices of missing messages
+GAP_SECONDS, MAX_GAPS = 10, 256  # so long what is missing of an origin is awaited from another link; so many origins' are
 MAX_MISSING = 1_000_000  # messages of one origin: whoever jumps further lies
 
 # Circles of C peers, in which copies come back
@@ -222,6 +223,7 @@ class Neighbour:
         self.name = b""
         self.log, self.position = None, 0  # of a mesh link: the next record of our log that it may be sent
         self.known, self.horizon = {}, {}  # origin -> sequence that we saw it has, and that it had when we met
+        self.may_skip = False  # what is missing between its records was awaited from others, and did not come
         self.ahead = 0  # the number in our log from which on nothing is known to be there already
         self.circled = {}  # of a plain link: way -> until when what comes by that way is known to be there already
         self.echoes, self.redundant_at = 0, None  # of a plain link, see Network._echo
@@ -543,6 +545,7 @@ class Network:
         self._echoes = Echoes()
         self._guests_until = now  # so long C peers are about, somewhere
         self._missing, self._missing_at = 0, now
+        self._gaps = {}  # origin -> (the last sequence before what is missing, since when that is awaited)
         self._comings, self._untold = Allowance(COMINGS, COMING_SECONDS, now), 0
         self._stir_at = None
         self._reserve_at, self._reserve_pause = now, RESERVE_FIRST
@@ -1038,10 +1041,12 @@ class Network:
             self._tell(Kind.LOST, self.name, [former.to_bytes(8, "little")])
             return
         missing = self.log.missing(record.origin, record.sequence)
-        if missing and len(self._mesh()) > 1:
-            # We lagged behind its log. Another link may still bring what is missing; a jump would cut that off.
-            self._bye(neighbour)
-            return
+        if missing and not neighbour.may_skip and len(self._mesh()) > 1:
+            if self._may_still_come(record.origin):
+                # We lagged behind its log. Another link may still bring what is missing; a jump would cut that off.
+                self._bye(neighbour)
+                return
+            neighbour.may_skip = True
         if missing is not None:
             self.log.extend(record.origin, record.sequence, (frame,))
         self._has(neighbour, record.origin, record.sequence)
@@ -1049,6 +1054,17 @@ class Network:
             return
         self._missing += missing if missing < MAX_MISSING else 0
         self._deliver(record, caught_up=record.sequence <= neighbour.horizon.get(record.origin, 0))
+
+    def _may_still_come(self, origin):
+        """Whether what is missing of this origin is awaited: not for ever, or two who both lack it would refuse all others."""
+        last, since = self._gaps.get(origin, (None, self.now))
+        if last != self.log.have[origin]:
+            since = self.now
+            self._gaps.pop(origin, None)
+            self._gaps[origin] = self.log.have[origin], since
+            if len(self._gaps) > MAX_GAPS:
+                del self._gaps[next(iter(self._gaps))]
+        return self.now < since + GAP_SECONDS
 
     def _deliver(self, record, caught_up):
         history = record.sequence <= self._before.get(record.origin, 0)

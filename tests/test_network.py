@@ -370,6 +370,28 @@ def test_when_the_history_window_is_exceeded_the_user_is_told_how_many_are_missi
     assert away.last[author.ident] == author.number
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_two_who_were_away_together_for_longer_than_the_log_are_taken_back(monkeypatch, seed):
+    """History: each waited for the other to bring what both were missing, and refused everybody else, for ever."""
+    monkeypatch.setattr(message, "LOG_MESSAGES", 100)
+    world = network_of(10, seed)
+    world.gaps = True
+    away, others = world.members[:2], world.members[2:]
+    everybody_speaks(world)
+    world.run(2)
+    world.partition(away)
+    world.run(60)
+    for _ in range(40):
+        everybody_speaks(world, others)
+        world.run(0.1)
+    world.heal()
+    world.run_until(world.is_one, 120)
+    everybody_speaks(world)
+    world.run(20)
+    assert world.is_one()
+    world.check_complete()
+
+
 def test_a_lone_members_words_are_there_for_who_comes():
     world = World(1)
     lone = world.member()
@@ -631,6 +653,26 @@ def test_who_skips_what_others_still_have_is_not_believed_and_loses_its_link():
     world.run(5)
     world.check_complete()
     assert not any("missing" in text for member in world.members for text in member.said_notices)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_believed_a_jump_while_it_was_alone_is_taken_back(seed):
+    """History: one forged record in its log, and each of the others refused it as one who skips, for ever."""
+    world = network_of(6, seed)
+    world.strict, world.gaps = False, True
+    author, fooled = world.members[1], world.members[5]
+    everybody_speaks(world)
+    world.run(2)
+    world.partition([fooled])
+    world.run(60)
+    world.heal()
+    liar = Liar(world).join(fooled)
+    world.run(0.3)
+    liar.record(Kind.SAY, author.network._sequence + 7, b"forged", origin=author.network.origin, name=author.name)
+    world.run_until(lambda: world.is_one() and len(fooled.mesh()) >= peers.WANT_LINKS, 60)
+    everybody_speaks(world)
+    world.run(20)
+    world.check_complete()
 
 
 def test_lying_sequences_cost_nobody_anything():
