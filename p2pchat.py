@@ -408,7 +408,7 @@ class Chat:
         who = ", ".join(map(ui.clean_name, names)) or "somebody"
         host, port = neighbour.address or (neighbour.host, "?")
         since = time.strftime("%H:%M:%S", time.localtime(neighbour.since_wall))
-        return f"{who} at {host} {port}, {neighbour.phase.name.lower()} since {since}, {link.unsent} bytes unsent"
+        return f"{who} at {host} {port}, {neighbour.phase.name.lower()} since {since}, {link.unsent} unsent"
 
     def _connect_to(self, text):
         words = text.split()

@@ -190,7 +190,7 @@ def test_who_and_links_tell_what_there_is(members, cpeers):
     turn(trio, lambda: len([line for line in ann.err if "unsent" in line]) == 3)
     assert "-- 3 here beside you: bob, bob~2, carl (C program)" in ann.err
     assert sum(" mesh since " in line for line in ann.err) == 2
-    assert any("carl at 127.0.0.1 ?, plain since " in line and "0 bytes unsent" in line for line in ann.err)
+    assert any("carl at 127.0.0.1 ?, plain since " in line and "0 unsent" in line for line in ann.err)
     other.type("which bob am I?")
     turn(trio, lambda: "bob~2: which bob am I?" in ann.out)
 
