@@ -294,6 +294,8 @@ class Chat:
             if accepted is None:
                 return
             self._admit(*accepted)
+            if len(self.links) >= peers.MAX_LINKS:
+                return  # perhaps nobody else is waiting: then nobody has to make way
 
     def _admit(self, sock, host):
         if self._crowded:

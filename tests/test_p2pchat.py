@@ -481,6 +481,22 @@ def test_more_connections_than_links_are_turned_away_with_one_notice(members, mo
     assert any("can join again" in line for line in ann.err)
 
 
+def test_for_one_newcomer_one_silent_stranger_is_let_go_not_two(members, monkeypatch):
+    monkeypatch.setattr(peers, "MAX_LINKS", 6)
+    ann, = members("ann")
+    strangers = [socket.create_connection(("127.0.0.1", ann.port)) for _ in range(5)]
+    turn([ann], lambda: sum("somebody joined" in line for line in ann.err) == 5)
+    strangers.append(socket.create_connection(("127.0.0.1", ann.port)))
+    turn([ann], lambda: sum("somebody joined" in line for line in ann.err) == 6)
+    assert len(ann.chat.links) == 6, "there was room for the last one"
+    with socket.create_connection(("127.0.0.1", ann.port)) as late:
+        late.sendall(encode_pair(b"late", b"hello"))
+        turn([ann], lambda: "late: hello" in ann.out)
+        assert len(ann.chat.links) == 6
+    for stranger in strangers:
+        stranger.close()
+
+
 def test_without_descriptors_listening_pauses_and_chat_goes_on():
     script = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)); import os; os.execv(sys.argv[1], sys.argv[1:])"
     with Program("ann", "--bind", "127.0.0.1", command=python("-c", script, BUILT)) as ann:
