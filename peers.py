@@ -568,7 +568,7 @@ class Network:
         times = [contact.due for contact in self.contacts]
         times += [self._due(neighbour) for neighbour in self.neighbours]
         times += [self._stir_at, *self._suspects.values()]
-        times += [self._comings.next_at] * bool(self._untold)
+        times += [self._comings.next_at] * bool(self._untold) + [self._missing_at] * bool(self._missing)
         if self._wants_links():
             times.append(self.book.next_fresh())
             times += [self._reserve_at] * bool(self._free(self._reserve()))
@@ -696,6 +696,7 @@ class Network:
         if self._untold and self._comings.left(self.now):
             untold, self._untold = self._untold, 0
             self._tell_coming("{} more came or went", f"{untold:,}")
+        self._tell_missing()
         if self._last_word < self.log.start:
             self._tell(Kind.HERE, self.name)  # so that the log never forgets who is here
         if self._stir_at is not None and self._stir_at <= self.now:
@@ -1001,7 +1002,7 @@ class Network:
     def _is_special(self, neighbour, first, end):
         """Whether the records from `first` to the sequence `end` are our own, follow a gap, or may be earlier messages."""
         horizon = neighbour.horizon.get(first.origin, 0)
-        return (first.origin == self.origin or self.log.missing(first.origin, first.sequence) != 0
+        return (first.origin in self._own_origins or self.log.missing(first.origin, first.sequence) != 0
                 or first.sequence <= self._before.get(first.origin, 0)
                 or first.sequence <= horizon and (end > horizon or self.wall - first.when > EARLIER_SECONDS))
 
@@ -1035,25 +1036,31 @@ class Network:
 
     def _logged(self, neighbour, frame):
         record = decode_record(frame)
-        if record.origin == self.origin and record.sequence > self._sequence:
-            former = self.origin  # somebody speaks in our name: be somebody else
-            self._new_origin()
-            self._tell(Kind.LOST, self.name, [former.to_bytes(8, "little")])
-            return
         missing = self.log.missing(record.origin, record.sequence)
+        if missing is None:
+            self._has(neighbour, record.origin, record.sequence)
+            return
+        if record.origin in self._own_origins:
+            self._impersonated(record.origin)
+            return
         if missing and not neighbour.may_skip and len(self._mesh()) > 1:
             if self._may_still_come(record.origin):
                 # We lagged behind its log. Another link may still bring what is missing; a jump would cut that off.
                 self._bye(neighbour)
                 return
             neighbour.may_skip = True
-        if missing is not None:
-            self.log.extend(record.origin, record.sequence, (frame,))
+        self.log.extend(record.origin, record.sequence, (frame,))
         self._has(neighbour, record.origin, record.sequence)
-        if missing is None:
-            return
-        self._missing += missing if missing < MAX_MISSING else 0
+        if 0 < missing < MAX_MISSING:
+            self._missing += missing
+            self._replan = True
         self._deliver(record, caught_up=record.sequence <= neighbour.horizon.get(record.origin, 0))
+
+    def _impersonated(self, origin):
+        """Somebody speaks in our name: be somebody else. Whatever else comes in the old name is not ours, and not passed on."""
+        if origin == self.origin:
+            self._new_origin()
+            self._tell(Kind.LOST, self.name, [origin.to_bytes(8, "little")])
 
     def _may_still_come(self, origin):
         """Whether what is missing of this origin is awaited: not for ever, or two who both lack it would refuse all others."""

@@ -628,9 +628,11 @@ def test_who_speaks_in_our_name_makes_us_take_another_one():
     before = victim.network.origin
     liar = Liar(world).join(other)
     world.run(1)
-    liar.record(Kind.HERE, other.network.log.have[before] + 1, origin=before, name=victim.name)
+    links, last = set(link(victim, other)), other.network.log.have[before]
+    for number in range(1, 4):  # history: the second one cost its innocent messenger the link
+        liar.record(Kind.HERE, last + number, origin=before, name=victim.name)
     world.run(5)
-    assert victim.network.origin != before
+    assert victim.network.origin != before and set(link(victim, other)) == links
     victim.say()
     world.run(3)
     world.check_complete()
