@@ -16,7 +16,6 @@ import time
 import p2pchat
 import peers
 import ui
-from screen import Model
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILT = os.path.join(TOP, "p2pchat")
@@ -147,6 +146,8 @@ class Terminal:
     """A program on a pty of its own session, as a terminal window runs it; the screen is in `model`."""
 
     def __init__(self, *arguments, rows=24, cols=80, command=(BUILT,), env=None, pass_fds=(), **redirected):
+        from screen import Model  # it wants wcwidth, which the demo, started by hand, may lack
+
         self.master, self.slave = pty.openpty()
         self._size(rows, cols)
         self.found = termios.tcgetattr(self.slave)
