@@ -52,8 +52,8 @@ p2pchat: $(SOURCES) .build/runtime/done
 .PHONY: test simulate demo watch picture torture bench clean
 test: p2pchat .build/testing/done
 	@# Two at once, for two cores; what the first one says is shown behind the second.
-	@$(RUN) -m pytest -q -p no:cacheprovider $(HALF) > .build/half.log 2>&1 & half=$$!; \
-	$(RUN) -m pytest -q -p no:cacheprovider $(HALF:%=--ignore=%) tests; rest=$$?; \
+	@$(RUN) -m pytest -q -rs -p no:cacheprovider $(HALF) > .build/half.log 2>&1 & half=$$!; \
+	$(RUN) -m pytest -q -rs -p no:cacheprovider $(HALF:%=--ignore=%) tests; rest=$$?; \
 	wait $$half; half=$$?; cat .build/half.log; exit $$((rest || half))
 
 simulate: N ?= 1000
