@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 
-import conftest  # noqa: F401  the path to the program's modules, which helpers wants
 from helpers import BUILT, PATIENCE, TOP
 
 NAMES = "ann", "bob", "cy", "dee", "eve", "fay", "gus", "hal", "ivy"

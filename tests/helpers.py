@@ -13,12 +13,15 @@ import sys
 import termios
 import time
 
-import p2pchat
-import peers
-import ui
-
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, TOP)  # for what is started by hand: tests have conftest.py
+
+import p2pchat  # noqa: E402
+import peers  # noqa: E402
+import ui  # noqa: E402
+
 BUILT = os.path.join(TOP, "p2pchat")
+HUGE = [2049, 65536, 65537, 2 ** 31, 2 ** 32, 2 ** 63, 2 ** 64 - 1]  # lengths that no frame may have
 REPAINT = b"\x1b[m\x1b[2J"  # begins the screen's first frame of a new size
 PATIENCE = 20  # seconds until a condition that should hold counts as failed: far longer than any needs
 
@@ -260,6 +263,28 @@ def run(*arguments, stdin=b"", command=(BUILT,), env=None):
     done = subprocess.run([*command, *map(str, arguments)], input=stdin, capture_output=True, timeout=PATIENCE,
                           env={**os.environ, **(env or {})})
     return done.returncode, done.stdout.decode().splitlines(), done.stderr.decode().splitlines()
+
+
+def mutated(data, rng):
+    """A stream as a broken or hostile program might send it: some bytes changed, lost, doubled, or the rest missing."""
+    data = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(data) + 1)
+        action = rng.randrange(6)
+        if action == 0:
+            data[at:at + 1] = bytes([rng.randrange(256)])
+        elif action == 1:
+            del data[at:at + rng.randint(1, 40)]
+        elif action == 2:
+            data[at:at] = rng.getrandbits(64).to_bytes(8, "little")
+        elif action == 3:
+            data[at:at] = data[max(at - 100, 0):at]
+        elif action == 4:
+            data[at:at + 8] = rng.choice(HUGE).to_bytes(8, "little")
+        else:
+            del data[at:]
+        data = data or bytearray(b"\0")
+    return bytes(data)
 
 
 def unused_port():

@@ -16,10 +16,9 @@ import time
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-import conftest  # noqa: F401  the path to the program's modules, which the tests' helpers want
 from helpers import BUILT, TOP, Program, Terminal, python
 from screen import Model
-from wcwidth import iter_graphemes, wcswidth
+from wcwidth import wcswidth
 
 FOLDER = os.path.join(TOP, ".github")
 ROWS, COLS = 16, 76

@@ -16,25 +16,11 @@ import message
 import p2pchat
 import peers
 import ui
-from helpers import BUILT, PATIENCE, Member, Program, Terminal, python, turn
+from helpers import BUILT, HUGE, PATIENCE, Program, Terminal, mutated, python, turn
 from hostile import Stranger, greeting, probe, said
 from message import decode_record, encode_frame, encode_pair
 from peers import Call, Network, Notice, Phase
 from test_network import Liar, everybody_speaks, network_of
-
-
-@pytest.fixture
-def members():
-    """members("ann", "bob") starts whole programs, turned in this process; all are ended after the test."""
-    started = []
-
-    def start(*names):
-        started.extend(Member(name) for name in names)
-        return started[-len(names):]
-
-    yield start
-    for member in started:
-        member.kill()
 
 
 @pytest.fixture
@@ -369,7 +355,6 @@ def test_a_crowd_of_newcomers_does_not_delay_who_is_known(members, strangers, mo
 
 # Rubbish --------------------------------------------------------------------------------------------------------------
 
-HUGE = [2049, 65536, 65537, 2 ** 31, 2 ** 32, 2 ** 63, 2 ** 64 - 1]
 UNSHOWN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 
@@ -419,27 +404,6 @@ def stream(mesh, rng):
                for number, kind in enumerate((1, 2, 3, 4, 5, 6) * 3)]
     between = [encode_frame(bytes([kind])) for kind in (17, 18)] + [encode_frame(message.encode_peers([("10.7.0.1", 5000)]))]
     return b"".join(rng.sample(records + between, len(records) + len(between)))
-
-
-def mutated(data, rng):
-    data = bytearray(data)
-    for _ in range(rng.randint(1, 6)):
-        at = rng.randrange(len(data) + 1)
-        action = rng.randrange(6)
-        if action == 0:
-            data[at:at + 1] = bytes([rng.randrange(256)])
-        elif action == 1:
-            del data[at:at + rng.randint(1, 40)]
-        elif action == 2:
-            data[at:at] = rng.getrandbits(64).to_bytes(8, "little")
-        elif action == 3:
-            data[at:at] = data[max(at - 100, 0):at]
-        elif action == 4:
-            data[at:at + 8] = rng.choice(HUGE).to_bytes(8, "little")
-        else:
-            del data[at:]
-        data = data or bytearray(b"\0")
-    return bytes(data)
 
 
 @pytest.mark.parametrize("mesh", [False, True], ids=["plain", "mesh"])

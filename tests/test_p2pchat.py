@@ -14,7 +14,7 @@ import pytest
 import p2pchat
 import peers
 from cpeer import CPeer
-from helpers import BUILT, TOP, Member, Program, python, run, turn, unused_port
+from helpers import BUILT, TOP, Program, python, run, turn, unused_port
 from message import encode_pair
 
 
@@ -25,20 +25,6 @@ def short_waits(monkeypatch):
         monkeypatch.setattr(peers, name, getattr(peers, name) / 5)
     monkeypatch.setattr(peers, "SUSPECT_SECONDS", (0.2, 0.4))
     monkeypatch.setattr(p2pchat, "ACCEPT_PAUSE", 0.2)
-
-
-@pytest.fixture
-def members():
-    """members("ann", "bob") starts whole programs; all are ended after the test."""
-    started = []
-
-    def start(*names):
-        started.extend(Member(name) for name in names)
-        return started[-len(names):]
-
-    yield start
-    for member in started:
-        member.kill()
 
 
 @pytest.fixture

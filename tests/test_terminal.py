@@ -6,7 +6,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import termios
 import time
 

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 
-import conftest  # noqa: F401  the path to the program's modules, which helpers wants
 from demo import end_cleanly
 from helpers import BUILT, PATIENCE, Program
 
