@@ -268,6 +268,7 @@ class Chat:
             late = patient and time.monotonic() >= now + TURN_SECONDS
 
     def _receive(self, link, size):
+        size = min(size, peers.PLAIN_READ if link.neighbour.plain else size)
         data = link.receive(size)
         link.busy, link.read_in = len(data) == size, self._turn
         if self.status is None:

@@ -41,6 +41,7 @@ from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_M
 
 # How much in one turn of the loop: rule 6 of p2pchat.py
 READ_SIZE = 64 * 1024  # bytes read from one link, or from all together that have something; or joined for a mesh link
+PLAIN_READ = 16 * 1024  # bytes at most from a C peer: a message of it costs five times as much, and the keyboard waits
 LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
 SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes much must not keep the others waiting
 ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
