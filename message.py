@@ -34,7 +34,6 @@ SMALLEST_SEGMENT = 536  # bytes that any TCP carries in one segment (RFC 9293, 3
 LOOK_BACK = 64  # bytes searched for a place to split outside a character; a longer "character" is not a person's
 
 QUIT_TEXTS = (b":q", b":quit")  # exactly these; whatever else begins with a colon is chat
-_TOO_LONG = f"a name or text over {MAX_PLAIN_FRAME} bytes; split it first"
 
 
 class ProtocolError(Exception):
@@ -88,13 +87,6 @@ def encode_frame(body):
     return _HEADER.pack(len(body)) + body
 
 
-def encode_pair(name, text):
-    """The two frames of a message, as bytes. Raises ValueError over MAX_PLAIN_FRAME bytes: a C peer must not get it."""
-    if len(name) > MAX_PLAIN_FRAME or len(text) > MAX_PLAIN_FRAME:
-        raise ValueError(_TOO_LONG)
-    return encode_frame(name) + encode_frame(text)
-
-
 class Batch(NamedTuple):
     """Frames, joined: made once, shared by all the links that are to get them."""
     data: bytes
@@ -111,14 +103,14 @@ def encode_pairs(name, texts):
 
     A C peer reads a header with one read, so no header may lie across two TCP segments: a piece,
     which is what lies between two ends, begins with a header, and holds no other one beyond its
-    first SMALLEST_SEGMENT bytes. Raises ValueError as encode_pair does.
+    first SMALLEST_SEGMENT bytes. Raises ValueError over MAX_PLAIN_FRAME bytes of a name or text.
     """
     pieces, head = [], encode_frame(name)
     for text in texts:
         pair = head + encode_frame(text)
         pieces += (pair,) if len(pair) <= SMALLEST_SEGMENT else (head, pair[len(head):])
     if len(max(pieces, key=len)) > MAX_PLAIN_FRAME + HEADER_SIZE:
-        raise ValueError(_TOO_LONG)
+        raise ValueError(f"a name or text over {MAX_PLAIN_FRAME} bytes; split it first")
     return join(pieces)
 
 
@@ -377,28 +369,18 @@ def decode_hello(body):
     return Hello(origin, port, bool(urgent), name, addresses, vector)
 
 
-def is_hello(body):
-    """Whether a frame's body claims to be a hello of ours."""
-    return body.startswith(bytes([Kind.HELLO]) + MAGIC)
+def is_kind(body, kind):
+    """Whether a frame's body claims to be a hello of ours, or a bye."""
+    return body.startswith(bytes([kind]) + MAGIC)
 
 
-def encode_bye(addresses):
-    """A frame's body: no room for you here; try these."""
-    return bytes([Kind.BYE]) + MAGIC + _encode_addresses(addresses)
+def encode_addresses(kind, addresses):
+    """A frame's body: a bye (no room for you here; try these) or peers (my neighbours now; for who has too few)."""
+    return bytes([kind]) + MAGIC + _encode_addresses(addresses)
 
 
-def is_bye(body):
-    """Whether a frame's body claims to be a bye of ours."""
-    return body.startswith(bytes([Kind.BYE]) + MAGIC)
-
-
-def encode_peers(addresses):
-    """A frame's body: my neighbours now; for who has too few."""
-    return bytes([Kind.PEERS]) + MAGIC + _encode_addresses(addresses)
-
-
-def decode_bye(body):
-    """The addresses in the body of a bye, or of a peers record. Raises ProtocolError."""
+def decode_addresses(body):
+    """The addresses in the body of a bye or of peers. Raises ProtocolError."""
     try:
         return _decode_addresses(body[1 + len(MAGIC):])[0]
     except (struct.error, IndexError, UnicodeDecodeError) as error:

@@ -191,8 +191,7 @@ class Chat:
 
     def _outrun(self):
         """Whether our input, a file perhaps, brings more than some neighbour takes: it waits, unless that one is stuck."""
-        return not self.front.shows_own and any(link.neighbour.lagging and not link.stuck for link in self.links.values()
-                                                if link.deadline is not None)
+        return not self.front.shows_own and any(link.neighbour.lagging and not link.stuck for link in self.links.values())
 
     def _rewatch(self):
         """Make what the selector waits for what is wanted now."""
@@ -268,7 +267,8 @@ class Chat:
             late = patient and time.monotonic() >= now + TURN_SECONDS
 
     def _receive(self, link, size):
-        size = min(size, peers.PLAIN_READ if link.neighbour.plain else size)
+        if link.neighbour.plain:
+            size = min(size, peers.PLAIN_READ)
         data = link.receive(size)
         link.busy, link.read_in = len(data) == size, self._turn
         if self.status is None:

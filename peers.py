@@ -33,11 +33,11 @@ from collections import Counter, deque
 from enum import Enum
 from typing import NamedTuple, Optional
 
-from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_MESSAGES, MAX_MESH_FRAME,
-                     MAX_PLAIN_FRAME, MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, Echoes, Hello, Kind, Log,
-                     Pairs, ProtocolError, RecordDecoder, as_c_reads, decode_bye, decode_hello, decode_record,
-                     encode_bye, encode_frame, encode_hello, encode_pair, encode_pairs, encode_peers, encode_record,
-                     is_bye, is_hello, is_quit, join, plain_texts, read_id, split_text)
+from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_MESSAGES, MAX_MESH_FRAME, MAX_PLAIN_FRAME,
+                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, Echoes, Hello, Kind, Log, Pairs,
+                     ProtocolError, RecordDecoder, as_c_reads, decode_addresses, decode_hello, decode_record,
+                     encode_addresses, encode_frame, encode_hello, encode_pairs, encode_record, is_kind, is_quit, join,
+                     plain_texts, read_id, split_text)
 
 # How much in one turn of the loop: rule 6 of p2pchat.py
 READ_SIZE = 64 * 1024  # bytes read from one link, or from all together that have something; or joined for a mesh link
@@ -616,7 +616,7 @@ class Network:
         if phase is Phase.PROBING:
             neighbour.frames.limit = MAX_MESH_FRAME
             hello = Hello(self.origin, self.port, call.urgent, b"")
-            neighbour.queue(join([encode_pair(self.name, PROBE + encode_hello(hello))]))
+            neighbour.queue(encode_pairs(self.name, [PROBE + encode_hello(hello)]))
         return neighbour
 
     def dial_failed(self, call, reason):
@@ -746,7 +746,7 @@ class Network:
 
     def _pairs(self, neighbour, name, texts):
         text = texts[0]
-        if text.startswith(PROBE) and is_hello(text[len(PROBE):]) and neighbour.call is None and not neighbour.names:
+        if text.startswith(PROBE) and is_kind(text[len(PROBE):], Kind.HELLO) and neighbour.call is None and not neighbour.names:
             # Also on a link that we took for a C peer's, as long as nothing else came: one lost packet makes a probe late.
             self._probed(neighbour, decode_hello(text[len(PROBE):]))
             return
@@ -771,13 +771,13 @@ class Network:
         self._greet(neighbour)
 
     def _answered(self, neighbour, frame):
-        if is_bye(frame) or is_hello(frame):
+        if is_kind(frame, Kind.BYE) or is_kind(frame, Kind.HELLO):
             self._proved(neighbour.call)
-        if is_bye(frame):
-            self._learn(neighbour, decode_bye(frame))
+        if is_kind(frame, Kind.BYE):
+            self._learn(neighbour, decode_addresses(frame))
             self._hang_up(neighbour, NO_ROOM)
             return
-        if not is_hello(frame):
+        if not is_kind(frame, Kind.HELLO):
             return  # chat: of a C peer, or of one of ours that has not got our probe yet; PROBE_SECONDS will tell
         hello = decode_hello(frame)
         if self._recognise(neighbour, hello):
@@ -785,7 +785,7 @@ class Network:
             self._meet(neighbour, hello)
 
     def _greeted(self, neighbour, frame):
-        if not is_hello(frame):
+        if not is_kind(frame, Kind.HELLO):
             raise ProtocolError("did not say hello")
         hello = decode_hello(frame)
         if hello.origin != neighbour.origin:
@@ -927,7 +927,7 @@ class Network:
         self.events.append(Hangup(neighbour, reason))
 
     def _bye(self, neighbour):
-        self._hang_up(neighbour, SPARED, encode_bye(self._addresses_but(neighbour)))
+        self._hang_up(neighbour, SPARED, encode_addresses(Kind.BYE, self._addresses_but(neighbour)))
 
     def _probe_failed(self, neighbour, reason):
         contact = neighbour.contact
@@ -1028,9 +1028,9 @@ class Network:
             if not neighbour.queued:  # who does not read its answers gets no more of them
                 neighbour.queue_frame(bytes([Kind.PONG]))
         elif kind == Kind.PEERS:
-            self._learn(neighbour, decode_bye(body))
+            self._learn(neighbour, decode_addresses(body))
         elif kind == Kind.BYE:
-            self._learn(neighbour, decode_bye(body))
+            self._learn(neighbour, decode_addresses(body))
             self._hang_up(neighbour, SPARED)
         elif FIRST_LOGGED <= kind <= LAST_LOGGED:
             self._logged(neighbour, frame)
@@ -1114,9 +1114,9 @@ class Network:
         """Put records of our own into the log; the links take them from there."""
         when, first = int(self.wall), self._sequence + 1
         self._sequence += len(texts)
-        self._last_word = self.log.end
         self.log.extend(self.origin, self._sequence, [encode_record(kind, self.origin, sequence, when, name, text)
                                                       for sequence, text in enumerate(texts, first)])
+        self._last_word = self.log.end - 1
 
     def _new_origin(self):
         self.origin, self._sequence = self.rng.getrandbits(64), 0
@@ -1333,7 +1333,7 @@ class Network:
         for neighbour in self._mesh():
             addresses = self._addresses_but(neighbour)
             if addresses:
-                neighbour.queue_frame(encode_peers(addresses))
+                neighbour.queue_frame(encode_addresses(Kind.PEERS, addresses))
         if len(self._mesh()) < WANT_LINKS:
             return  # _fill is at it
         sources = [self._free(self.book.fresh(self.now)), self._free(self._reserve())]

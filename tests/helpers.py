@@ -19,6 +19,7 @@ sys.path.insert(0, TOP)  # for what is started by hand: tests have conftest.py
 import p2pchat  # noqa: E402
 import peers  # noqa: E402
 import ui  # noqa: E402
+from message import encode_pairs  # noqa: E402
 
 BUILT = os.path.join(TOP, "p2pchat")
 HUGE = [2049, 65536, 65537, 2 ** 31, 2 ** 32, 2 ** 63, 2 ** 64 - 1]  # lengths that no frame may have
@@ -285,6 +286,22 @@ def mutated(data, rng):
             del data[at:]
         data = data or bytearray(b"\0")
     return bytes(data)
+
+
+def encode_pair(name, text):
+    """The bytes of one message on a plain link."""
+    return encode_pairs(name, [text]).data
+
+
+def until(condition, seen=lambda: "", pause=0.01):
+    """Wait for what nothing reports, with a pause (seconds) between two looks. Returns its value; fails with what was `seen`."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < give_up, f"in vain\n{seen()}"
+        time.sleep(pause)
 
 
 def unused_port():

@@ -11,7 +11,8 @@ import struct
 import threading
 import time
 
-from message import (PROBE, Hello, Kind, encode_frame, encode_hello, encode_pair, encode_record)
+from helpers import encode_pair
+from message import PROBE, Hello, Kind, encode_frame, encode_hello, encode_record
 
 NOW = 1_700_000_000  # seconds since 1970 in records; nobody compares it with anything
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close at once, with RST

@@ -407,7 +407,7 @@ class CPeer(Node):
     def _pair(self, end, name, text):
         world = self.world
         if text.startswith(message.PROBE):
-            if len(text) > 200 or not message.is_hello(text[3:]):
+            if len(text) > 200 or not message.is_kind(text[3:], Kind.HELLO):
                 raise Violation(f"{self} got a strange probe: {text!r}")
             self.probes += 1
             self.gateways -= 1
@@ -434,7 +434,7 @@ class CPeer(Node):
     def relay(self, name, text, but=None):
         for end in self.ends:
             if end is not but:
-                self.world.send(end, message.encode_pair(name, text))
+                self.world.send(end, message.encode_pairs(name, [text]).data)
 
     def say(self):
         text = self.next_text()

@@ -8,10 +8,12 @@ import subprocess
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from functools import partial
 
 import pytest
 
 import demo
+import helpers
 import picture
 import watch
 from helpers import PATIENCE, TOP, python
@@ -19,6 +21,7 @@ from helpers import PATIENCE, TOP, python
 DEMO = os.path.join(TOP, "tests", "demo.py")
 WATCH = os.path.join(TOP, "tests", "watch.py")
 SVG = "{http://www.w3.org/2000/svg}"
+until = partial(helpers.until, pause=0.05)   # each look is a process of tmux
 
 with_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux here to show the demo in")
 
@@ -45,17 +48,6 @@ def user(place):
     tmux("new-session", "-d", "-x", "100", "-y", "30", f"env TMPDIR={place} sh")
     yield tmux
     tmux.attempt("kill-server")
-
-
-def until(condition, seen=lambda: ""):
-    """Wait for the condition. Returns its value; fails with what was `seen` instead."""
-    give_up = time.monotonic() + PATIENCE
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < give_up, f"in vain\n{seen()}"
-        time.sleep(0.05)    # each look is a process of tmux
 
 
 def shown(tmux, pane):

@@ -16,9 +16,9 @@ import message
 import p2pchat
 import peers
 import ui
-from helpers import BUILT, HUGE, PATIENCE, Program, Terminal, mutated, python, turn
+from helpers import BUILT, HUGE, PATIENCE, Program, Terminal, encode_pair, mutated, python, turn
 from hostile import Stranger, greeting, probe, said
-from message import decode_record, encode_frame, encode_pair
+from message import decode_record, encode_frame
 from peers import Call, Network, Notice, Phase
 from test_network import Liar, everybody_speaks, network_of
 
@@ -402,7 +402,7 @@ def stream(mesh, rng):
         return b"".join(encode_pair(b"eve", bytes(rng.choices(range(256), k=rng.randrange(40)))) for _ in range(20))
     records = [said(rng.choice((2, 666, 7)), number + 1, b"n%d" % (number % 3), bytes(rng.choices(range(256), k=rng.randrange(40))), kind=kind)
                for number, kind in enumerate((1, 2, 3, 4, 5, 6) * 3)]
-    between = [encode_frame(bytes([kind])) for kind in (17, 18)] + [encode_frame(message.encode_peers([("10.7.0.1", 5000)]))]
+    between = [encode_frame(bytes([kind])) for kind in (17, 18)] + [encode_frame(message.encode_addresses(message.Kind.PEERS, [("10.7.0.1", 5000)]))]
     return b"".join(rng.sample(records + between, len(records) + len(between)))
 
 

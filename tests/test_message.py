@@ -5,8 +5,9 @@ import struct
 
 import pytest
 
+from helpers import encode_pair
 from message import (HEADER_SIZE, MAX_PLAIN_FRAME, SMALLEST_SEGMENT, FrameDecoder, ProtocolError, as_c_reads,
-                     encode_pair, encode_pairs, is_quit, plain_texts)
+                     encode_pairs, is_quit, plain_texts)
 
 HI = b"\x02\0\0\0\0\0\0\0al" b"\x02\0\0\0\0\0\0\0hi"
 

@@ -15,8 +15,8 @@ import pytest
 import message
 import peers
 import simulator
-from helpers import mutated
-from message import Hello, Kind, encode_frame, encode_hello, encode_pair, encode_record, join
+from helpers import encode_pair, mutated
+from message import Hello, Kind, encode_frame, encode_hello, encode_record, join
 from peers import Phase
 from simulator import EPOCH, Violation, World, chaos
 
@@ -154,7 +154,7 @@ def test_a_full_member_refuses_with_addresses_but_takes_one_that_is_urgent():
     patient = Liar(world).join(full)
     patient.hello = patient.hello._replace(urgent=False)
     world.run(3)
-    assert patient.over and peers.encode_bye(())[:9] in patient.got and b"10.0.0." in patient.got
+    assert patient.over and peers.encode_addresses(Kind.BYE, ())[:9] in patient.got and b"10.0.0." in patient.got
     newcomer = world.member()
     newcomer.join(full)
     world.run(1.5)

@@ -14,8 +14,7 @@ import pytest
 import p2pchat
 import peers
 from cpeer import CPeer
-from helpers import BUILT, TOP, Program, python, run, turn, unused_port
-from message import encode_pair
+from helpers import BUILT, TOP, Program, encode_pair, python, run, turn, unused_port
 
 
 @pytest.fixture(autouse=True)

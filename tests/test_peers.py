@@ -6,7 +6,8 @@ import socket
 import pytest
 
 import peers
-from message import Log, encode_pair, encode_record, join
+from helpers import encode_pair
+from message import Log, encode_record, join
 from peers import (Call, Connect, Dial, Gone, Hangup, Link, Neighbour, Network, Notice, People, Phase, Show, STRANGER_SECONDS,
                    accept, listen)
 

@@ -3,10 +3,8 @@
 import contextlib
 import os
 import re
-import select
 import shutil
 import subprocess
-import time
 
 import pytest
 
@@ -14,7 +12,7 @@ import message
 import p2pchat
 import peers
 import ui
-from helpers import PATIENCE, TOP, Terminal, unused_port
+from helpers import PATIENCE, TOP, Terminal, encode_pair, until, unused_port
 
 with open(os.path.join(TOP, "README.md"), encoding="utf-8") as _file:
     README = _file.read()
@@ -22,7 +20,7 @@ with open(os.path.join(TOP, "README.md"), encoding="utf-8") as _file:
 
 def test_the_frames_in_the_readme_are_the_frames_on_the_wire():
     plain, mesh = [bytes.fromhex(row) for row in re.findall(r"^(?:[0-9a-f]{2} ){10,}[0-9a-f]{2}$", README, re.MULTILINE)]
-    assert plain == message.encode_pair(b"al", b"hi")
+    assert plain == encode_pair(b"al", b"hi")
     assert mesh == message.encode_record(message.Kind.SAY, 0x0807060504030201, 2, 0x68000000, b"al", b"hi")
 
 
@@ -110,13 +108,6 @@ def process(command, folder, **streams):
             yield running
         finally:
             running.kill()
-
-
-def until(condition):
-    give_up = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < give_up
-        select.select([], [], [], 0.01)
 
 
 @pytest.mark.parametrize("command", MAKES)

@@ -12,8 +12,7 @@ import time
 import pytest
 
 import ui
-from helpers import BUILT, PATIENCE, Program, Terminal, python, unused_port
-from message import encode_pair
+from helpers import BUILT, PATIENCE, Program, Terminal, encode_pair, python, unused_port
 
 UP, PAGE_UP, PAGE_DOWN = b"\x1b[A", b"\x1b[5~", b"\x1b[6~"
 PASTE_BEGIN, PASTE_END = b"\x1b[200~", b"\x1b[201~"

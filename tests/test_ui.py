@@ -1308,7 +1308,7 @@ def test_a_closed_stderr_ends_nothing():
     assert pipes.lines.flush() == [] and pipes.said(pipes.stdout) == b"al: hi\n"
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_full_disk_is_gone_with_a_sentence():
     pipes = Pipes(os.open("/dev/full", os.O_WRONLY))
     pipes.lines.open(1, "")

@@ -20,9 +20,9 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from helpers import BUILT, Terminal, python  # noqa: E402
+from helpers import BUILT, Terminal, encode_pair, python  # noqa: E402
 from hostile import Drain, Stranger, cpu, descriptors, greeting, memory, mesh, said  # noqa: E402
-from message import encode_frame, encode_pair, encode_peers  # noqa: E402
+from message import Kind, encode_addresses, encode_frame  # noqa: E402
 
 MESSAGE_SECONDS = 1.0  # from bob to cy through ann, at worst, on a machine whose two cores the flood wants too
 KEY_SECONDS = 1.0  # from a key to its echo, at worst; typical are 40 ms in a flood
@@ -246,7 +246,7 @@ def mesh_peers(rng):
 
 
 def said_peers(rng):
-    return encode_frame(encode_peers([(f"127.0.{rng.randrange(256)}.{rng.randrange(1, 255)}", rng.randrange(1, 65536)) for _ in range(8)]))
+    return encode_frame(encode_addresses(Kind.PEERS, [(f"127.0.{rng.randrange(256)}.{rng.randrange(1, 255)}", rng.randrange(1, 65536)) for _ in range(8)]))
 
 
 def knocks(rng):
