@@ -45,7 +45,7 @@ class FrameDecoder:
 
     A read may be partial: TCP carries a stream, not messages, and one recv may bring half a
     header or forty frames. What has not arrived completely waits in here, at most `limit` +
-    HEADER_SIZE bytes beside the piece that was fed. (A write may be partial, too: peers.Link.)
+    HEADER_SIZE bytes beside the piece that was fed. (A write may be partial, too: p2pchat.Link.)
     """
 
     def __init__(self, limit):

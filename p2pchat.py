@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""p2pchat <username> [<peer> <port>]: the loop, and what the words mean.
+"""p2pchat <username> [<peer> <port>]: the sockets, their loop, and what the words mean.
 
-Knows: arguments, the selector, signals, the exit status, and which text is a command.
+Knows: sockets, the selector, signals, arguments, the exit status, and which text is a command.
 Must not know: how bytes are framed, what a key sends, how a row is drawn.
 Leaves out: the chat itself (peers.py: Network) and the terminal (ui.py: Screen, Lines).
 
-The program is one turn, Chat.step, taken for ever. Begin there; `# rule N` stands where a rule is kept.
+First the sockets (Link, Dial, accept): bytes in, bytes out, and one exception, Gone, when it is over.
+Then the program: one turn, Chat.step, taken for ever. `# rule N` stands where a rule is kept.
 
 The rules of the loop, which keep one thread enough for everything:
 1. Only `select` waits. No name is looked up and nothing sleeps once the loop runs.
 2. Handlers queue; one place sends, at the end of the turn (_send). Writability is asked for only
-   after a send fell short, because a write may be partial (peers.Link._send_chunk), or used up its
+   after a send fell short, because a write may be partial (Link._send_chunk), or used up its
    share: a socket is nearly always writable, and asking without a need would spin.
 3. Handlers mark; one place removes (_reap): the number of a closed descriptor can belong to
    a new peer while events of the old one are still being handed out.
@@ -22,26 +23,31 @@ The rules of the loop, which keep one thread enough for everything:
 7. One place (_guarded) turns a link's failure into "this link is gone, because ..."; anything
    else that raises is our bug and flies, after the terminal is as it was.
 
-The subtle spot: _act (what is sent may end a link, and what ends may give something to send).
+The subtle spots: Link.flush (why a C peer never sees half a header) and Chat._act (what is sent may
+end a link, and what ends may give something to send).
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import fcntl
 import os
 import random
 import selectors
 import signal
 import socket
 import stat
+import struct
 import sys
+import termios
 import time
 from itertools import groupby
 from typing import Callable, NamedTuple
 
 import peers
 import ui
+from message import MAX_MESH_FRAME
 
 VERSION = "1.0"
 MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
@@ -57,6 +63,302 @@ LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 SCREEN_SIGNALS = (signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP)
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
+
+# The sockets: one connection ------------------------------------------------------------------
+
+# How much in one turn of the loop: rule 6 of the loop
+READ_SIZE = 64 * 1024  # bytes read from one link, or from all together that have something; or joined for a mesh link
+PLAIN_READ = 16 * 1024  # bytes at most from a C peer: a message of it costs five times as much, and the keyboard waits
+LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
+SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes much must not keep the others waiting
+ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
+LISTEN_BACKLOG = 128  # connections that it keeps for us between two turns
+
+# A neighbour that takes nothing
+SLOW_SECONDS = 1  # who takes nothing for so long is not slow but stuck: our own input no longer waits for it
+STALL_SECONDS = 30  # how long a link may take nothing: a C peer that got out of step is deaf, and does not say so
+WINDOW_POLLS = 0.001, 0.1  # seconds until a link without room in the far end's window is tried again: first, at most
+
+# What the kernel offers. Where the end of a send is the end of a segment, whole messages joined up to one segment keep
+# every header in one piece (see Link.flush). Elsewhere the flag exists but TCP ignores it.
+_SEGMENT_FLAG = socket.MSG_EOR if sys.platform.startswith("linux") else 0
+# Offsets in Linux's struct tcp_info (linux/tcp.h): tcpi_snd_mss, and tcpi_snd_wnd, which came with 5.4.
+TCP_INFO_SIZE, TCP_INFO_SEGMENT, TCP_INFO_WINDOW = 232, 16, 228
+TCP_OPTIONS = 40  # bytes of a segment that selective acknowledgements may take, which tcpi_snd_mss does not subtract
+NO_WINDOW = 8 * 1024 * 1024  # bytes of room in a window that the system does not tell
+_U32 = struct.Struct("=I")
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Gone(Exception):
+    """A link or a dial is over; the text is a sentence for our user, without its subject."""
+
+
+class OutOfDescriptors(Exception):
+    """The system has no descriptor for another connection now; the text says what it said."""
+
+
+class Link:
+    """One connected socket and the neighbour behind it. Every failure of either comes out as Gone.
+
+    It never waits: receive, when select said that there is something; flush, when something is to be sent (`due`).
+    A write may be partial: _send_chunk. A read may be partial, too: that is message.FrameDecoder's matter.
+    """
+
+    def __init__(self, sock, neighbour):
+        self.sock = sock
+        self.neighbour = neighbour
+        self.blocked = False  # a send fell short, or used up its share: wait for writability before the next one
+        self.cramped = False  # the far end's window is too small for the next one: try again in a moment
+        self.stuck = False  # nothing was taken for SLOW_SECONDS
+        self.watched = 0  # the events that the loop waits for
+        self.busy = True  # the last read was full: there is more; a newcomer waits behind who is known, too
+        self.read_in = 0  # the last of the loop's turns in which it was read
+        self._broken = ""  # why sending failed
+        self._rest = b""  # what the kernel did not take of a partial write: it goes out before anything else
+        self._segment, self._room = 0, 0  # of a plain link: bytes in a segment, and free at least in the far end's window
+        self._pause, self._retry_at = WINDOW_POLLS[0], 0
+        self._stuck_since = None  # when the last byte was taken, while some wait
+
+    @property
+    def unsent(self):
+        """0 if nothing waits on our side of the kernel, else about how much: as Neighbour.unsent, and the rest in bytes."""
+        return self.neighbour.unsent + len(self._rest)
+
+    def receive(self, size=READ_SIZE):
+        """What has arrived, at most `size` bytes; b"" if nothing has. Never blocks. Raises Gone at the end of the stream."""
+        try:
+            data = self.sock.recv(size)  # b"" from recv itself is the far end's close
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise Gone(_because(error)) from error
+        if not data:
+            raise Gone(self._broken or "closed the connection")
+        return data
+
+    def due(self, now):
+        """Whether flush has something to do that nothing is known to stand in the way of."""
+        if self.blocked or self.cramped:
+            return self.deadline <= now
+        return self._stuck_since is not None or self.neighbour.unsent > 0
+
+    @property
+    def deadline(self):
+        """When flush wants to be called though nothing happened; None while nothing waits."""
+        if self._stuck_since is None:
+            return None
+        next_look = self._stuck_since + (STALL_SECONDS if self.stuck else SLOW_SECONDS)
+        return min(next_look, self._retry_at) if self.cramped else next_look
+
+    def flush(self, now):
+        """Send what waits, as far as the kernel and the far end take it. Never blocks.
+
+        The subtle spot: a C peer reads a header with a single read and is deaf to us for ever if
+        only half of it is there. So a send holds whole pieces, is never longer than a segment, and
+        MSG_EOR makes the kernel start the next one in a new segment. Still, where the far end's
+        window is smaller than a waiting segment, the kernel cuts that to fit (a window probe); so
+        we never send more than the window has room for. Nothing reports that the window is open
+        again: a link that waits for it is `cramped` and tried again after a growing pause.
+
+        Raises Gone after STALL_SECONDS in which nothing was taken.
+        """
+        if self._stuck_since is None:
+            self._stuck_since = now
+        self.blocked = self.cramped = False
+        for _ in range(SENDS_PER_TURN):
+            all_taken = self._send_chunk(now)
+            if not self._rest and not self.neighbour.unsent:
+                self.stuck, self._stuck_since = False, None
+                return
+            if not all_taken:
+                break
+        else:
+            self.blocked = True  # its share of this turn is used up
+        self.stuck = now >= self._stuck_since + SLOW_SECONDS
+        if now >= self._stuck_since + STALL_SECONDS:
+            raise Gone(f"took nothing for {STALL_SECONDS} seconds")
+
+    def _send_chunk(self, now):
+        """One system call's worth. Returns whether all of it was taken.
+
+        A WRITE MAY BE PARTIAL, and this is where that is handled. send only copies into the kernel's buffer, which
+        empties no faster than the far end reads. Where that has room for a part of the chunk, send takes this
+        part and returns its length; what it did not take is kept in _rest, `blocked` makes the loop wait for
+        writability, and the next flush begins with it: nothing may come between the two parts of a frame.
+        """
+        plain = self.neighbour.plain
+        chunk = self._rest or (self._take_for_c() if plain else self.neighbour.take(READ_SIZE, READ_SIZE + MAX_MESH_FRAME))
+        if not chunk:
+            self._wait_for_window(now)
+            return False
+        sent = self._send(chunk, _SEGMENT_FLAG if plain else 0)
+        self._room -= sent
+        self._rest = chunk[sent:]  # b"" if all was taken, the whole chunk if nothing was
+        self.blocked = bool(self._rest)
+        if sent:
+            self._stuck_since, self._pause = now, WINDOW_POLLS[0]
+        return not self._rest
+
+    def _take_for_c(self):
+        """What may be sent to a C peer now. A window never shrinks: it is looked at when what is known of it is used up."""
+        if self.neighbour.queued > min(self._segment, self._room):
+            self._segment, self._room = self._look()
+        return self.neighbour.take(self._segment, self._room)
+
+    def _wait_for_window(self, now):
+        self.cramped = self.unsent > 0
+        self._retry_at = now + self._pause
+        self._pause = min(self._pause * 2, WINDOW_POLLS[1])
+
+    def settled(self):
+        """Whether all that was sent has arrived at the far end's system. Never blocks."""
+        if self.unsent:
+            return False
+        try:
+            return _kernel_unsent(self.sock) == 0
+        except OSError:
+            return True  # this system does not tell
+
+    def close(self):
+        """Give the descriptor back. While the loop turns only Chat._reap may: rule 3 of the loop."""
+        self.sock.close()
+
+    def _send(self, chunk, flags):
+        """How many bytes the kernel took; 0 also when its buffer is full, and when the link is broken."""
+        try:
+            return self.sock.send(chunk, flags)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            # Not yet Gone: its last words, a goodbye perhaps, may still be there to be read.
+            self._broken = _because(error)
+            return 0
+
+    def _look(self):
+        """Bytes in a segment, and how many the far end's window has room for."""
+        if not _SEGMENT_FLAG:
+            return 0, NO_WINDOW  # the best there is without MSG_EOR and TCP_INFO: one piece a send
+        try:
+            # In this order: an acknowledgement between the two calls then makes the room look smaller, not larger.
+            queued = _kernel_unsent(self.sock)
+            info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+        except OSError as error:
+            raise Gone(_because(error)) from error
+        (segment,) = _U32.unpack_from(info, TCP_INFO_SEGMENT)
+        if len(info) < TCP_INFO_SIZE:
+            return segment - TCP_OPTIONS, NO_WINDOW  # a Linux before 5.4 does not tell the window
+        (window,) = _U32.unpack_from(info, TCP_INFO_WINDOW)
+        return segment - TCP_OPTIONS, window - queued
+
+
+def _kernel_unsent(sock):
+    """Bytes that the far end's system has not acknowledged yet. Raises OSError where the system does not tell."""
+    return _U32.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_U32.size)))[0]
+
+
+class Dial:
+    """A connection being made: connect says "in progress", select says writable, SO_ERROR says how it went."""
+
+    def __init__(self, call, deadline):
+        """Start connecting to the call's address (as getaddrinfo gives it). Never blocks. Raises Gone."""
+        self.call, address = call, call.address
+        self.deadline = deadline
+        self.host = readable_host(address)
+        self._address = address
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        try:
+            self.sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise Gone(_because(error)) from error
+        self.sock.setblocking(False)
+        code = self.sock.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS, errno.EINTR):
+            self.sock.close()
+            raise Gone(_because(OSError(code, os.strerror(code))))
+
+    def finish(self, own_port):
+        """The connected socket, once select has reported it writable. Raises Gone: refused, or it is ourselves."""
+        try:
+            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+            if self._is_self(own_port):
+                raise Gone("is this program itself")
+            prepare(self.sock)
+        except OSError as error:
+            self.sock.close()
+            raise Gone(_because(error)) from error
+        except Gone:
+            self.sock.close()
+            raise
+        return self.sock
+
+    def _is_self(self, own_port):
+        here = self.sock.getsockname()
+        return here == self._address or (here[0] == self._address[0] and self._address[1] == own_port)
+
+
+def listen(host, port):
+    """A listening socket on `host` ("": every interface, IPv4 and IPv6) and `port` (0: the system picks). Raises OSError."""
+    if not host and socket.has_dualstack_ipv6():
+        listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=LISTEN_BACKLOG)
+    else:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def accept(listener):
+    """The next waiting connection as (socket, host), or None. Raises OutOfDescriptors; never blocks."""
+    try:
+        sock, address = listener.accept()
+    except OSError as error:
+        if error.errno in _OUT_OF_DESCRIPTORS:
+            raise OutOfDescriptors(_because(error)) from error
+        return None  # none is waiting, or it gave up while it waited (ECONNABORTED and its kin)
+    try:
+        prepare(sock)
+    except OSError:
+        sock.close()
+        return None
+    return sock, readable_host(address)
+
+
+def prepare(sock):
+    """Set a connected socket up for the loop. Raises OSError if it is dead already."""
+    sock.setblocking(False)  # rule 1 of the loop: where send and recv would wait, they raise BlockingIOError
+    # Without it a message waits for the acknowledgement of the one before: 57 ms in a chain of four.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # A peer whose cable was cut is noticed in a minute instead of two hours. And since nothing waits in
+    # the kernel while we wait for a window (see Link.flush), this is also what asks whether it is open again.
+    for option, seconds in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 5)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
+
+
+def readable_host(address):
+    """The host of a socket address as a person writes it: an IPv4 caller of an IPv6 socket is still IPv4."""
+    host = address[0]
+    return host[7:] if host.startswith("::ffff:") and "." in host else host
+
+
+def _because(error):
+    """An OSError as a sentence for our user, without its subject."""
+    known = {
+        errno.ECONNRESET: "broke the connection off",
+        errno.EPIPE: "broke the connection off",
+        errno.ECONNREFUSED: "refused the connection",
+        errno.ETIMEDOUT: "does not answer",
+        errno.EHOSTUNREACH: "cannot be reached from here",
+        errno.ENETUNREACH: "cannot be reached from here",
+    }
+    return known.get(error.errno, f"failed ({error.strerror or error})")
+
+
+# The loop -------------------------------------------------------------------------------------
 
 class Chat:
     """A whole member: its network, its sockets and its front end (Screen or Lines), turned by step()."""
@@ -256,7 +558,7 @@ class Chat:
         """Rule 6. The quiet are heard in every turn; then those who flood, in small portions if they are many, by turns."""
         readable, self._readable = self._readable, []
         readable.sort(key=_patience)
-        size = max(peers.READ_SIZE // max(len(readable), 1), peers.LEAST_READ)
+        size = max(READ_SIZE // max(len(readable), 1), LEAST_READ)
         self._turn += 1
         late = False
         for link in readable:
@@ -268,7 +570,7 @@ class Chat:
 
     def _receive(self, link, size):
         if link.neighbour.plain:
-            size = min(size, peers.PLAIN_READ)
+            size = min(size, PLAIN_READ)
         data = link.receive(size)
         link.busy, link.read_in = len(data) == size, self._turn
         if self.status is None:
@@ -278,17 +580,17 @@ class Chat:
         """Rule 7; what is gone is marked, rule 3."""
         try:
             action(*arguments)
-        except peers.Gone as gone:
+        except Gone as gone:
             self._gone.setdefault(link, str(gone))
 
     def _on_listener(self, _, mask):
-        for _ in range(peers.ACCEPTS_PER_TURN):
+        for _ in range(ACCEPTS_PER_TURN):
             if len(self.links) >= peers.MAX_LINKS and not self.network.make_way():
                 self._pause_accepting(f"there are {peers.MAX_LINKS} links already")
                 return
             try:
-                accepted = peers.accept(self.listener)
-            except peers.OutOfDescriptors as error:
+                accepted = accept(self.listener)
+            except OutOfDescriptors as error:
                 if not self.network.make_way():
                     self._pause_accepting(str(error))
                 return
@@ -317,14 +619,14 @@ class Chat:
         self._unwatch(dial.sock)
         try:
             sock = dial.finish(self.port)
-        except peers.Gone as gone:
+        except Gone as gone:
             self.network.dial_failed(dial.call, str(gone))
             return
         self._add_link(sock, dial.host, dial.call)
 
     def _add_link(self, sock, host, call=None):
         neighbour = self.network.opened(host, call)
-        self.links[neighbour] = peers.Link(sock, neighbour)
+        self.links[neighbour] = Link(sock, neighbour)
 
     def _on_input(self, _, mask):
         self._answer(self.front.read(time.monotonic()))
@@ -504,8 +806,8 @@ class Chat:
         if self.status is not None:
             return
         try:
-            dial = peers.Dial(event.call, self.network.now + event.seconds)
-        except peers.Gone as gone:
+            dial = Dial(event.call, self.network.now + event.seconds)
+        except Gone as gone:
             self.network.dial_failed(event.call, str(gone))
             return
         self.dials.append(dial)
@@ -692,7 +994,7 @@ def open_listener(bind, port):
     """The listening socket. Raises ValueError with what to do about it."""
     host = resolve(bind, port)[0][0] if bind else ""
     try:
-        return peers.listen(host, port)
+        return listen(host, port)
     except OSError as error:
         where = " ".join([f"address {bind}"] * bool(bind) + [f"port {port}"] * bool(port)) or "any port"
         reason = os.strerror(error.errno or 0)

@@ -1,33 +1,24 @@
-"""The neighbours: the network as each member sees it (Network), and the sockets that carry it (Link, Dial).
+"""The network as one member sees it (Network): a core without any I/O.
 
 Knows: what a link is, who is sent what, whom to link to, what to do when somebody is lost.
-Must not know: the selector, the screen, arguments, signals. Nothing here ever waits: a socket is
-read or written once it is ready, and time is a number that is handed in.
-Leaves out: the loop that calls all this (p2pchat.py), the bytes of a record and the log (message.py).
+Must not know: sockets, clocks, the screen, arguments, signals. Nothing here ever waits, and time is
+a number that is handed in.
+Leaves out: the sockets and the loop that calls all this (p2pchat.py), the bytes of a record and the
+log (message.py).
 
-Two halves, on purpose. Network is the chat itself without any I/O: it is told what happened and
-leaves in `events` what to do, so that a simulator runs a thousand of it as well as the loop runs
-one. Link, Dial and accept are sockets without any idea of chat: bytes in, bytes out, and one
-exception, Gone, when it is over.
+Network is told what happened and leaves in `events` what to do, so that a simulator runs a thousand
+of it as well as the loop runs one.
 
-Reading order: who knows sockets begins at the end, with Link, Dial and accept (a write may be
-partial: Link._send_chunk); then Phase and Neighbour, and of Network what the caller tells; its
-other sections as they are called. The constants are for looking up.
+Reading order: Phase and Neighbour, and of Network what the caller tells; its other sections as they
+are called. The constants are for looking up.
 
-The subtle spots, one for each thing: Neighbour._take_records (why nothing is lost), Network's
-_resolve_double (why two members who dial each other at once keep one link) and Link.flush (why a
-C peer never sees half a header).
+The subtle spots: Neighbour._take_records (why nothing is lost) and Network._resolve_double (why two
+members who dial each other at once keep one link).
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
-import socket
-import struct
-import sys
-import termios
+import ipaddress
 from bisect import bisect_right
 from collections import Counter, deque
 from enum import Enum
@@ -39,23 +30,12 @@ from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_M
                      encode_addresses, encode_frame, encode_hello, encode_pairs, encode_record, is_kind, is_quit, join,
                      plain_texts, read_id, split_text)
 
-# How much in one turn of the loop: rule 6 of p2pchat.py
-READ_SIZE = 64 * 1024  # bytes read from one link, or from all together that have something; or joined for a mesh link
-PLAIN_READ = 16 * 1024  # bytes at most from a C peer: a message of it costs five times as much, and the keyboard waits
-LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
-SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes much must not keep the others waiting
-ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
-LISTEN_BACKLOG = 128  # connections that it keeps for us between two turns
-
 # How many links. tests/simulator.py measures the mesh: with 4 and 6 a delivery costs 4 copies instead of 6, but more hops
 WANT_LINKS, MAX_MESH_LINKS = 5, 8  # five random links hold a network together when half of its members die at once
 MAX_LINKS = 1024  # of all kinds; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
 
 # A neighbour that takes nothing, or says nothing
 MAX_UNSENT = 8 * 1024 * 1024  # bytes that may wait for a C peer: about 100,000 short messages. One of ours lags in the log
-SLOW_SECONDS = 1  # who takes nothing for so long is not slow but stuck: our own input no longer waits for it
-STALL_SECONDS = 30  # how long a link may take nothing: a C peer that got out of step is deaf, and does not say so
-WINDOW_POLLS = 0.001, 0.1  # seconds until a link without room in the far end's window is tried again: first, at most
 PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
 
 # Finding out what is at the far end of a link
@@ -118,25 +98,6 @@ SAID = "said"  # the way by which members' own messages come, see Echoes
 # Why the network itself ends a link, beside what a neighbour did
 PLAIN_ANSWER, DOUBLE, SPARED = "is a C peer", "is linked twice", "found other links"
 NO_ROOM = "has no room for another link"
-
-# What the kernel offers. Where the end of a send is the end of a segment, whole messages joined up to one segment keep
-# every header in one piece (see Link.flush). Elsewhere the flag exists but TCP ignores it.
-_SEGMENT_FLAG = socket.MSG_EOR if sys.platform.startswith("linux") else 0
-# Offsets in Linux's struct tcp_info (linux/tcp.h): tcpi_snd_mss, and tcpi_snd_wnd, which came with 5.4.
-TCP_INFO_SIZE, TCP_INFO_SEGMENT, TCP_INFO_WINDOW = 232, 16, 228
-TCP_OPTIONS = 40  # bytes of a segment that selective acknowledgements may take, which tcpi_snd_mss does not subtract
-_U32 = struct.Struct("=I")
-_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
-
-
-class Gone(Exception):
-    """A link or a dial is over; the text is a sentence for our user, without its subject."""
-
-
-class OutOfDescriptors(Exception):
-    """The system has no descriptor for another connection now; the text says what it said."""
-
 
 # What the network asks for -------------------------------------------------------------------
 
@@ -1434,273 +1395,10 @@ def is_loopback(host):
 
 def is_dialable(host):
     """Whether this is the numeric address of one machine: not a name, not "any", not multicast or broadcast."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        packed = socket.inet_pton(family, host)
-    except (OSError, ValueError):
+        address = ipaddress.ip_address(host)
+    except ValueError:
         return False
-    if family == socket.AF_INET6:
-        return any(packed) and packed[0] != 0xff and not packed.startswith(_MAPPED)  # IPv4 in disguise
-    return packed[0] != 0 and packed[0] < 224
-
-
-# The sockets without chat --------------------------------------------------------------------
-
-class Link:
-    """One connected socket and the neighbour behind it. Every failure of either comes out as Gone.
-
-    It never waits: receive, when select said that there is something; flush, when something is to be sent (`due`).
-    A write may be partial: _send_chunk. A read may be partial, too: that is message.FrameDecoder's matter.
-    """
-
-    def __init__(self, sock, neighbour):
-        self.sock = sock
-        self.neighbour = neighbour
-        self.blocked = False  # a send fell short, or used up its share: wait for writability before the next one
-        self.cramped = False  # the far end's window is too small for the next one: try again in a moment
-        self.stuck = False  # nothing was taken for SLOW_SECONDS
-        self.watched = 0  # the events that the loop waits for
-        self.busy = True  # the last read was full: there is more; a newcomer waits behind who is known, too
-        self.read_in = 0  # the last of the loop's turns in which it was read
-        self._broken = ""  # why sending failed
-        self._rest = b""  # what the kernel did not take of a partial write: it goes out before anything else
-        self._segment, self._room = 0, 0  # of a plain link: bytes in a segment, and free at least in the far end's window
-        self._pause, self._retry_at = WINDOW_POLLS[0], 0
-        self._stuck_since = None  # when the last byte was taken, while some wait
-
-    @property
-    def unsent(self):
-        """0 if nothing waits on our side of the kernel, else about how much: as Neighbour.unsent, and the rest in bytes."""
-        return self.neighbour.unsent + len(self._rest)
-
-    def receive(self, size=READ_SIZE):
-        """What has arrived, at most `size` bytes; b"" if nothing has. Never blocks. Raises Gone at the end of the stream."""
-        try:
-            data = self.sock.recv(size)  # b"" from recv itself is the far end's close
-        except BlockingIOError:
-            return b""
-        except OSError as error:
-            raise Gone(_because(error)) from error
-        if not data:
-            raise Gone(self._broken or "closed the connection")
-        return data
-
-    def due(self, now):
-        """Whether flush has something to do that nothing is known to stand in the way of."""
-        if self.blocked or self.cramped:
-            return self.deadline <= now
-        return self._stuck_since is not None or self.neighbour.unsent > 0
-
-    @property
-    def deadline(self):
-        """When flush wants to be called though nothing happened; None while nothing waits."""
-        if self._stuck_since is None:
-            return None
-        next_look = self._stuck_since + (STALL_SECONDS if self.stuck else SLOW_SECONDS)
-        return min(next_look, self._retry_at) if self.cramped else next_look
-
-    def flush(self, now):
-        """Send what waits, as far as the kernel and the far end take it. Never blocks.
-
-        The subtle spot: a C peer reads a header with a single read and is deaf to us for ever if
-        only half of it is there. So a send holds whole pieces, is never longer than a segment, and
-        MSG_EOR makes the kernel start the next one in a new segment. Still, where the far end's
-        window is smaller than a waiting segment, the kernel cuts that to fit (a window probe); so
-        we never send more than the window has room for. Nothing reports that the window is open
-        again: a link that waits for it is `cramped` and tried again after a growing pause.
-
-        Raises Gone after STALL_SECONDS in which nothing was taken.
-        """
-        if self._stuck_since is None:
-            self._stuck_since = now
-        self.blocked = self.cramped = False
-        for _ in range(SENDS_PER_TURN):
-            all_taken = self._send_chunk(now)
-            if not self._rest and not self.neighbour.unsent:
-                self.stuck, self._stuck_since = False, None
-                return
-            if not all_taken:
-                break
-        else:
-            self.blocked = True  # its share of this turn is used up
-        self.stuck = now >= self._stuck_since + SLOW_SECONDS
-        if now >= self._stuck_since + STALL_SECONDS:
-            raise Gone(f"took nothing for {STALL_SECONDS} seconds")
-
-    def _send_chunk(self, now):
-        """One system call's worth. Returns whether all of it was taken.
-
-        A WRITE MAY BE PARTIAL, and this is where that is handled. send only copies into the kernel's buffer, which
-        empties no faster than the far end reads. Where that has room for a part of the chunk, send takes this
-        part and returns its length; what it did not take is kept in _rest, `blocked` makes the loop wait for
-        writability, and the next flush begins with it: nothing may come between the two parts of a frame.
-        """
-        plain = self.neighbour.plain
-        chunk = self._rest or (self._take_for_c() if plain else self.neighbour.take(READ_SIZE, READ_SIZE + MAX_MESH_FRAME))
-        if not chunk:
-            self._wait_for_window(now)
-            return False
-        sent = self._send(chunk, _SEGMENT_FLAG if plain else 0)
-        self._room -= sent
-        self._rest = chunk[sent:]  # b"" if all was taken, the whole chunk if nothing was
-        self.blocked = bool(self._rest)
-        if sent:
-            self._stuck_since, self._pause = now, WINDOW_POLLS[0]
-        return not self._rest
-
-    def _take_for_c(self):
-        """What may be sent to a C peer now. A window never shrinks: it is looked at when what is known of it is used up."""
-        if self.neighbour.queued > min(self._segment, self._room):
-            self._segment, self._room = self._look()
-        return self.neighbour.take(self._segment, self._room)
-
-    def _wait_for_window(self, now):
-        self.cramped = self.unsent > 0
-        self._retry_at = now + self._pause
-        self._pause = min(self._pause * 2, WINDOW_POLLS[1])
-
-    def settled(self):
-        """Whether all that was sent has arrived at the far end's system. Never blocks."""
-        if self.unsent:
-            return False
-        try:
-            return _kernel_unsent(self.sock) == 0
-        except OSError:
-            return True  # this system does not tell
-
-    def close(self):
-        """Give the descriptor back. While the loop turns only Chat._reap may: rule 3 of p2pchat.py."""
-        self.sock.close()
-
-    def _send(self, chunk, flags):
-        """How many bytes the kernel took; 0 also when its buffer is full, and when the link is broken."""
-        try:
-            return self.sock.send(chunk, flags)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            # Not yet Gone: its last words, a goodbye perhaps, may still be there to be read.
-            self._broken = _because(error)
-            return 0
-
-    def _look(self):
-        """Bytes in a segment, and how many the far end's window has room for."""
-        if not _SEGMENT_FLAG:
-            return 0, MAX_UNSENT  # the best there is without MSG_EOR and TCP_INFO: one piece a send
-        try:
-            # In this order: an acknowledgement between the two calls then makes the room look smaller, not larger.
-            queued = _kernel_unsent(self.sock)
-            info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
-        except OSError as error:
-            raise Gone(_because(error)) from error
-        (segment,) = _U32.unpack_from(info, TCP_INFO_SEGMENT)
-        if len(info) < TCP_INFO_SIZE:
-            return segment - TCP_OPTIONS, MAX_UNSENT  # a Linux before 5.4 does not tell the window
-        (window,) = _U32.unpack_from(info, TCP_INFO_WINDOW)
-        return segment - TCP_OPTIONS, window - queued
-
-
-def _kernel_unsent(sock):
-    """Bytes that the far end's system has not acknowledged yet. Raises OSError where the system does not tell."""
-    return _U32.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_U32.size)))[0]
-
-
-class Dial:
-    """A connection being made: connect says "in progress", select says writable, SO_ERROR says how it went."""
-
-    def __init__(self, call, deadline):
-        """Start connecting to the call's address (as getaddrinfo gives it). Never blocks. Raises Gone."""
-        self.call, address = call, call.address
-        self.deadline = deadline
-        self.host = readable_host(address)
-        self._address = address
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        try:
-            self.sock = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:
-            raise Gone(_because(error)) from error
-        self.sock.setblocking(False)
-        code = self.sock.connect_ex(address)
-        if code not in (0, errno.EINPROGRESS, errno.EINTR):
-            self.sock.close()
-            raise Gone(_because(OSError(code, os.strerror(code))))
-
-    def finish(self, own_port):
-        """The connected socket, once select has reported it writable. Raises Gone: refused, or it is ourselves."""
-        try:
-            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                raise OSError(code, os.strerror(code))
-            if self._is_self(own_port):
-                raise Gone("is this program itself")
-            prepare(self.sock)
-        except OSError as error:
-            self.sock.close()
-            raise Gone(_because(error)) from error
-        except Gone:
-            self.sock.close()
-            raise
-        return self.sock
-
-    def _is_self(self, own_port):
-        here = self.sock.getsockname()
-        return here == self._address or (here[0] == self._address[0] and self._address[1] == own_port)
-
-
-def listen(host, port):
-    """A listening socket on `host` ("": every interface, IPv4 and IPv6) and `port` (0: the system picks). Raises OSError."""
-    if not host and socket.has_dualstack_ipv6():
-        listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=LISTEN_BACKLOG)
-    else:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG)
-    listener.setblocking(False)
-    return listener
-
-
-def accept(listener):
-    """The next waiting connection as (socket, host), or None. Raises OutOfDescriptors; never blocks."""
-    try:
-        sock, address = listener.accept()
-    except OSError as error:
-        if error.errno in _OUT_OF_DESCRIPTORS:
-            raise OutOfDescriptors(_because(error)) from error
-        return None  # none is waiting, or it gave up while it waited (ECONNABORTED and its kin)
-    try:
-        prepare(sock)
-    except OSError:
-        sock.close()
-        return None
-    return sock, readable_host(address)
-
-
-def prepare(sock):
-    """Set a connected socket up for the loop. Raises OSError if it is dead already."""
-    sock.setblocking(False)  # rule 1 of p2pchat.py: where send and recv would wait, they raise BlockingIOError
-    # Without it a message waits for the acknowledgement of the one before: 57 ms in a chain of four.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # A peer whose cable was cut is noticed in a minute instead of two hours. And since nothing waits in
-    # the kernel while we wait for a window (see Link.flush), this is also what asks whether it is open again.
-    for option, seconds in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 5)):
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
-
-
-def readable_host(address):
-    """The host of a socket address as a person writes it: an IPv4 caller of an IPv6 socket is still IPv4."""
-    host = address[0]
-    return host[7:] if host.startswith("::ffff:") and "." in host else host
-
-
-def _because(error):
-    """An OSError as a sentence for our user, without its subject."""
-    known = {
-        errno.ECONNRESET: "broke the connection off",
-        errno.EPIPE: "broke the connection off",
-        errno.ECONNREFUSED: "refused the connection",
-        errno.ETIMEDOUT: "does not answer",
-        errno.EHOSTUNREACH: "cannot be reached from here",
-        errno.ENETUNREACH: "cannot be reached from here",
-    }
-    return known.get(error.errno, f"failed ({error.strerror or error})")
+    if address.version == 6:
+        return not (address.is_unspecified or address.is_multicast or address.ipv4_mapped or "%" in host)
+    return address.packed[0] != 0 and address.packed[0] < 224 and str(address) == host  # no leading zeros

@@ -17,7 +17,6 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, TOP)  # for what is started by hand: tests have conftest.py
 
 import p2pchat  # noqa: E402
-import peers  # noqa: E402
 import ui  # noqa: E402
 from message import encode_pairs  # noqa: E402
 
@@ -37,7 +36,7 @@ class Member:
         self.stderr_far, write_err = os.pipe()
         self._ends = [read_in, write_out, write_err, self.stdin_far, self.stdout_far, self.stderr_far]
         self._seen = {self.stdout_far: b"", self.stderr_far: b""}
-        self.chat = p2pchat.Chat(name.encode(), peers.listen(bind, 0), ui.Lines(read_in, write_out, write_err))
+        self.chat = p2pchat.Chat(name.encode(), p2pchat.listen(bind, 0), ui.Lines(read_in, write_out, write_err))
         self.chat.open("join: ...")
         self.port = self.chat.port
 

@@ -24,6 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import message
 import peers
 from message import Kind
+from p2pchat import STALL_SECONDS
 from peers import Connect, Hangup, Network, Notice, Phase, Show
 
 EPOCH = 1_700_000_000  # the wall clock at virtual second 0
@@ -739,7 +740,7 @@ class World:
             if not data:
                 if neighbour.unsent and end.stuck is None:
                     end.stuck = self.now
-                    self.after(peers.STALL_SECONDS, self._stalled, end)
+                    self.after(STALL_SECONDS, self._stalled, end)
                 return
             self.send(end, data)
             if end.stuck is not None:
@@ -760,11 +761,11 @@ class World:
         if end.node.stopped:
             end.node.inbox.append((self._stalled, end))
             return
-        wait = end.stuck + peers.STALL_SECONDS - self.now
+        wait = end.stuck + STALL_SECONDS - self.now
         if wait > 1e-9:
             self.after(wait, self._stalled, end)
         elif end.neighbour.unsent:
-            end.node._drop(end, f"took nothing for {peers.STALL_SECONDS} seconds")
+            end.node._drop(end, f"took nothing for {STALL_SECONDS} seconds")
             end.node._after()
         else:
             end.stuck = None

@@ -63,7 +63,7 @@ def test_many_floods_do_not_delay_who_says_little(members, strangers):
         ann.chat.step()
         said = [decode_record(frame).text for frame in ann.chat.network.log.read(before, ann.chat.network.log.end)]
         assert b"%d" % number in said
-        assert len(said) <= (peers.READ_SIZE + 61 * peers.LEAST_READ) // 24, "a turn takes as long as with one flood"
+        assert len(said) <= (p2pchat.READ_SIZE + 61 * p2pchat.LEAST_READ) // 24, "a turn takes as long as with one flood"
 
 
 # Liars: addresses of nobody, of others' services, of ourselves ---------------------------------------------------------

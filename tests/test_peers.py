@@ -5,11 +5,12 @@ import socket
 
 import pytest
 
+import p2pchat
 import peers
 from helpers import encode_pair
 from message import Log, encode_record, join
-from peers import (Call, Connect, Dial, Gone, Hangup, Link, Neighbour, Network, Notice, People, Phase, Show, STRANGER_SECONDS,
-                   accept, listen)
+from p2pchat import Dial, Gone, Link, accept, listen
+from peers import Call, Connect, Hangup, Neighbour, Network, Notice, People, Phase, Show, STRANGER_SECONDS
 
 
 class Room:
@@ -325,21 +326,21 @@ def test_a_link_that_takes_nothing_is_let_go_after_a_while_and_not_before(linked
         pauses.append(link.deadline - now)
         now = link.deadline
         link.flush(now)
-    assert pauses[0] < 0.002 and max(pauses) == pytest.approx(peers.WINDOW_POLLS[1])
-    link.flush(5 + peers.STALL_SECONDS - 0.1)
+    assert pauses[0] < 0.002 and max(pauses) == pytest.approx(p2pchat.WINDOW_POLLS[1])
+    link.flush(5 + p2pchat.STALL_SECONDS - 0.1)
     before = link.unsent
     while link.unsent == before:  # until the kernel has heard that there is room again
         far.recv(1 << 24)
         link.flush(20)
     while not link.cramped:
         link.flush(20)
-    link.flush(20 + peers.STALL_SECONDS - 0.1)
+    link.flush(20 + p2pchat.STALL_SECONDS - 0.1)
     with pytest.raises(Gone, match="took nothing for 30 seconds"):
-        link.flush(20 + peers.STALL_SECONDS)
+        link.flush(20 + p2pchat.STALL_SECONDS)
 
 
 def test_one_flush_costs_a_bounded_number_of_sends(linked, monkeypatch):
-    monkeypatch.setattr(peers, "SENDS_PER_TURN", 2)
+    monkeypatch.setattr(p2pchat, "SENDS_PER_TURN", 2)
     link, _ = linked
     link._look = lambda: (100, 1000)
     link.neighbour.queue(join([b"x" * 100] * 3))
@@ -347,7 +348,7 @@ def test_one_flush_costs_a_bounded_number_of_sends(linked, monkeypatch):
     assert link.unsent == 100 and link.blocked
 
 
-@pytest.mark.skipif(not peers._SEGMENT_FLAG, reason="needs MSG_EOR as Linux keeps it; elsewhere each message is a send of its own")
+@pytest.mark.skipif(not p2pchat._SEGMENT_FLAG, reason="needs MSG_EOR as Linux keeps it; elsewhere each message is a send of its own")
 def test_no_send_is_longer_than_a_segment_unless_it_is_a_single_piece(linked):
     link, _ = linked
     sends, send = [], link._send
