@@ -1,18 +1,19 @@
-"""A stand-in for the C program's peer: one habit of its after the other, and none of our own.
+"""A stand-in for the C program's peer: its habits, one after another, and none of our own.
 
     bob = CPeer("bob")                      # listens at bob.port, runs in threads
     bob.connect("127.0.0.1", port)          # OSError if nobody is there
     bob.say(b"hello")                       # as if typed: returns at once, ":q" leaves
     bob.wait(lambda screen: "ann: hi" in screen)
+    bob.garble(FRAMES)                      # its next two messages cross, as those of two threads do
 
 As a program: `python3 tests/cpeer.py NAME [HOST PORT]`: `SERVER: <port>` and the lines it shows go to stdout, lines
 typed come from stdin (whose end leaves, as `:q` does).
 
-What it does not imitate: the keyboard is not polled 100 times a second, and the order in which a C peer shows and
-relays one message is not known (here: shows first).
+test_cpeer.py holds it against the real program, where there is one. Not imitated: the keyboard is not polled 100 times
+a second, the listen queue holds more than one connection, a write to a neighbour that is gone does not kill it
+(SIGPIPE), and an ERROR line has words of our own.
 """
 
-import contextlib
 import queue
 import select
 import socket
@@ -23,10 +24,11 @@ import threading
 LENGTH = struct.Struct("<Q")                # size_t of every machine the C program runs on
 MAX_FRAME = 2048
 LEAVE = (b":q", b":quit")
+TYPED = bytes(range(0x20, 0x7f))            # what its input takes; other keys do nothing
 
-
-class Forget(Exception):
-    """The link is over for this peer. The sentence goes to its screen, if there is one."""
+# Orders in which the four writes of one message (1) and those of another (2) may reach a connection.
+FRAMES = "11222211"                         # whole frames: still pairs, but of the wrong names and texts
+HEADERS = "12111222"                        # a length follows a length: the stream makes no sense any more
 
 
 class Dead(Exception):
@@ -34,15 +36,17 @@ class Dead(Exception):
 
 
 class CPeer:
-    def __init__(self, name, host="0.0.0.0", locked=True, rcvbuf=None, shown=None):
-        """locked=False: threads mix their writes into one socket, as the C program's do; then what it sends to a
-        neighbour may be corrupt. rcvbuf: SO_RCVBUF of all its links. shown: called with each line."""
+    def __init__(self, name, host="0.0.0.0", rcvbuf=None, shown=None):
+        """rcvbuf: SO_RCVBUF of all its links. shown: called with each line."""
         self.name = name.encode() if isinstance(name, str) else name
         self.screen = []                    # str, all that stands under `SERVER: <port>`
         self.links = []                     # sockets it relays to
-        self._locked, self._shown = locked, shown
+        self._shown = shown
         self._sockets, self._threads = [], []       # those it forgot too: it never closes one
-        self._write_locks = {}
+        self._write_locks = {}              # ours, not its habit: garbling is on demand, so that tests are repeatable
+        self._crossing = {}                 # socket -> the order of the next two messages
+        self._held = {}                     # socket -> the writes of the first of these
+        self._display = threading.RLock()
         self._changed = threading.Condition(threading.RLock())
         self._keys = queue.SimpleQueue()
         self._reading = threading.Event()
@@ -76,7 +80,21 @@ class CPeer:
     def say(self, text):
         """Type a line. It is sent by the one keyboard thread, which stands still while a neighbour does not read."""
         text = text.encode() if isinstance(text, str) else text
-        self._keys.put(text.split(b"\0")[0][:MAX_FRAME])
+        # Habit: no limit but the input's three rows: on a wide terminal more than its own kind can read.
+        text = bytes(byte for byte in text if byte in TYPED).rstrip(b" ")
+        if text:
+            self._keys.put(text)
+
+    def garble(self, order=FRAMES):
+        """On each connection that it has now, mix the writes of the next two messages in this order.
+
+        The C program's threads write to one socket without a lock, so what two neighbours say at the same instant may
+        reach a third like that. Here the first of the two waits for the second, whoever says it.
+        """
+        if sorted(order) != sorted(FRAMES):
+            raise ValueError("an order has each of the two messages' four writes once")
+        with self._changed:
+            self._crossing = dict.fromkeys(self.links, order)
 
     def quit(self, timeout=10):
         """`:q`, and wait until it is gone. TimeoutError while it is frozen in a write: then only kill() helps."""
@@ -121,43 +139,40 @@ class CPeer:
 
     def _converse(self, sock):
         """Habit: one thread per connection, which reads, shows and relays, and blocks in each of the three."""
-        try:
-            while True:
-                name = self._read_frame(sock)
-                if name is None:
-                    raise Forget("message too long")
-                text = self._read_frame(sock)
-                if text is None:            # Habit: an over-long text is left in the stream, where its first
-                    self._show(b"ERROR", b"message too long")       # bytes are taken for the next length.
-                    continue
-                if text in LEAVE:           # Habit: shows nothing, answers nothing, relays nothing.
-                    raise Forget
-                self._show(name, text)
-                self._send(name, text, but=sock)        # Habit: to all others, no look at what came before.
-        except Forget as why:
-            with self._changed:
-                if why.args:
-                    self._show(b"ERROR", why.args[0].encode())
-                self._forget(sock)
+        while True:
+            name = self._read_frame(sock)
+            if name is None:
+                self._show(b"ERROR", b"no name came")
+                break
+            text = self._read_frame(sock)
+            if text is None:                # Habit: it reads on; of a text that is too long the first
+                self._show(b"ERROR", b"no text came")       # bytes are taken for the next length.
+                continue
+            if text in LEAVE:               # Habit: shows nothing, answers nothing, relays nothing.
+                break
+            self._show(name, text)
+            self._send(name, text, but=sock)            # Habit: to all others, no look at what came before.
+        self._forget(sock)
 
     def _keyboard(self):
         while True:
             text = self._keys.get()
             if self._dead:
                 return
-            if text not in LEAVE:
-                self._show(self.name, text)
-            self._send(self.name, text)     # Habit: leaving is an ordinary message to each neighbour.
+            with self._display:             # Habit: held until all is sent; a write that blocks stops the screen, too.
+                if text not in LEAVE:
+                    self._show(self.name, text)
+                self._send(self.name, text)     # Habit: leaving is an ordinary message to each neighbour.
             if text in LEAVE:
                 return self._end()
 
     # -- reading and writing -----------------------------------------------------------------------------------------
 
     def _read_frame(self, sock):
-        """Habit: ONE read for the length; whatever is not 8 bytes (EOF too) is an error. None: longer than allowed."""
+        """Habit: ONE read for the length. None: it was cut, or is more than allowed, or the stream ends."""
         header = self._read(sock, LENGTH.size)
         if len(header) < LENGTH.size:
-            raise Forget("failed to receive a message (%d of 8 bytes of a length)" % len(header))
+            return None
         (length,) = LENGTH.unpack(header)
         if length > MAX_FRAME:
             return None
@@ -165,7 +180,7 @@ class CPeer:
         while len(body) < length:           # Habit: the body, by contrast, may come in pieces.
             piece = self._read(sock, length - len(body))
             if not piece:
-                raise Forget("failed to receive a message (end of stream within a frame)")
+                return None
             body += piece
         return body.split(b"\0")[0]         # Habit: a C string; nothing later sees what follows a NUL.
 
@@ -180,17 +195,27 @@ class CPeer:
                     return b""
 
     def _send(self, name, text, but=None):
-        """Habit: header, body, header, body in four writes, with Nagle's algorithm on, and none waits its turn."""
+        """Habit: header, body, header, body in four writes, with Nagle's algorithm on, to the newest link first."""
         with self._changed:
-            links = [sock for sock in self.links if sock is not but]
+            links = [sock for sock in reversed(self.links) if sock is not but]
+        writes = [LENGTH.pack(len(name)), name, LENGTH.pack(len(text)), text]
         for sock in links:
-            with self._write_locks[sock] if self._locked else contextlib.nullcontext():
+            with self._write_locks[sock]:
                 try:
-                    for frame in (name, text):
-                        self._write(sock, LENGTH.pack(len(frame)))
-                        self._write(sock, frame)
+                    for data in self._crossed(sock, writes):
+                        self._write(sock, data)
                 except OSError:             # The reader of that link meets the same error, and reports it.
                     pass
+
+    def _crossed(self, sock, writes):
+        """What to write now: nothing, if this message is to be mixed with the next."""
+        if sock not in self._crossing:
+            return writes
+        if sock not in self._held:
+            self._held[sock] = writes
+            return []
+        turns = {"1": iter(self._held.pop(sock)), "2": iter(writes)}
+        return [next(turns[which]) for which in self._crossing.pop(sock)]
 
     def _write(self, sock, data):
         """Habit: blocks while the neighbour does not read. (Waits in poll, not in send, so that kill() can end it.)"""
@@ -223,13 +248,14 @@ class CPeer:
 
     def _forget(self, sock):
         """Habit: the link leaves the list, the socket stays open until the process ends."""
-        self.links.remove(sock)
-        self._changed.notify_all()
+        with self._changed:
+            self.links.remove(sock)
+            self._changed.notify_all()
 
     def _show(self, name, text):
         """Habit: only printable ASCII reaches the screen (it is relayed unharmed)."""
         line = "".join(map(chr, (byte for byte in name + b": " + text if 32 <= byte < 127)))
-        with self._changed:
+        with self._display, self._changed:
             if self._dead:
                 raise Dead
             self.screen.append(line)
