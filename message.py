@@ -1,6 +1,6 @@
-"""What travels between two members, and what a member remembers of it: frames, records, the log.
+"""What travels between two members, and what a member remembers of it: frames, marks, records, the log.
 
-Knows: the byte layout of the wire, its limits, which texts mean "I am leaving", what is a duplicate.
+Knows: the byte layout of the wire, its limits, which texts mean "I am leaving", which records are new.
 Must not know: sockets, clocks, screens. Bytes go in, objects come out, nothing waits.
 Leaves out: who sends what to whom (peers.py), and how a text is made safe to show (ui.py).
 
@@ -11,17 +11,22 @@ To a C program a message is a pair of frames. "al" says "hi":
 
 Between two of ours each frame is a record: one thing that one member tells everybody, with its
 author's origin and sequence number, so that it is known when it comes a second time (see Log).
-Messages come in crowds: whatever may come in a run is taken, kept and passed on as a run.
+On its way through C programs a message carries the same identity in a mark, in bytes that they
+relay and never show (see Mark). Messages come in crowds: whatever may come in a run is taken,
+kept and passed on as a run.
 
 The subtle spot: plain_texts (a text cut in two may end in what a C peer takes for our goodbye).
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import struct
 import unicodedata
+import zlib
+from binascii import a2b_base64, b2a_base64
 from bisect import bisect_left
-from collections import OrderedDict
 from itertools import accumulate
 from typing import NamedTuple, Optional
 
@@ -29,11 +34,13 @@ _HEADER = struct.Struct("<Q")  # the C program's size_t on every machine it runs
 HEADER_SIZE = _HEADER.size
 _read_length = _HEADER.unpack_from  # bound once: what is done for each message is worth it
 
-MAX_PLAIN_FRAME = 2048  # bytes; the C program's buffer: a longer name costs the link, a longer text its stream
+MAX_FRAME = 64 * 1024  # bytes that we accept, on both kinds of link: a C user on a wide terminal sends more than 2048
+MAX_PLAIN_FRAME = 2048  # bytes; the C program's buffer: a longer name costs the link, a longer text desynchronises it
 SMALLEST_SEGMENT = 536  # bytes that any TCP carries in one segment (RFC 9293, 3.7.1)
 LOOK_BACK = 64  # bytes searched for a place to split outside a character; a longer "character" is not a person's
 
 QUIT_TEXTS = (b":q", b":quit")  # exactly these; whatever else begins with a colon is chat
+_UNFIT, _SPACES = re.compile(rb"[\n\t\0]").search, bytes.maketrans(b"\n\t", b"  ")  # what a C program cannot show, or read
 
 
 class ProtocolError(Exception):
@@ -48,7 +55,7 @@ class FrameDecoder:
     HEADER_SIZE bytes beside the piece that was fed. (A write may be partial, too: p2pchat.Link.)
     """
 
-    def __init__(self, limit):
+    def __init__(self, limit=MAX_FRAME):
         self.limit = limit
         self._rest, self._at = b"", 0  # what was fed and not dropped yet, and how much of it was taken
 
@@ -90,28 +97,33 @@ def encode_frame(body):
 class Batch(NamedTuple):
     """Frames, joined: made once, shared by all the links that are to get them."""
     data: bytes
-    ends: list  # where a TCP segment may end, as offsets in `data`
+    ends: list  # where a TCP segment may end, as offsets in `data`: no header straddles two segments
+    numbers: tuple = ()  # for each of the pieces between two ends, the number in the log of what it carries
 
 
-def join(pieces):
+def join(pieces, numbers=()):
     """The Batch of these pieces, each of which may end a segment."""
-    return Batch(b"".join(pieces), list(accumulate(map(len, pieces))))
+    return Batch(b"".join(pieces), list(accumulate(map(len, pieces))), numbers)
 
 
 def encode_pairs(name, texts):
-    """The messages of one name as a Batch. A short one may end a segment; of a longer one, each frame.
-
-    A C peer reads a header with one read, so no header may lie across two TCP segments: a piece,
-    which is what lies between two ends, begins with a header, and holds no other one beyond its
-    first SMALLEST_SEGMENT bytes. Raises ValueError over MAX_PLAIN_FRAME bytes of a name or text.
-    """
+    """The messages of one name as a Batch, without marks. Raises ValueError over MAX_PLAIN_FRAME bytes of a name or text."""
     pieces, head = [], encode_frame(name)
     for text in texts:
-        pair = head + encode_frame(text)
-        pieces += (pair,) if len(pair) <= SMALLEST_SEGMENT else (head, pair[len(head):])
+        pieces += pair_pieces(head, text)
     if len(max(pieces, key=len)) > MAX_PLAIN_FRAME + HEADER_SIZE:
         raise ValueError(f"a name or text over {MAX_PLAIN_FRAME} bytes; split it first")
     return join(pieces)
+
+
+def pair_pieces(head, text):
+    """One message as pieces that may each end a segment; `head` is the frame of the name.
+
+    A C peer reads a header with one read, so no header may lie across two TCP segments: a piece begins
+    with a header, and holds no other one beyond its first SMALLEST_SEGMENT bytes.
+    """
+    body = encode_frame(text)
+    return (head + body,) if len(head) + len(body) <= SMALLEST_SEGMENT else (head, body)
 
 
 class Pairs:
@@ -121,10 +133,9 @@ class Pairs:
         self._name = None  # the first frame of a pair whose second has not arrived
 
     def runs(self, frames):
-        """Yield (name, texts) for each run. A ProtocolError of `frames` flies behind what came before it.
+        """Yield (name, texts) for each run. Runs completed before a ProtocolError are yielded first.
 
-        A text that is more than chat, to a C peer or to us, comes alone, and before more is taken
-        from `frames`: what it says may change what they are.
+        A goodbye or a probe is yielded alone, before the next frame is decoded: a probe changes the protocol.
         """
         run, texts = None, []
         try:
@@ -179,14 +190,14 @@ def split_text(text, limit):
 def plain_texts(text):
     """The texts (bytes) that carry `text` on a plain link: one line each, at most MAX_PLAIN_FRAME bytes, in order.
 
-    Joined they are `text` again, but for what a C peer cannot carry: a newline becomes a space,
-    a NUL becomes U+FFFD. None of them says goodbye: a C peer would take it for ours.
+    Joined they are `text` again, but for what a plain link cannot represent: a newline or a tab becomes
+    a space, a NUL becomes U+FFFD. None of them says goodbye: a C peer would take it for ours.
     """
     if is_quit(text):
-        return [b" " + text]  # no user of ours can say it; a stranger's record can
-    if len(text) <= MAX_PLAIN_FRAME and b"\n" not in text and b"\0" not in text:
+        return [b" " + text]
+    if len(text) <= MAX_PLAIN_FRAME and not _UNFIT(text):
         return [text]
-    text = text.replace(b"\r\n", b" ").replace(b"\n", b" ").replace(b"\0", "\ufffd".encode())
+    text = text.replace(b"\r\n", b" ").translate(_SPACES).replace(b"\0", "\ufffd".encode())
     parts = split_text(text, MAX_PLAIN_FRAME)
     if len(parts) > 1 and is_quit(parts[-1]):
         # The subtle spot: "... :q" may be cut so that its last part says goodbye for us. Move the cut.
@@ -214,22 +225,103 @@ def _continues(text, at):
     return unicodedata.category(following)[0] == "M" if following else False
 
 
+# Marks: identity through C programs -----------------------------------------------------------
+
+MARK = b"\xff"  # never part of UTF-8; the mark follows it, at the end of the frame with the name
+MARK_VERSION = 0x10  # the high half of a mark's first byte
+MAX_PARTS = 255  # of one text; a record's text has at most 33
+
+# Version and flags, origin, gateway, port, length of the host; then the host, and the tail: sequence, part, parts, CRC.
+# Head and tail are each a multiple of three bytes, so that base64 encodes them apart: the head is the same for a run.
+_HEAD, _PLACE, _CRC = struct.Struct("<BQQHB"), struct.Struct("<QBB"), struct.Struct("<Ix")
+_TAIL_SIZE = _PLACE.size + _CRC.size
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_HIGH = bytes(range(0x80, 0xC0))  # bytes that a C program relays and never shows
+_TO_HIGH, _FROM_HIGH = bytes.maketrans(_ALPHABET, _HIGH), bytes.maketrans(_HIGH, _ALPHABET)
+MARK_SIZES = (48, 52, 68)  # bytes behind MARK: without a host, with IPv4, with IPv6
+
+
+class GarbledError(Exception):
+    """A mark whose checksum is wrong: the C program's threads mixed up two messages."""
+
+
+class Mark(NamedTuple):
+    """What a message is, wherever a C program passes it on."""
+    origin: int
+    sequence: int  # with the origin the identity of its record
+    is_guest: bool  # a C user's words, not the member's own
+    part: int  # of a text that was split, from 0
+    parts: int
+    gateway: int  # the origin of the member that put it onto a plain link
+    host: str  # where the gateway listens; "" if it does not know
+    port: int
+
+
+class Marker:
+    """Marks the messages of one gateway for plain links."""
+
+    def __init__(self, gateway, host, port):
+        packed = _pack_host(host)
+        self._gateway = gateway, port, len(packed)
+        self._host = packed + bytes(-(_HEAD.size + len(packed)) % 3)
+
+    def head(self, name, origin, is_guest):
+        """What is the same for all messages of one author and name, for `encode`."""
+        head = _HEAD.pack(MARK_VERSION | is_guest, origin, *self._gateway) + self._host
+        encoded = b2a_base64(head, newline=False).translate(_TO_HIGH)
+        size = MAX_PLAIN_FRAME - len(MARK) - len(encoded) - _TAIL_SIZE * 4 // 3
+        name = split_text(name, size)[0] if len(name) > size else name
+        return name + MARK + encoded, zlib.crc32(head, zlib.crc32(name))
+
+    def encode(self, head, sequence, texts):
+        """The pieces (see pair_pieces) that carry one message, split into `texts`."""
+        name, crc = head
+        pieces = []
+        for part, text in enumerate(texts):
+            place = _PLACE.pack(sequence, part, len(texts))
+            tail = place + _CRC.pack(zlib.crc32(text, zlib.crc32(place, crc)))
+            pieces += pair_pieces(encode_frame(name + b2a_base64(tail, newline=False).translate(_TO_HIGH)), text)
+        return pieces
+
+
+def read_mark(frame, text):
+    """(name, Mark) of a marked frame and its text; (frame, None) where there is no mark.
+
+    What stands behind MARK and is not well formed is part of the name. Raises GarbledError at a wrong checksum,
+    which is not looked at without a `text`.
+    """
+    name, _, encoded = frame.rpartition(MARK)
+    if len(encoded) not in MARK_SIZES or encoded.translate(None, _HIGH) or MARK not in frame:
+        return frame, None
+    data = a2b_base64(encoded.translate(_FROM_HIGH))
+    head, place = data[:-_TAIL_SIZE], data[-_TAIL_SIZE:-_CRC.size]
+    version, origin, gateway, port, size = _HEAD.unpack_from(head)
+    if version & 0xF0 != MARK_VERSION:
+        return name, None  # from our future: only the name can be read
+    (crc,) = _CRC.unpack_from(data, len(data) - _CRC.size)
+    if text is not None and crc != zlib.crc32(text, zlib.crc32(place, zlib.crc32(head, zlib.crc32(name)))):
+        raise GarbledError
+    sequence, part, parts = _PLACE.unpack(place)
+    host = _unpack_host(head[_HEAD.size:_HEAD.size + size])
+    return name, Mark(origin, sequence, bool(version & 1), part, parts, gateway, host, port)
+
+
+def _pack_host(host):
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).packed
+    except ValueError:
+        return b""
+
+
+def _unpack_host(packed):
+    return str(ipaddress.ip_address(packed)) if len(packed) in (4, 16) else ""
+
+
 # Mesh links: one record a frame ---------------------------------------------------------------
 
-# A record
-MAX_MESH_FRAME = 64 * 1024  # bytes; the longest record: a hello with MAX_VECTOR origins
 MAX_VECTOR = 4000  # origins in a hello: 16 bytes each, within one frame
 MAX_ADDRESSES = 8  # addresses in a hello or a bye
 MAX_RECORD_TEXT = 32 * 1024  # bytes of text in one record; longer input goes as several
-# The log
-LOG_MESSAGES = 20_000  # messages kept for those who come back or come late
-LOG_BYTES = 8 * 1024 * 1024  # and their bytes, whichever is reached first
-STRETCH_SIZE = 64 * 1024  # bytes of the log that are joined for one send
-MAX_STRETCHES = 32  # of them kept at once
-# Echoes
-MAX_ECHOES = 4096  # messages in which an echo is recognised
-ECHO_SECONDS = 60  # and for how long
-MAX_WAYS = 64  # by which one message is counted
 
 MAGIC = b"p2pchat\x01"  # the name of the protocol and its version; another version is another protocol
 PROBE = b":q\0"  # what a C peer sees of a hello: a guest who leaves at once
@@ -242,9 +334,11 @@ class Kind:
     GUEST = 2  # somebody on a plain link said it; the origin is the member at whose link it came in
     HERE = 3  # a member joined, or contradicts that it was lost
     LEFT = 4  # a member says goodbye
-    LOST = 5  # a member's neighbour misses it; the text is its origin
-    GUEST_GONE = 6  # a guest's plain link ended
+    LOST = 5  # somebody misses a member; the text is its origin and the last sequence heard of it
+    GUEST_GONE = 6  # a guest's plain link ended; the text is LEFT_TEXT if it said goodbye
     HELLO, PING, PONG, BYE, PEERS = 16, 17, 18, 19, 20  # between two neighbours only
+    ASK = 21  # ranges that the sender lacks: the far end sends what it has of them
+    RENAMED = 22  # the sender's origin was forged; this is its new one
 
 
 _RECORD = struct.Struct("<QBQQIH")  # length, kind, origin, sequence, time, length of the name; then name and text
@@ -256,6 +350,9 @@ _PORT = struct.Struct("<H")
 LATEST = 2 ** 32 - 1  # seconds since 1970 that fit into a record: until 2106
 FIRST_LOGGED, LAST_LOGGED = Kind.SAY, Kind.GUEST_GONE
 CHAT = (bytes([Kind.SAY]), bytes([Kind.GUEST]))
+LEFT_TEXT = b"left"
+_RANGE, _ORIGIN = struct.Struct("<QQQ"), struct.Struct("<Q")
+MAX_ASKED = 16  # ranges in one ASK
 
 
 class Record(NamedTuple):
@@ -296,24 +393,25 @@ def decode_record(frame):
 
 
 class Run(NamedTuple):
-    """Records that one member, or one guest of its, said one after the other; or one record that is no chat."""
+    """Records that one member, or one guest of its, said one after the other; or one record that is not chat."""
     frames: list  # as they came, header and all
-    first: Optional[Record] = None  # None: no chat
+    first: Optional[Record] = None  # None: not chat
     texts: list = []  # of all of them
 
-    def without(self, count):
-        """The Run without its first `count` records."""
-        return Run(self.frames[count:], decode_record(self.frames[count]), self.texts[count:]) if count else self
+    def part(self, start, stop):
+        """The Run of its records from index `start` to the one before `stop`."""
+        if start == 0 and stop == len(self.frames):
+            return self
+        return Run(self.frames[start:stop], decode_record(self.frames[start]), self.texts[start:stop])
 
 
 class RecordDecoder(FrameDecoder):
     """A FrameDecoder that can also cut a mesh link's stream, into runs."""
 
     def runs(self):
-        """Yield each Run. A ProtocolError flies behind what came before it. What is no chat is yielded at once.
+        """Yield each Run. Runs completed before a ProtocolError come first. Records that are not chat are yielded singly.
 
-        With _extend the hot loop of the program: what is done there for each message is nearly all
-        that is done for each; everything else is done for each run.
+        With _extend the hot loop of the program: the only per-message work; the rest is per run.
         """
         run = self._begin()
         while run:
@@ -369,6 +467,44 @@ def decode_hello(body):
     return Hello(origin, port, bool(urgent), name, addresses, vector)
 
 
+def encode_ask(ranges):
+    """A frame's body: (origin, first, last) for each of at most MAX_ASKED ranges of sequences."""
+    return bytes([Kind.ASK]) + b"".join(_RANGE.pack(*asked) for asked in ranges[:MAX_ASKED])
+
+
+def decode_ask(body):
+    """The ranges in the body of an ASK. Raises ProtocolError."""
+    try:
+        return list(_RANGE.iter_unpack(body[1:1 + MAX_ASKED * _RANGE.size]))
+    except struct.error as error:
+        raise ProtocolError("asked for what makes no sense") from error
+
+
+def encode_renamed(origin):
+    """A frame's body: the sender's new origin."""
+    return bytes([Kind.RENAMED]) + _ORIGIN.pack(origin)
+
+
+def decode_renamed(body):
+    """The origin in the body of a RENAMED. Raises ProtocolError."""
+    try:
+        return _ORIGIN.unpack_from(body, 1)[0]
+    except struct.error as error:
+        raise ProtocolError("sent a name that makes no sense") from error
+
+
+def encode_lost(origin, sequence):
+    """The text of a LOST. Version 1.0 reads only the origin."""
+    return _ENTRY.pack(origin, sequence)
+
+
+def decode_lost(text):
+    """(origin, last sequence heard of it); the sequence is None from version 1.0. Raises ProtocolError."""
+    if len(text) < _ORIGIN.size:
+        raise ProtocolError("lost nobody")
+    return _ENTRY.unpack_from(text) if len(text) >= _ENTRY.size else (_ORIGIN.unpack_from(text)[0], None)
+
+
 def is_kind(body, kind):
     """Whether a frame's body claims to be a hello of ours, or a bye."""
     return body.startswith(bytes([kind]) + MAGIC)
@@ -402,45 +538,170 @@ def _decode_addresses(data):
     return tuple(addresses[:MAX_ADDRESSES]), data[at:]
 
 
+# What is missing
+MAX_HOLES, MAX_HOLES_EACH = 1024, 64  # remembered, and of one origin: a liar can make them at will
+MAX_MISSING = 1_000_000  # messages of one hole: whoever skips more lies, and nobody is told that so many are missing
+TELL_SECONDS = 10  # after which a hole is told: by then any link would have filled it
+ASK_SECONDS = 60  # for which new neighbours are asked to fill it
+
+
+class Hole:
+    """Sequences of one origin that were skipped: whoever sent what follows had them no more."""
+    __slots__ = ("first", "last", "since", "told")
+
+    def __init__(self, first, last, since, told=False):
+        self.first, self.last, self.since, self.told = first, last, since, told
+
+
+class Holes:
+    """What is missing of each origin. It is new whenever and by whichever link it comes."""
+
+    def __init__(self):
+        self._holes = {}  # origin -> Holes, oldest first
+        self.count = 0
+        self.untold = 0  # holes that were not told yet
+
+    def __contains__(self, origin):
+        return origin in self._holes
+
+    def add(self, origin, first, last, now):
+        """Sequences `first` to `last` were skipped at `now` (seconds)."""
+        holes = self._holes.setdefault(origin, [])
+        holes.append(Hole(first, last, now))
+        self.count += 1
+        self.untold += 1
+        if len(holes) > MAX_HOLES_EACH:
+            self._remove(origin, holes[0])
+        if self.count > MAX_HOLES:
+            self._give_up_half()
+
+    def fill(self, origin, first, last):
+        """These sequences came. Returns the ranges of them that were missing, as (first, last)."""
+        found = []
+        for hole in list(self._holes.get(origin, ())):
+            low, high = max(first, hole.first), min(last, hole.last)
+            if low <= high:
+                found.append((low, high))
+                self._shrink(origin, hole, low, high)
+        return sorted(found)
+
+    def youngest(self, now):
+        """The ranges to ask a new neighbour for, as (origin, first, last)."""
+        young = [(hole.since, origin, hole.first, hole.last) for origin, holes in self._holes.items()
+                 for hole in holes if now - hole.since < ASK_SECONDS]
+        return [asked[1:] for asked in sorted(young, reverse=True)[:MAX_ASKED]]
+
+    def tell(self, now):
+        """How many messages are missing for TELL_SECONDS and were not told yet; now they are."""
+        missing = 0
+        for hole in self._untold():
+            if hole.since + TELL_SECONDS <= now:
+                hole.told = True
+                self.untold -= 1
+                missing += hole.last - hole.first + 1 if hole.last - hole.first < MAX_MISSING else 0
+        return missing
+
+    def next_tell(self):
+        """When the next hole is to be told, in seconds; None: there is none."""
+        return min((hole.since + TELL_SECONDS for hole in self._untold()), default=None)
+
+    def forget(self, origin):
+        """This origin was forged: what seems to be missing of it never was."""
+        for hole in list(self._holes.get(origin, ())):
+            self._remove(origin, hole)
+
+    def _untold(self):
+        return [hole for holes in self._holes.values() for hole in holes if not hole.told] if self.untold else []
+
+    def _shrink(self, origin, hole, low, high):
+        self._remove(origin, hole)
+        for first, last in ((hole.first, low - 1), (high + 1, hole.last)):
+            if first <= last:
+                self._holes.setdefault(origin, []).append(Hole(first, last, hole.since, hole.told))
+                self.count += 1
+                self.untold += not hole.told
+
+    def _remove(self, origin, hole):
+        holes = self._holes[origin]
+        holes.remove(hole)
+        self.count -= 1
+        self.untold -= not hole.told
+        if not holes:
+            del self._holes[origin]
+
+    def _give_up_half(self):
+        # Half at once, so that it costs O(1) for each: first of the origins with most, then of those met last. A liar
+        # skips in one origin, or invents many; either way the holes of those who were here before are kept.
+        order = sorted(self._holes, key=lambda origin: len(self._holes[origin]), reverse=True)
+        order.sort(key=lambda origin: len(self._holes[origin]) == 1)
+        singles = [origin for origin in order if len(self._holes[origin]) == 1][::-1]
+        for origin in [origin for origin in order if len(self._holes[origin]) > 1] + singles:
+            while self.count > MAX_HOLES // 2 and origin in self._holes:
+                self._remove(origin, self._holes[origin][0])
+
+
+# What is remembered
+LOG_MESSAGES = 20_000  # messages of chat kept for those who come back or come late; presence does not push them out
+LOG_BYTES = 8 * 1024 * 1024  # what they and the records of presence may cost together, whichever is reached first
+FRAME_COST = 50  # bytes that a record costs beside its frame
+STRETCH_SIZE = 64 * 1024  # bytes of the log that are joined for one send
+MAX_STRETCHES = 32  # of them kept at once
+
+
 class Log:
     """Every record once, in the order in which this member delivered them; as many of the last as the limits allow.
 
-    `have` says up to which sequence each origin's records were delivered. Since every link is
-    first-in first-out and every member passes on in its own order, what comes is a duplicate or
-    exactly the next of its origin; only who was away for longer than the log sees a jump.
+    `have` says the highest sequence of each origin that was delivered, and `holes` what is missing
+    below it. Since every link is first-in first-out and every member passes on in its own order, what
+    comes is a duplicate or exactly the next of its origin; only whoever was away for longer than the
+    log sees a gap.
 
     Records are kept as the frames they came in: passed on without encoding them again.
     """
 
     def __init__(self):
         self.have = {}
+        self.holes = Holes()
+        self.late = set()  # numbers of records that filled a hole: a neighbour's vector says nothing about them
         self.start = 0  # the number of the oldest record kept; numbers never change
         self.end = 0  # the number that the next record will get
         self._frames = []
-        self._bytes = 0
+        self._cost = 0
+        self._chat = 0  # how many of them are chat
         self._stretches = {}  # number -> (frames, the number after them)
 
-    def missing(self, origin, sequence):
-        """How many of this origin's records are missing before this one; None if this one is a duplicate."""
-        last = self.have.get(origin)
-        if last is None:
-            return 0
-        return sequence - last - 1 if sequence > last else None
+    def news(self, origin, first, last):
+        """What of these sequences is new, as a list of (first, last, whether it fills a hole)."""
+        have = self.have.get(origin)
+        if have is None or first > have:
+            return [(first, last, False)]
+        late = [(*found, True) for found in self.holes.fill(origin, first, min(last, have))] if origin in self.holes else []
+        return late + [(have + 1, last, False)] if last > have else late
 
-    def extend(self, origin, sequence, frames):
-        """Append this origin's next records, which are no duplicates; `sequence` is the last one's."""
-        self.have[origin] = sequence
+    def extend(self, origin, sequence, frames, now, late=False):
+        """Append these new records of one origin, which end at `sequence`, at `now` (seconds). What they skip is a hole."""
+        number, count = self.end, len(frames)
+        if late:
+            self.late.update(range(number, number + count))
+        else:
+            have = self.have.get(origin)
+            if have is not None and sequence - count > have:
+                self.holes.add(origin, have + 1, sequence - count, now)
+            self.have[origin] = sequence
         self._frames += frames
-        self.end += len(frames)
-        self._bytes += sum(map(len, frames))
+        self.end += count
+        self._cost += sum(map(len, frames)) + count * FRAME_COST
+        if frames[0][HEADER_SIZE:HEADER_SIZE + 1] in CHAT:
+            self._chat += count
         if self._stretches:
             self._stretches = {}
-        if self._bytes > LOG_BYTES or len(self._frames) > LOG_MESSAGES:
+        if self._is_full():
             self._trim()
+        return number
 
     def read(self, number, stop):
         """The frames from this number to the one before `stop`, as far as they are kept."""
-        return self._frames[max(number - self.start, 0):stop - self.start]
+        return self._frames[max(number - self.start, 0):max(stop - self.start, 0)]
 
     def stretch(self, number):
         """The frames from this number on, STRETCH_SIZE bytes or little more, and the number after the last of them.
@@ -459,6 +720,14 @@ class Log:
         count = bisect_left(ends, STRETCH_SIZE) + 1
         return b"".join(frames[:count]), number + min(count, len(frames))
 
+    def find(self, ranges):
+        """The numbers of the records kept of these (origin, first, last), in the log's order. One pass over the log."""
+        wanted = {}
+        for origin, first, last in ranges:
+            wanted.setdefault(origin, []).append((first, last))
+        return [number for number, (origin, sequence) in enumerate(map(read_id, self._frames), self.start)
+                if origin in wanted and any(first <= sequence <= last for first, last in wanted[origin])]
+
     def vector(self):
         """origin -> highest sequence, of the origins that are in the log; the last MAX_VECTOR of them."""
         recent = {}
@@ -469,43 +738,19 @@ class Log:
                 break
         return recent
 
+    def _is_full(self):
+        return self._cost > LOG_BYTES or self._chat > LOG_MESSAGES
+
     def _trim(self):
         # A tenth at once: cutting the head of a list costs as much as its tail is long.
-        while self._bytes > LOG_BYTES or len(self._frames) > LOG_MESSAGES:
+        while self._is_full():
             count = len(self._frames) // 10 or 1
-            self._bytes -= sum(map(len, self._frames[:count]))
+            gone = self._frames[:count]
+            self._cost -= sum(map(len, gone)) + count * FRAME_COST
+            self._chat -= sum(frame[HEADER_SIZE:HEADER_SIZE + 1] in CHAT for frame in gone)
             del self._frames[:count]
             self.start += count
+        self.late = {number for number in self.late if number >= self.start}
         if len(self.have) > 2 * LOG_MESSAGES:
             origins = {origin for origin, _ in map(read_id, self._frames)}
-            self.have = {origin: last for origin, last in self.have.items() if origin in origins}
-
-
-class Echoes:
-    """Tells a message from the copy of it that went around a circle of C peers, who strip all marks.
-
-    For each (name, text) of the last minute it counts by how many ways how often it came. One way
-    brings each message once, so the message was said as often as the busiest way brought it: "ok",
-    "ok" over one link are two messages, "ok" over each of two links is one.
-    """
-
-    def __init__(self):
-        self._seen = OrderedDict()  # (name, text) -> (when last, {way: times}); oldest first. A dict finds that one slowly
-
-    def is_new(self, name, text, way, now):
-        """Whether this message, which came by `way` at `now` (seconds), is no echo; counts it."""
-        when, ways = self._seen.pop((name, text), (now, None))
-        if ways is None or abs(now - when) > ECHO_SECONDS:
-            self._seen[name, text] = now, {way: 1}
-            if len(self._seen) > MAX_ECHOES:
-                self._seen.popitem(last=False)
-            return True
-        shown = max(ways.values())
-        if len(ways) < MAX_WAYS:
-            ways[way] = ways.get(way, 0) + 1
-        self._seen[name, text] = now, ways
-        return ways.get(way, 0) > shown
-
-    def ways(self, name, text):
-        """By which ways this message came lately, as a list."""
-        return list(self._seen.get((name, text), (0, {}))[1])
+            self.have = {origin: last for origin, last in self.have.items() if origin in origins or origin in self.holes}

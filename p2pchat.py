@@ -47,7 +47,7 @@ from typing import Callable, NamedTuple
 
 import peers
 import ui
-from message import MAX_MESH_FRAME
+from message import MAX_FRAME
 
 VERSION = "1.0"
 MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
@@ -60,7 +60,7 @@ CROWDED_PAUSE = 30  # seconds between two notices of it
 BELLS = ("off", "mention", "all")
 USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
 LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-SCREEN_SIGNALS = (signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP)
+SCREEN_SIGNALS = (signal.SIGWINCH, signal.SIGTSTP)
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -122,8 +122,8 @@ class Link:
 
     @property
     def unsent(self):
-        """0 if nothing waits on our side of the kernel, else about how much: as Neighbour.unsent, and the rest in bytes."""
-        return self.neighbour.unsent + len(self._rest)
+        """0 if nothing waits on our side of the kernel, else about how much: as Neighbour.backlog, and the rest in bytes."""
+        return self.neighbour.backlog + len(self._rest)
 
     def receive(self, size=READ_SIZE):
         """What has arrived, at most `size` bytes; b"" if nothing has. Never blocks. Raises Gone at the end of the stream."""
@@ -141,7 +141,7 @@ class Link:
         """Whether flush has something to do that nothing is known to stand in the way of."""
         if self.blocked or self.cramped:
             return self.deadline <= now
-        return self._stuck_since is not None or self.neighbour.unsent > 0
+        return self._stuck_since is not None or self.neighbour.backlog > 0
 
     @property
     def deadline(self):
@@ -168,7 +168,7 @@ class Link:
         self.blocked = self.cramped = False
         for _ in range(SENDS_PER_TURN):
             all_taken = self._send_chunk(now)
-            if not self._rest and not self.neighbour.unsent:
+            if not self._rest and not self.neighbour.backlog:
                 self.stuck, self._stuck_since = False, None
                 return
             if not all_taken:
@@ -187,8 +187,8 @@ class Link:
         part and returns its length; what it did not take is kept in _rest, `blocked` makes the loop wait for
         writability, and the next flush begins with it: nothing may come between the two parts of a frame.
         """
-        plain = self.neighbour.plain
-        chunk = self._rest or (self._take_for_c() if plain else self.neighbour.take(READ_SIZE, READ_SIZE + MAX_MESH_FRAME))
+        plain = self.neighbour.may_be_c
+        chunk = self._rest or (self._take_for_c() if plain else self.neighbour.take(READ_SIZE, READ_SIZE + MAX_FRAME))
         if not chunk:
             self._wait_for_window(now)
             return False
@@ -260,9 +260,9 @@ def _kernel_unsent(sock):
 class Dial:
     """A connection being made: connect says "in progress", select says writable, SO_ERROR says how it went."""
 
-    def __init__(self, call, deadline):
-        """Start connecting to the call's address (as getaddrinfo gives it). Never blocks. Raises Gone."""
-        self.call, address = call, call.address
+    def __init__(self, attempt, deadline):
+        """Start connecting to the attempt's address (as getaddrinfo gives it). Never blocks. Raises Gone."""
+        self.attempt, address = attempt, attempt.address
         self.deadline = deadline
         self.host = readable_host(address)
         self._address = address
@@ -378,7 +378,7 @@ class Chat:
         self._accept_after = 0  # a time before which nothing is accepted
         self._crowded = False  # whether the user was told that nothing is accepted
         self._crowded_after = 0  # a time before which it is not told again
-        self._here = []  # whom the status row names
+        self._here = None  # the version of who is here that the status row shows
         self._gone = {}  # Link -> why; removed at the end of the turn
         self._readable = []  # links that have something for us in this turn
         self._turn = 0
@@ -531,7 +531,7 @@ class Chat:
 
     def _timeout(self, limit):
         """Seconds until the nearest deadline; None: for ever."""
-        if self._always_ready or self.network.events:
+        if self._always_ready or self.network.actions:
             return 0
         deadlines = [self.network.deadline, self._accept_after or None]
         deadlines += [timed.deadline for timed in (*self.dials, *self.links.values())]
@@ -569,7 +569,7 @@ class Chat:
             late = patient and time.monotonic() >= now + TURN_SECONDS
 
     def _receive(self, link, size):
-        if link.neighbour.plain:
+        if link.neighbour.may_be_c:
             size = min(size, PLAIN_READ)
         data = link.receive(size)
         link.busy, link.read_in = len(data) == size, self._turn
@@ -620,12 +620,12 @@ class Chat:
         try:
             sock = dial.finish(self.port)
         except Gone as gone:
-            self.network.dial_failed(dial.call, str(gone))
+            self.network.dial_failed(dial.attempt, str(gone))
             return
-        self._add_link(sock, dial.host, dial.call)
+        self._add_link(sock, dial.host, dial.attempt)
 
-    def _add_link(self, sock, host, call=None):
-        neighbour = self.network.opened(host, call)
+    def _add_link(self, sock, host, attempt=None):
+        neighbour = self.network.opened(host, attempt, readable_host(sock.getsockname()))
         self.links[neighbour] = Link(sock, neighbour)
 
     def _on_input(self, _, mask):
@@ -666,13 +666,12 @@ class Chat:
             self.leave()
 
     def _tell_here(self):
-        """The status row's names, looked up in every turn: nothing has to remember to tell, and 200 members cost 10 us."""
+        """The status row's names, looked up whenever who is here has another version."""
         if not self.front.shows_own:
             return
-        here = [member.label for member in self.network.who()]
-        if here != self._here:
-            self._here = here
-            self.front.here(here)
+        if self._here != self.network.presence.version:
+            self._here = self.network.presence.version
+            self.front.here([person.label for person in self.network.who()])
 
     # Commands; each gets what was written behind it
 
@@ -700,7 +699,9 @@ class Chat:
             self.front.notice(f"saved to {path}")
 
     def _who(self, _):
-        names = [ui.clean_name(member.label) + " (C program)" * member.guest for member in self.network.who()]
+        names = [ui.clean_name(person.label) + " (C program)" * person.guest for person in self.network.who()]
+        silent = self.network.bridge.silent
+        names += [f"{silent} C program{'s' * (silent > 1)} that said nothing yet"] * bool(silent)
         self.front.notice(f"{len(names)} here beside you" + ": " * bool(names) + ", ".join(names))
 
     def _links(self, _):
@@ -709,11 +710,10 @@ class Chat:
 
     def _describe(self, link):
         neighbour = link.neighbour
-        names = [neighbour.name] if neighbour.name else list(neighbour.names)[:peers.MAX_NAMES]
-        who = ", ".join(map(ui.clean_name, names)) or "somebody"
+        who = ", ".join(map(ui.clean_name, neighbour.people[:peers.MAX_NAMED_AT_ONCE])) or "somebody"
         host, port = neighbour.address or (neighbour.host, "?")
         since = time.strftime("%H:%M:%S", time.localtime(neighbour.since_wall))
-        return f"{who} at {host} {port}, {neighbour.phase.name.lower()} since {since}, {link.unsent} unsent"
+        return f"{who} at {host} {port}, {neighbour.kind.name.lower()} since {since}, {link.unsent} unsent"
 
     def _connect_to(self, text):
         words = text.split()
@@ -753,12 +753,16 @@ class Chat:
             if number == signal.SIGWINCH:
                 self.front.resize()
             elif number == signal.SIGCONT:
-                if self.status is None:
-                    self.front.resume()
+                self._resume()
             elif number == signal.SIGTSTP:
                 self.suspend()
             else:
                 self.leave(128 + number)
+
+    def _resume(self):
+        self.network.woke()
+        if self.status is None and self.front.shows_own:
+            self.front.resume()
 
     # What to do about it: one place each
 
@@ -769,7 +773,7 @@ class Chat:
             self.dials.remove(dial)
             self._unwatch(dial.sock)
             dial.sock.close()
-            self.network.dial_failed(dial.call, "does not answer")
+            self.network.dial_failed(dial.attempt, "does not answer")
         if self.network.deadline is not None and self.network.deadline <= now:
             self.network.tick()
         if self._opened and self.front.deadline is not None and self.front.deadline <= now:
@@ -783,14 +787,14 @@ class Chat:
         would lie there until something else wakes select. It comes to an end: only a link's end starts another round.
         """
         self._send(now)
-        while self.network.events or self._gone:
+        while self.network.actions or self._gone:
             self._obey_network()
             self._reap()
             self._send(now)
 
     def _obey_network(self):
-        while self.network.events:
-            event = self.network.events.popleft()
+        while self.network.actions:
+            event = self.network.actions.popleft()
             self._deeds[type(event)](event)
 
     def _show(self, event):
@@ -806,9 +810,9 @@ class Chat:
         if self.status is not None:
             return
         try:
-            dial = Dial(event.call, self.network.now + event.seconds)
+            dial = Dial(event.attempt, self.network.now + event.seconds)
         except Gone as gone:
-            self.network.dial_failed(event.call, str(gone))
+            self.network.dial_failed(event.attempt, str(gone))
             return
         self.dials.append(dial)
 
@@ -837,7 +841,7 @@ class Chat:
     def take_signals(self):
         """Have signals wake the loop (a handler alone does not: select goes on waiting, PEP 475). Main thread only."""
         signal.set_wakeup_fd(self._signal_source.fileno(), warn_on_full_buffer=False)
-        for number in LEAVE_SIGNALS + (SCREEN_SIGNALS if self.front.shows_own else ()):
+        for number in (*LEAVE_SIGNALS, signal.SIGCONT, *SCREEN_SIGNALS * self.front.shows_own):
             if signal.getsignal(number) is not signal.SIG_IGN:  # ignored from the start: nohup, a background job
                 signal.signal(number, _note_signal)
 

@@ -1,103 +1,42 @@
 """The network as one member sees it (Network): a core without any I/O.
 
-Knows: what a link is, who is sent what, whom to link to, what to do when somebody is lost.
+Knows: what a link is, who is sent what, which links to have, who is here, what C programs need.
 Must not know: sockets, clocks, the screen, arguments, signals. Nothing here ever waits, and time is
 a number that is handed in.
 Leaves out: the sockets and the loop that calls all this (p2pchat.py), the bytes of a record and the
 log (message.py).
 
-Network is told what happened and leaves in `events` what to do, so that a simulator runs a thousand
-of it as well as the loop runs one.
+The network is told what happened and leaves in `actions` what to do, so that a simulator runs a
+thousand of it as well as the loop runs one (a sans-I/O engine). One topic each, in this order:
 
-Reading order: Phase and Neighbour, and of Network what the caller tells; its other sections as they
-are called. The constants are for looking up.
+    Neighbour   the far end of one link: what it is, what it has yet to be sent
+    Handshake   what is at the far end of a new link?
+    Network     what came is new, or known; who is sent what
+    Overlay     which links to have, and whom to dial (a random graph that heals itself)
+    Bridge      C programs: marks, circles, lines that came by two gateways
+    Presence    who is here, under which label, and what our user reads of it
 
-The subtle spots: Neighbour._take_records (why nothing is lost) and Network._resolve_double (why two
-members who dial each other at once keep one link).
+The subtle spots, one for each: Neighbour._take_records (why nothing is lost), Handshake.resolve_double
+(why two members who dial each other at once keep one link), Bridge (why a circle costs no line), and
+Presence.tick (why everybody agrees on who is here).
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from bisect import bisect_right
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from enum import Enum
 from typing import NamedTuple, Optional
 
-from message import (ECHO_SECONDS, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LOG_MESSAGES, MAX_MESH_FRAME, MAX_PLAIN_FRAME,
-                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, Echoes, Hello, Kind, Log, Pairs,
-                     ProtocolError, RecordDecoder, as_c_reads, decode_addresses, decode_hello, decode_record,
-                     encode_addresses, encode_frame, encode_hello, encode_pairs, encode_record, is_kind, is_quit, join,
-                     plain_texts, read_id, split_text)
+from message import (CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
+                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, GarbledError, Hello, Kind, Log,
+                     Marker, Pairs, ProtocolError, RecordDecoder, as_c_reads, decode_addresses, decode_ask, decode_hello,
+                     decode_lost, decode_record, decode_renamed, encode_addresses, encode_ask, encode_frame, encode_hello,
+                     encode_lost, encode_pairs, encode_record, encode_renamed, is_kind, is_quit, join, plain_texts,
+                     read_id, read_mark, split_text)
 
-# How many links. tests/simulator.py measures the mesh: with 4 and 6 a delivery costs 4 copies instead of 6, but more hops
-WANT_LINKS, MAX_MESH_LINKS = 5, 8  # five random links hold a network together when half of its members die at once
-MAX_LINKS = 1024  # of all kinds; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
-
-# A neighbour that takes nothing, or says nothing
-MAX_UNSENT = 8 * 1024 * 1024  # bytes that may wait for a C peer: about 100,000 short messages. One of ours lags in the log
-PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
-
-# Finding out what is at the far end of a link
-STRANGER_SECONDS = 0.5  # one of ours says hello with its first bytes; a C peer waits for its user
-PROBE_SECONDS = 1.0  # how long one of ours may take to answer; a C peer never does
-HELLO_SECONDS = 5  # from the first hello to the last
-
-# Dialling: whom our user named
-DIAL_SECONDS = 10  # how long all addresses of one peer together may stay silent
-REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dialled again; doubled each time
-
-# Dialling: addresses that the network picks
-MAX_DIALS = 3  # probes under way at once
-MESH_DIAL_SECONDS = 5  # for an address to answer
-STIR_SECONDS = 15, 45  # between two swaps
-FRIEND_SHARE = 0.3  # of swaps that try a friend first
-RESERVE_FIRST, RESERVE_MOST = 1, 30  # pause between two dials of old acquaintances, doubled each time
-FAILED_PAUSE = 0, 60  # seconds for which a failed address is not dialled
-NO_ROOM_PAUSE = 1, 3  # the same where there was no room: who has lost all its links finds room everywhere
-CLOSED_PAUSE = 0, 10  # the same where a link was closed
-SHUN_SELF = 300  # the same where we met ourselves
-MAX_BOOK = 128  # addresses heard of
-MAX_FRIENDS = 8  # addresses of members once met, kept to find the other half after a split
-
-# Dialling on a stranger's word: we are nobody's way to ring at others' doors
-MAX_NAMED, NAMED_SECONDS = 16, 60  # new addresses that one neighbour may name, and in how many seconds
-LEAST_PORT = 1024  # below are the services of others
-# Dials to where nobody of ours ever answered us: so many at once, and one more after so many seconds. One that is
-# answered costs nothing. Who has lost its links, all or nearly, has a second allowance beside this one: empty at first,
-# it grows with time, and with each host where a member answered: among liars only there is none to speak of.
-KNOCKS, KNOCK_SECONDS = 8, 10
-LONELY_KNOCKS, LONELY_SECONDS, LONELY_LINKS, EARNED_KNOCKS = 64, 30, 3, 8
-
-# Who is here
-MAX_MEMBERS = 10_000  # members remembered for :who
-MAX_GUESTS = 256  # names that may be behind one plain link
-MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown, not remembered: a thousand links would hold half a GB
-MAX_NAMES = 8  # of them named when it is lost
-MAX_OWN = 256  # origins of our own, remembered; each time that somebody speaks in our name we take another one
-SUSPECT_SECONDS = 1, 2  # after which a lost neighbour that nobody heard of is told to all; random, so that one of five tells
-AGAIN_SECONDS = 10  # within which a second link to the same member is no news
-# Notices of who came and went: so many at once, and one more after so many seconds; the others are only counted. A crowd
-# that comes and goes for hours leaves the chat readable.
-COMINGS, COMING_SECONDS = 50, 10
-
-# History
-EARLIER_SECONDS = 10  # a message that was said longer ago, and comes with a new link, is marked as earlier
-CLOCK_SLACK = 5  # seconds by which two members' clocks may differ
-MISSING_PAUSE = 10  # seconds between two notices of missing messages
-GAP_SECONDS, MAX_GAPS = 10, 256  # so long what is missing of an origin is awaited from another link; so many origins' are
-MAX_MISSING = 1_000_000  # messages of one origin: whoever jumps further lies
-
-# Circles of C peers, in which copies come back
-RECENT_MESSAGES = 256  # of the log that may still come back as echoes when the first C peer turns up
-MAX_CIRCLED = 64  # ways remembered for each plain link of a circle
-CIRCLE_SECONDS = 30  # for which nothing is passed on into a circle of C peers where it is already, after the last echo
-REDUNDANT_ECHOES, REDUNDANT_SECONDS = 5, (2, 20)  # echoes, and seconds, until a link that brings nothing else is closed
-SAID = "said"  # the way by which members' own messages come, see Echoes
-
-# Why the network itself ends a link, beside what a neighbour did
-PLAIN_ANSWER, DOUBLE, SPARED = "is a C peer", "is linked twice", "found other links"
-NO_ROOM = "has no room for another link"
 
 # What the network asks for -------------------------------------------------------------------
 
@@ -117,7 +56,7 @@ class Notice(NamedTuple):
 
 class Connect(NamedTuple):
     """Dial; report to Network.opened, or to Network.dial_failed after `seconds` at the latest."""
-    call: "Call"
+    attempt: "Attempt"
     seconds: float
 
 
@@ -127,7 +66,43 @@ class Hangup(NamedTuple):
     reason: str
 
 
-# The chat without I/O: one neighbour ---------------------------------------------------------
+# Time, and how often -------------------------------------------------------------------------
+
+class Clock:
+    """The time, as the caller last said it: `now` of a monotonic clock, `wall` since 1970; both in seconds."""
+
+    def __init__(self, now, wall):
+        self.now, self.wall = now, wall
+
+
+class TokenBucket:
+    """So many at once, and one more every so many seconds. The one rate limiter."""
+
+    def __init__(self, size, seconds, now):
+        self._size, self._seconds = size, seconds
+        self._full_at = now
+
+    def has_one(self, now):
+        """Whether there is a token now."""
+        return self.next_at <= now
+
+    def take(self, now):
+        """Take a token if there is one. Returns whether there was."""
+        if not self.has_one(now):
+            return False
+        self._full_at = max(self._full_at, now) + self._seconds
+        return True
+
+    @property
+    def next_at(self):
+        """When there is a token (seconds); in the past if there is one now."""
+        return self._full_at - (self._size - 1) * self._seconds
+
+
+# One neighbour -------------------------------------------------------------------------------
+
+REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dialled again; doubled each time
+
 
 class Contact:
     """A peer that our user named: all its addresses, and when to dial it again after it was lost."""
@@ -141,9 +116,10 @@ class Contact:
         self.reached = False  # ever
         self.plain = False  # the last time, it was a C peer (or one of ours that was stopped: so it is probed each time)
         self.failure = ""  # why the last round of dials came to nothing
+        self.position, self.outlet = 0, None  # of a lost C peer: where in our log it stands, and what it has behind that
 
 
-class Call(NamedTuple):
+class Attempt(NamedTuple):
     """One dial: of a contact, or of an address that the network picked."""
     address: tuple
     contact: Optional[Contact] = None
@@ -152,8 +128,8 @@ class Call(NamedTuple):
     since: float = 0.0  # when it began
 
 
-class Phase(Enum):
-    """What a link is. Only the side that dials has to find out, with a probe that a C peer does not show."""
+class LinkKind(Enum):
+    """What a link is. Only the dialling side has to find out, with a probe that a C peer does not show."""
     STRANGER = "accepted, and has not said anything"
     PROBING = "dialled, and has not answered"
     GREETING = "one of ours, whose full hello is on its way"
@@ -161,62 +137,76 @@ class Phase(Enum):
     PLAIN = "a C peer"
 
 
+MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C peer. One of ours lags in the log
+PIECE_COST = 40  # bytes of memory that a waiting piece costs beside its own
+MAX_GUESTS = 256  # names that may be behind one plain link, or at one gateway
+MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown, not remembered: a thousand links would hold half a GB
+
+
 class Neighbour:
     """The far end of one link, as the chat sees it: what it is, what it said, what it has yet to be sent."""
 
-    def __init__(self, host, call, phase, now, wall):
-        self.host = host
-        self.call = call  # None: it dialled us
-        self.phase = phase
+    def __init__(self, host, attempt, kind, now, wall, own_host=""):
+        self.host, self.own_host = host, own_host
+        self.attempt = attempt  # None: it dialled us
+        self.kind = kind
         self.since, self.since_wall = now, wall
         self.heard_at = now
         self.pings, self.pinged_at = 0, now  # unanswered, and when the last one went out
-        self.frames = RecordDecoder(MAX_PLAIN_FRAME)
+        self.frames = RecordDecoder()
         self.pairs = Pairs()  # of a plain link
-        self.names = {}  # who was heard over a plain link, in order; the values mean nothing
+        self.names = {}  # who was heard over a plain link: key -> name, with its mark if it is a member's
+        self.spoke = False  # something came over a plain link
         self.waiting = deque()  # Batches to send before anything of the log
         self.queued = 0  # bytes in `waiting`
+        self.cost = 0  # of memory in `waiting`
         self._taken = 0  # bytes of the first of them that were taken
-        self.named = deque()  # (address, when): what it named lately and nobody else had
         self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
         self.left = None  # the name that said goodbye
         self.origin = None  # of a mesh link, from its hello on
         self.address = None  # where it can be dialled
         self.name = b""
-        self.log, self.position = None, 0  # of a mesh link: the next record of our log that it may be sent
-        self.known, self.horizon = {}, {}  # origin -> sequence that we saw it has, and that it had when we met
-        self.may_skip = False  # what is missing between its records was awaited from others, and did not come
-        self.ahead = 0  # the number in our log from which on nothing is known to be there already
-        self.circled = {}  # of a plain link: way -> until when what comes by that way is known to be there already
-        self.echoes, self.redundant_at = 0, None  # of a plain link, see Network._echo
+        self.log, self.position = None, 0  # the next record of our log that it may be sent; no log: nothing of it now
+        self.refill = None  # of a plain link: queues the next stretch of the log for it
+        self.outlet = None  # of a plain link: see Bridge
+        self.vector_at_hello = {}  # origin -> the sequence that it had when we met
+        self.seen = {}  # origin -> (first, last) of what it sent since: it has exactly these
+        self.filter_until = 0  # the number in our log from which on nothing is known to be there already
+        self.asked = deque()  # numbers in our log that it asked for
+        self.has_asked = False
+        self.is_foreign = False  # when we met, it knew nobody whom we knew: its history is another network's
 
     @property
     def contact(self):
         """The Contact that led to this link; None if our user did not name it."""
-        return self.call.contact if self.call else None
+        return self.attempt.contact if self.attempt else None
 
     @property
-    def plain(self):
+    def may_be_c(self):
         """Whether a C peer may be at the far end, so that the rules for sending to one hold."""
-        return self.phase not in (Phase.GREETING, Phase.MESH)
+        return self.kind not in (LinkKind.GREETING, LinkKind.MESH)
 
     @property
-    def unsent(self):
-        """0 if nothing is to be sent now, else the bytes in `waiting` plus the number of records left in the log."""
-        if self.phase is Phase.STRANGER:
-            return 0  # not before it is known what it is
-        return self.queued + (self.log.end - self.position if self.log else 0)
+    def backlog(self):
+        """0 if nothing is to be sent now, else bytes plus records; rough: only its trend matters."""
+        return self.queued + len(self.asked) + (self.log.end - self.position if self.log else 0)
 
-    def heard(self, name):
+    def heard(self, key, frame):
         """Remember who is behind this link. Returns False if there are too many, or the name is too long for a person's."""
-        if len(self.names) < MAX_GUESTS and len(name) <= MAX_GUEST_NAME:
-            self.names[name] = None
-        return name in self.names
+        if key in self.names or len(self.names) < MAX_GUESTS and len(frame) <= MAX_GUEST_NAME:
+            self.names[key] = frame
+        return key in self.names
+
+    @property
+    def people(self):
+        """The names of those who were heard over this link, or its own."""
+        return [self.name] if self.name else [unmarked(frame)[0] for frame in self.names.values()]
 
     def queue(self, batch):
         """Have a Batch sent; at the end of the turn, as everything is (rule 2 of p2pchat.py)."""
         self.waiting.append(batch)
         self.queued += len(batch.data)
+        self.cost += len(batch.data) + PIECE_COST * len(batch.ends)
 
     def queue_frame(self, body):
         """The same with one frame."""
@@ -225,12 +215,24 @@ class Neighbour:
     def clear(self):
         """Nothing that waits will be sent, and nothing of the log."""
         self.waiting.clear()
-        self.queued, self._taken, self.log = 0, 0, None
+        self.asked.clear()
+        self.queued, self.cost, self._taken, self.log = 0, 0, 0, None
 
     @property
     def lagging(self):
         """Whether it takes so much less than is said that our own user should wait."""
-        return self.queued > MAX_UNSENT // 4 or self.log is not None and self.log.end - self.position > LOG_MESSAGES // 4
+        return self.cost > MAX_BACKLOG // 4 or self.log is not None and self.log.end - self.position > LOG_MESSAGES // 4
+
+    def keep_place(self):
+        """A C peer that our user named is lost: note what it has yet to be sent, from the first record not wholly taken out."""
+        if self.contact is None or self.kind is not LinkKind.PLAIN or self.log is None:
+            return
+        self.contact.position, self.contact.outlet = self.position, self.outlet
+        for batch in self.waiting:
+            if batch.numbers:
+                start = self._taken if batch is self.waiting[0] else 0
+                self.contact.position = batch.numbers[bisect_right(batch.ends, start)]
+                return
 
     def take(self, joined, room):
         """Take out what is to be sent next; b"" if there is nothing, or `room` (bytes) is too small for the first piece.
@@ -239,10 +241,14 @@ class Neighbour:
         bytes only the header, at its start, must not be cut, so room for that many will do. Then a stretch of the log.
         """
         chunk = []
+        if self.refill and not self.waiting and self.log:
+            self.refill(self)
         if self.waiting:
             self._take_pieces(chunk, joined, room)
-        if self.log and not self.waiting:
-            self._take_records(chunk)
+        if not self.waiting and not self.refill and not chunk:
+            self._take_asked(chunk)
+            if self.log:
+                self._take_records(chunk)
         return chunk[0] if len(chunk) == 1 else b"".join(chunk)
 
     def _take_pieces(self, chunk, joined, room):
@@ -272,18 +278,29 @@ class Neighbour:
     def _drop(self, stop):
         """What is before `stop` in the first Batch is taken."""
         self._taken = stop
-        if stop == len(self.waiting[0].data):
+        batch = self.waiting[0]
+        if stop == len(batch.data):
             self.waiting.popleft()
+            self.cost -= stop + PIECE_COST * len(batch.ends)
             self._taken = 0
+
+    def _take_asked(self, chunk):
+        """Some of what it asked for, as far as our log still has it."""
+        size = 0
+        while self.asked and size < SMALLEST_SEGMENT * 100:
+            number = self.asked.popleft()
+            frames = self.log.read(number, number + 1) if self.log and number >= self.log.start else []
+            chunk += frames
+            size += sum(map(len, frames))
 
     def _take_records(self, chunk):
         # The subtle spot: only a position in the shared log is kept, not a queue of its own. So nothing is lost
         # on the way: what is in the log goes to each neighbour, in the log's order, unless it is known to have
-        # it. One that is slow costs nothing, lags behind, and catches up; one that lags too far finds a jump, and says so.
+        # it. A slow one costs nothing, lags behind, and catches up; one that lags too far finds a gap: a hole.
         self.position = max(self.position, self.log.start)
         while not chunk and self.position < self.log.end:
             data, stop = self.log.stretch(self.position)
-            if self.position < self.ahead:
+            if self.position < self.filter_until:
                 data = self._unknown(stop)
             self.position = stop
             if data:
@@ -291,92 +308,820 @@ class Neighbour:
 
     def _unknown(self, stop):
         """Of the log from our position to `stop`, what this neighbour is not known to have."""
-        if len(self.known) > 2 * LOG_MESSAGES:  # origins that a stranger made up
-            self.known = {origin: last for origin, last in self.known.items() if origin in self.log.have}
-        frames, known = self.log.read(self.position, stop), self.known
-        return b"".join([frame for frame, (origin, sequence) in zip(frames, map(read_id, frames))
-                         if sequence > known.get(origin, 0)])
+        if len(self.seen) > 2 * LOG_MESSAGES:  # origins that a stranger made up
+            self.seen = {origin: seen for origin, seen in self.seen.items() if origin in self.log.have}
+        frames = self.log.read(self.position, stop)
+        late, vector, seen, nothing = self.log.late, self.vector_at_hello, self.seen, (1, 0)
+        unknown = []
+        for number, frame in enumerate(frames, self.position):
+            origin, sequence = read_id(frame)
+            first, last = seen.get(origin, nothing)
+            if not first <= sequence <= last and (sequence > vector.get(origin, 0) or number in late):
+                unknown.append(frame)
+        return b"".join(unknown)
+
+    def has(self, origin, first, last):
+        """It sent these sequences, one after the other."""
+        low, high = self.seen.get(origin, (first, last))
+        self.seen[origin] = (low, max(last, high)) if low <= first <= high + 1 else (first, last)
+        self.filter_until = self.log.end
 
 
-# The chat without I/O: who is here, and where to dial ----------------------------------------
-
-class Member:
-    """Somebody on the network, as :who lists them."""
-
-    def __init__(self, name, guest):
-        self.name, self.label = name, name
-        self.guest = guest  # whether it is on a plain link of some member
-        self.here = True
-        self.told = None  # what our user was told last: that it is here, or that it is not
+PLAIN_ANSWER, DOUBLE, SPARED = "is a C peer", "is linked twice", "found other links"  # why the network itself ends a link
+NO_ROOM = "has no room for another link"
 
 
-class People:
-    """Who is here. A member's key is its origin, a guest's the origin of the member it hangs on, and its name."""
+class Links:
+    """All links of this member, and the one way to end one."""
 
-    def __init__(self, own_name):
-        self.members = {}
-        self._guests = {}  # origin -> keys of the guests at its links
-        self._own_name = own_name
-        self._labels = {}  # label -> the Member that bears it, or did last
-        self._counts = {}  # name -> the last number that told one bearer from another
+    def __init__(self, name, actions):
+        self.all = []
+        self.goodbye = encode_pairs(name, QUIT_TEXTS[:1])  # a C peer takes a bare end of stream for an error
+        self._actions = actions
 
-    def find(self, key):
-        """The Member who is here under this key, or None."""
-        member = self.members.get(key)
-        return member if member is not None and member.here else None
+    def mesh(self, greeting=False):
+        """The neighbours at mesh links; with those that are about to become some."""
+        kinds = (LinkKind.MESH, LinkKind.GREETING) if greeting else (LinkKind.MESH,)
+        return [neighbour for neighbour in self.all if neighbour.kind in kinds and not neighbour.ending]
 
-    def meet(self, key, name):
-        """The Member under this key; a new one is here."""
-        member = self.members.get(key)
-        if member is None:
-            member = self.members[key] = Member(name, isinstance(key, tuple))
-            self._label(member)
-            if member.guest:
-                self._guests.setdefault(key[0], []).append(key)
-            self._bound()
-        return member
+    def origins(self, greeting=False):
+        """Whom we are linked to: two links that claim one origin count once."""
+        return {neighbour.origin for neighbour in self.mesh(greeting)}
 
-    def heard(self, key, name):
-        """The Member under this key, who is here (again): it spoke."""
-        member = self.meet(key, name)
-        self.set_here(member, True)
-        return member
+    def is_linked(self, origin, greeting=False):
+        """Whether there is a mesh link to this origin."""
+        return any(neighbour.origin == origin for neighbour in self.mesh(greeting))
 
-    def gone(self, origin):
-        """This member is not here any more, and with it its guests."""
-        for key in (origin, *self._guests.get(origin, ())):
-            if key in self.members:
-                self.members[key].here = False
+    def addresses_but(self, neighbour, greeting=False):
+        """Where our other neighbours can be dialled, for this one to know."""
+        return tuple(other.address for other in self.mesh(greeting) if other is not neighbour and other.address)
 
-    def set_here(self, member, here):
-        """Whether this Member is here, from now on. One that comes back may get another label."""
-        back = here and not member.here
-        member.here = here
-        if back and self._labels.get(member.label) is not member:
-            self._label(member)  # another one bears the old label now
-
-    def _label(self, member):
-        """Call it by its name, unless our user or somebody who is here is called so; then with a number."""
-        label, number = member.name, self._counts.get(member.name, 1)
-        while label == self._own_name or label in self._labels and self._labels[label].here:
-            number += 1
-            self._counts[member.name] = number
-            label = b"%s~%d" % (member.name, number)
-        member.label = label
-        self._labels[label] = member
-        if len(self._labels) > 2 * MAX_MEMBERS:  # a liar lets two come and go by turns
-            self._labels = {member.label: member for member in self.members.values()}
-
-    def _bound(self):
-        if len(self.members) <= MAX_MEMBERS:
+    def hang_up(self, neighbour, reason, farewell=None):
+        """End a link; `farewell` is the body of a last frame."""
+        if neighbour.ending:
             return
-        # Half at once, those who are gone first: a stranger may invent members faster than one by one is cheap.
-        self.members = dict(sorted(self.members.items(), key=lambda item: item[1].here)[MAX_MEMBERS // 2:])
-        self._guests, self._counts = {}, {}
-        self._labels = {member.label: member for member in self.members.values()}
-        for key, member in self.members.items():
-            if member.guest:
-                self._guests.setdefault(key[0], []).append(key)
+        neighbour.ending = True
+        neighbour.keep_place()
+        neighbour.clear()
+        if neighbour.kind is LinkKind.STRANGER:
+            neighbour.kind = LinkKind.PLAIN
+        if neighbour.kind is LinkKind.PLAIN and neighbour.left is None:
+            neighbour.queue(self.goodbye)
+        if farewell:
+            neighbour.queue_frame(farewell)
+        self._actions.append(Hangup(neighbour, reason))
+
+    def bye(self, neighbour):
+        """Let a neighbour go that finds other links, with addresses to try."""
+        self.hang_up(neighbour, SPARED, encode_addresses(Kind.BYE, self.addresses_but(neighbour)))
+
+
+# What we say ---------------------------------------------------------------------------------
+
+MAX_OWN = 256  # origins of our own, remembered; each time that somebody speaks in our name we take another one
+
+
+class Author:
+    """What this member says: its origin, its sequence, and the records that it puts into the log."""
+
+    def __init__(self, name, log, clock, rng):
+        self.name = name
+        self._log, self._clock, self._rng = log, clock, rng
+        self._origins = {}  # the last MAX_OWN; the values mean nothing
+        self.renew()
+
+    def renew(self):
+        """Take a new origin, and say so."""
+        self.origin, self.sequence = self._rng.getrandbits(64), 0
+        self._origins[self.origin] = None  # the old ones stay ours: what they said must not come back as another's
+        if len(self._origins) > MAX_OWN:
+            del self._origins[next(iter(self._origins))]
+        self._runs = []  # (sequence, number in the log) of the first record of each call of tell
+        self.tell(Kind.HERE, self.name)
+
+    def is_ours(self, origin):
+        """Whether this origin is, or was, our own."""
+        return origin in self._origins
+
+    def tell(self, kind, name, texts=(b"",)):
+        """Put records of our own into the log; the links take them from there. Returns the number of the first."""
+        when, first = int(self._clock.wall), self.sequence + 1
+        self.sequence += len(texts)
+        frames = [encode_record(kind, self.origin, sequence, when, name, text) for sequence, text in enumerate(texts, first)]
+        number = self._log.extend(self.origin, self.sequence, frames, self._clock.now)
+        self.last_word, self.last_said = self._log.end - 1, self._clock.now
+        self._runs.append((first, number))
+        if len(self._runs) > LOG_MESSAGES:
+            self._runs = [run for run in self._runs if run[1] >= self._log.start]
+        return number
+
+    def is_forged(self, frame):
+        """Whether a record in our present origin is not one that we said. What our log no longer holds is taken as ours."""
+        _, sequence = read_id(frame)
+        if sequence > self.sequence:
+            return True
+        number = self._number(sequence)
+        return number >= self._log.start and self._log.read(number, number + 1) != [frame]
+
+    def said_since(self, sequence):
+        """The texts that we said from this sequence on, as far as our log holds them."""
+        records = [decode_record(frame) for number in range(self._number(sequence), self._log.end)
+                   for frame in self._log.read(number, number + 1) if number >= self._log.start]
+        return [record.text for record in records if record.origin == self.origin and record.kind == Kind.SAY]
+
+    def _number(self, sequence):
+        at = bisect_right(self._runs, (sequence, self._log.end)) - 1
+        first, number = self._runs[max(at, 0)]
+        return number + sequence - first
+
+
+# What is at the far end of a new link? -------------------------------------------------------
+
+STRANGER_SECONDS = 0.5  # one of ours says hello with its first bytes; a C peer waits for its user
+PROBE_SECONDS = 1.0  # how long one of ours may take to answer; a C peer never does
+HELLO_SECONDS = 5  # from the first hello to the last
+SHUN_SELF = 300  # seconds for which an address is not dialled where we met ourselves
+LEAST_PORT = 1024  # below are the services of others: such a port is dialled only if our user names it
+
+
+class Handshake:
+    """Finds out what is at the far end of a link: one of ours or a C program, and which one of ours.
+
+    `met` and `settled` are called once it is known, with (neighbour, hello) and with (neighbour).
+    """
+
+    def __init__(self, author, port, clock, log, links, overlay, met, settled):
+        self._author, self._port, self._clock, self._log = author, port, clock, log
+        self._links, self._overlay = links, overlay
+        self._met, self._settled = met, settled
+
+    def begin(self, neighbour):
+        """We dialled it: send the probe."""
+        hello = Hello(self._author.origin, self._port, neighbour.attempt.urgent, b"")
+        neighbour.queue(encode_pairs(self._author.name, [PROBE + encode_hello(hello)]))
+
+    def due(self, neighbour):
+        """When this link must have said more; None if it is known what it is."""
+        if neighbour.kind is LinkKind.STRANGER:
+            return neighbour.since + STRANGER_SECONDS
+        if neighbour.kind is LinkKind.PROBING:
+            return neighbour.since + max(PROBE_SECONDS, 2 * (neighbour.since - neighbour.attempt.since))  # far away: be patient
+        if neighbour.kind is LinkKind.GREETING:
+            return neighbour.since + HELLO_SECONDS
+        return None
+
+    def overdue(self, neighbour):
+        """It has not said more in time."""
+        if neighbour.kind is LinkKind.STRANGER:
+            self._settled(neighbour)
+        elif neighbour.kind is LinkKind.PROBING:
+            self._links.hang_up(neighbour, PLAIN_ANSWER)
+        else:
+            self._links.hang_up(neighbour, "did not finish its hello")
+
+    def read_probe(self, neighbour, text):
+        """Whether this text of a plain pair is a probe of ours; handles it. Raises ProtocolError."""
+        if not text.startswith(PROBE) or not is_kind(text[len(PROBE):], Kind.HELLO) or neighbour.attempt or neighbour.spoke:
+            return False  # also on a link that we took for a C peer's, as long as nothing came: one lost packet makes a probe late
+        hello = decode_hello(text[len(PROBE):])
+        neighbour.kind = LinkKind.GREETING
+        neighbour.log = neighbour.refill = None
+        if self._recognise(neighbour, hello):
+            if self._overlay.has_room() or hello.urgent:
+                self._greet(neighbour)
+            else:
+                self._links.bye(neighbour)
+        return True
+
+    def read_answer(self, neighbour):
+        """What we dialled says its first frame: a hello, a bye, or it is a C peer that chats already. Raises ProtocolError."""
+        for frame in neighbour.frames:
+            self._answered(neighbour, frame[HEADER_SIZE:])
+            if neighbour.ending or neighbour.kind is not LinkKind.PROBING:
+                return
+
+    def _answered(self, neighbour, body):
+        if is_kind(body, Kind.BYE):
+            self._overlay.proved(neighbour.attempt)
+            self._overlay.learn(neighbour, decode_addresses(body))
+            self._links.hang_up(neighbour, NO_ROOM)
+        elif is_kind(body, Kind.HELLO):
+            self._overlay.proved(neighbour.attempt)
+            hello = decode_hello(body)
+            if self._recognise(neighbour, hello):
+                self._greet(neighbour)
+                self._met(neighbour, hello)
+        # else chat: of a C peer, or of one of ours that has not got our probe yet; PROBE_SECONDS will tell
+
+    def read_hello(self, neighbour):
+        """The full hello of whoever dialled us. Raises ProtocolError."""
+        frame = next(iter(neighbour.frames), None)  # one: what follows it is read as records
+        if frame is None:
+            return
+        if not is_kind(frame[HEADER_SIZE:], Kind.HELLO):
+            raise ProtocolError("did not say hello")
+        hello = decode_hello(frame[HEADER_SIZE:])
+        if hello.origin != neighbour.origin:
+            raise ProtocolError("changed its origin")
+        self._met(neighbour, hello)
+
+    def _recognise(self, neighbour, hello):
+        """Note who it is. Returns False if it is ourselves, or a second link to the same member that is not to be kept."""
+        neighbour.origin, neighbour.name = hello.origin, hello.name
+        host, port = neighbour.attempt.address[:2] if neighbour.attempt else (neighbour.host, hello.port)
+        neighbour.address = (host, port) if port >= LEAST_PORT or neighbour.attempt else None
+        if self._author.is_ours(hello.origin):
+            self._overlay.book.shun(neighbour.address, self._clock.now + SHUN_SELF)
+            self._decline(neighbour, "is this program itself")
+            return False
+        if neighbour.address and neighbour.attempt:  # else it only says so, as yet
+            self._overlay.book.note(neighbour.address, hello.origin)
+        for other in self._links.mesh(greeting=True):
+            if other.origin == hello.origin and other is not neighbour and not self.resolve_double(neighbour, other):
+                return False
+        return True
+
+    def resolve_double(self, new, old):
+        """Two links to one member, dialled from both ends at once. Returns whether the new one stays.
+
+        The subtle spot: both ends decide alone, must drop the same one, and may see the two in different order. So what
+        decides is the same at both ends: the link that the higher origin dialled stays; of two dialled by one end, the new.
+        From two different hosts one may be a stranger under a stolen origin: it must not cost the real one its link.
+        """
+        if new.host != old.host and not (is_loopback(new.host) and is_loopback(old.host)):
+            return True
+        ours_new, ours_old = new.attempt is not None, old.attempt is not None
+        keep_new = ours_new == ours_old or ours_new == (self._author.origin > new.origin)
+        self._decline(old if keep_new else new, DOUBLE)
+        return keep_new
+
+    def _decline(self, neighbour, reason):
+        """Hang up on a member that we are linked to anyway. Send our hello first, so that the dialler decides the same way."""
+        hello = encode_hello(Hello(self._author.origin, self._port, False, self._author.name))
+        self._links.hang_up(neighbour, reason, hello if neighbour.kind is LinkKind.GREETING else None)
+
+    def _greet(self, neighbour):
+        neighbour.clear()  # chat that was held back while it was a stranger comes from the log now
+        addresses = self._links.addresses_but(neighbour, greeting=True)
+        hello = Hello(self._author.origin, self._port, False, self._author.name, addresses, self._log.vector())
+        neighbour.queue_frame(encode_hello(hello))
+
+
+# The network ---------------------------------------------------------------------------------
+
+PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
+EARLIER_SECONDS = 10  # a message that was said longer ago, and comes with a new link, is marked as earlier
+AGAIN_SECONDS = 10  # between two notices that we are connected again
+RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two new origins of our own; between two notices that somebody forges
+
+
+class Network:
+    """Which links there are, who is sent what. Told what happened; leaves in `actions` what to do.
+
+    A replicated log over a bounded random graph: send a neighbour whatever the log holds that it has
+    not seen, in the log's order (anti-entropy, with a version vector in each hello). C peers hang on at
+    the edge, on plain links, and see nothing of it.
+
+    The caller sets `now` (seconds of a monotonic clock) and `wall` (seconds since 1970) before each
+    call; `rng` is the only source of chance. So a simulator can run it, and replay a run.
+    """
+
+    def __init__(self, name, port, rng, now=0.0, wall=0):
+        self.name, self.port = name, port  # name: bytes; port: where we listen
+        self.clock = clock = Clock(now, wall)
+        self.actions = deque()
+        self.contacts = []
+        self.log = Log()
+        self.links = Links(name, self.actions)
+        self.author = Author(name, self.log, clock, rng)
+        self.overlay = Overlay(self.author, clock, rng, self.links, self._connect)
+        self.presence = Presence(self.author, clock, rng, self.log, self.links, self._notice)
+        self.bridge = Bridge(self.author, port, clock, rng, self.log, self.links, self.presence, self.overlay.find,
+                             self._show, self._notice)
+        self.handshake = Handshake(self.author, port, clock, self.log, self.links, self.overlay, self._met, self._settled)
+        self._before = {}  # origin -> sequence that was said before we joined: not news
+        self._renew_at = self._forged_told_at = self._again_at = now
+        self._planned, self._replan = None, True
+
+    # What the caller tells -------------------------------------------------------------------
+
+    @property
+    def now(self):
+        """The caller's monotonic clock, in seconds."""
+        return self.clock.now
+
+    @now.setter
+    def now(self, seconds):
+        self.clock.now = seconds
+
+    @property
+    def wall(self):
+        """The caller's clock, in seconds since 1970."""
+        return self.clock.wall
+
+    @wall.setter
+    def wall(self, seconds):
+        self.clock.wall = seconds
+
+    @property
+    def neighbours(self):
+        """The far ends of all links, oldest first."""
+        return self.links.all
+
+    @property
+    def deadline(self):
+        """When tick wants to be called; None: nothing is planned, an idle member sleeps. May be early, never late."""
+        if self._replan:  # worked out when something changed, not in every turn of a busy loop
+            self._replan, self._planned = False, self._plan()
+        return self._planned
+
+    def _plan(self):
+        times = [contact.due for contact in self.contacts]
+        times += [self._due(neighbour) for neighbour in self.links.all]
+        times += [self.log.holes.next_tell(), self.overlay.deadline, self.bridge.deadline, self.presence.deadline]
+        return min((time for time in times if time is not None), default=None)
+
+    def join(self, label, addresses):
+        """Our user wants a link to the peer at one of `addresses`, called `label` in notices. Returns its Contact."""
+        self._replan = True
+        contact = Contact(label, addresses)
+        self.contacts.append(contact)
+        self.overlay.named = self.contacts
+        self._dial_contact(contact)
+        return contact
+
+    def say(self, *texts):
+        """Our user says this (bytes of any length): to everyone, and to our own screen."""
+        self.actions.append(Show(self.name, list(texts), mine=True))
+        self.author.tell(Kind.SAY, self.name, [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)])
+        self._replan |= self.bridge.grew()
+
+    def leave(self):
+        """Say goodbye to all, behind whatever they are still to be sent."""
+        self.overlay.leaving = True
+        self.contacts.clear()
+        self.author.tell(Kind.LEFT, self.name)
+        for neighbour in self.links.all:
+            if neighbour.kind is LinkKind.STRANGER:
+                self._settled(neighbour)
+            if neighbour.may_be_c and not neighbour.ending:
+                self.bridge.finish(neighbour)
+                neighbour.queue(self.links.goodbye)
+
+    def opened(self, host, attempt=None, own_host=""):
+        """A connection is up; `attempt` if we dialled it; `own_host` is the address of our end. Returns its Neighbour."""
+        self._replan = True
+        kind = LinkKind.STRANGER if attempt is None else LinkKind.PLAIN if attempt.plain else LinkKind.PROBING
+        neighbour = Neighbour(host, attempt, kind, self.now, self.wall, own_host)
+        self.links.all.append(neighbour)
+        self.overlay.opened(attempt)
+        if kind is LinkKind.PROBING:
+            self.handshake.begin(neighbour)
+        else:
+            self.bridge.opened(neighbour)
+        if kind is LinkKind.PLAIN:
+            self.bridge.settled(neighbour)
+            self._reached(neighbour)
+        return neighbour
+
+    def dial_failed(self, attempt, reason):
+        """A Connect came to nothing; `reason` is a sentence without its subject."""
+        self._replan = True
+        contact = attempt.contact
+        self.overlay.failed(attempt)
+        if contact is None:
+            return
+        if contact.untried:
+            self._dial_contact(contact)
+            return
+        contact.failure = reason
+        if not contact.reached:
+            self._forget_contact(contact)
+            self._notice("can't connect to {}: it {}", contact.label, reason)
+        self._plan_redial(contact)
+
+    def make_way(self):
+        """There are too many links: let one go for somebody new. Returns False if none can be spared now.
+
+        That is the newest silent one of the host with most of them: whoever came before the crowd may be a C peer whose
+        user is just quiet, and so may one that is alone on its host. Where all talk, the one that was silent for longest
+        goes, of the host with most of them.
+        """
+        guests = [neighbour for neighbour in self.links.all if neighbour.kind in (LinkKind.PLAIN, LinkKind.GREETING)
+                  and not neighbour.attempt and not neighbour.ending and neighbour.since + STRANGER_SECONDS <= self.now]
+        silent = _of_the_largest_crowd([neighbour for neighbour in guests if not neighbour.spoke])
+        talkers = _of_the_largest_crowd([neighbour for neighbour in guests if neighbour.spoke])
+        crowd = silent or sorted(talkers, key=_heard_at, reverse=True)
+        found = crowd[-1] if crowd else None
+        if found is not None:
+            self.links.hang_up(found, "is one of too many from there")
+        return found is not None
+
+    def received(self, neighbour, data):
+        """Bytes came from this neighbour, in whatever pieces."""
+        neighbour.heard_at, neighbour.pings = self.now, 0
+        self._replan |= neighbour.kind is not LinkKind.MESH and neighbour.kind is not LinkKind.PLAIN
+        neighbour.frames.feed(data)
+        kind = None
+        try:
+            while neighbour.kind is not kind and not neighbour.ending:  # what it says may change what it is
+                kind = neighbour.kind
+                self._read(neighbour)
+        except ProtocolError as error:
+            self.links.hang_up(neighbour, str(error))
+        self._replan |= self.bridge.grew()
+
+    def closed(self, neighbour, reason):
+        """This neighbour's link is no more; `reason` is a sentence without its subject."""
+        self._replan = True
+        self.links.all.remove(neighbour)
+        if neighbour.kind is LinkKind.PROBING:
+            self._probe_failed(neighbour, reason)
+        elif neighbour.kind is LinkKind.MESH:
+            self._mesh_closed(neighbour, reason)
+        elif neighbour.kind is LinkKind.PLAIN:
+            self._plain_closed(neighbour, reason)
+        elif neighbour.kind is LinkKind.GREETING and neighbour.address and not neighbour.ending:
+            self.overlay.book.note(neighbour.address)  # it gave up waiting for us, and may take us for a C peer: call back
+        self.overlay.fill()
+
+    def woke(self):
+        """We stood still, nobody knows for how long: others may have taken our place meanwhile."""
+        self._replan = True
+        self.bridge.woke()
+        self.presence.woke()
+
+    def tick(self):
+        """The deadline has passed: do what is due."""
+        self._replan = True
+        for neighbour in list(self.links.all):
+            due = self._due(neighbour)
+            if due is not None and due <= self.now:
+                self._overdue(neighbour)
+        for contact in self.contacts:
+            if contact.due is not None and contact.due <= self.now:
+                contact.due, contact.untried = None, list(contact.addresses)
+                self._dial_contact(contact)
+        self._tell_missing()
+        self.bridge.tick()
+        self.presence.tick()
+        self.overlay.tick()
+
+    def who(self):
+        """Everybody here but ourselves, as Persons."""
+        return self.presence.who()
+
+    # One link: dispatch on what it is --------------------------------------------------------
+
+    def _read(self, neighbour):
+        if neighbour.kind is LinkKind.MESH:
+            self._read_records(neighbour)
+        elif neighbour.kind is LinkKind.PROBING:
+            self.handshake.read_answer(neighbour)
+        elif neighbour.kind is LinkKind.GREETING:
+            self.handshake.read_hello(neighbour)
+        else:
+            self._read_pairs(neighbour)
+
+    def _read_pairs(self, neighbour):
+        for name, texts in neighbour.pairs.runs(neighbour.frames):
+            if self.handshake.read_probe(neighbour, texts[0]):
+                self.bridge.forget(neighbour)
+            else:
+                self._settled(neighbour)
+                self.bridge.received(neighbour, as_c_reads(name), texts if len(texts) > 1 else [as_c_reads(texts[0])])
+            if neighbour.ending or not neighbour.may_be_c:
+                return
+
+    def _read_records(self, neighbour):
+        for run in neighbour.frames.runs():
+            if run.first is None:
+                self._record(neighbour, run.frames[0])
+            else:
+                self._take_run(neighbour, run)
+            if neighbour.ending:
+                return
+
+    def _settled(self, neighbour):
+        """It is a C program, as far as can be known."""
+        if neighbour.kind is LinkKind.STRANGER:
+            neighbour.kind = LinkKind.PLAIN
+            self.bridge.settled(neighbour)
+
+    def _met(self, neighbour, hello):
+        """Both have said hello: a mesh link from here on."""
+        is_first, alone = not self.overlay.book.met, not self.links.mesh()
+        neighbour.kind = LinkKind.MESH
+        neighbour.name = hello.name
+        neighbour.vector_at_hello = hello.vector
+        neighbour.is_foreign = not any(origin in self.log.have for origin in hello.vector if origin != self.author.origin)
+        neighbour.log, neighbour.position, neighbour.filter_until = self.log, self.log.start, self.log.end
+        holes = self.log.holes.youngest(self.now)
+        if holes:
+            neighbour.queue_frame(encode_ask(holes))
+        if is_first and neighbour.attempt:
+            self._before = hello.vector
+        self.presence.linked(hello.origin, is_first=alone)
+        self.bridge.met(hello.origin)
+        self.overlay.met(neighbour, hello)
+        if neighbour.contact:
+            neighbour.contact.plain, neighbour.contact.outlet = False, None
+            self._reached(neighbour)
+        elif alone and not is_first and self.now >= self._again_at:  # announce two crossed dials once
+            self._again_at = self.now + AGAIN_SECONDS
+            self._notice("connected again, through {}", self.presence.label(hello.origin, hello.name))
+
+    def _reached(self, neighbour):
+        contact = neighbour.contact
+        contact.addresses = (neighbour.attempt.address,)  # of several, the one that works
+        self._notice("connected to {} again" if contact.reached else "connected to {}", contact.label)
+        contact.reached = True
+
+    def _due(self, neighbour):
+        """When something has to be done about this link; None: never."""
+        if neighbour.ending:
+            return None
+        if neighbour.kind is LinkKind.MESH:
+            return max(neighbour.heard_at, neighbour.pinged_at) + PING_SECONDS
+        return self.handshake.due(neighbour)
+
+    def _overdue(self, neighbour):
+        if neighbour.kind is not LinkKind.MESH:
+            self.handshake.overdue(neighbour)
+        elif neighbour.pings >= MOST_PINGS:
+            self.links.hang_up(neighbour, "is silent")
+        else:
+            neighbour.pings += 1
+            neighbour.pinged_at = self.now
+            neighbour.queue_frame(bytes([Kind.PING]))
+
+    # One link: its end -----------------------------------------------------------------------
+
+    def _probe_failed(self, neighbour, reason):
+        contact = neighbour.contact
+        if reason == DOUBLE and contact:
+            self._reached(neighbour)
+        elif reason in (DOUBLE, SPARED):
+            return
+        elif contact is None:
+            self.overlay.refused(neighbour.attempt, has_no_room=reason == NO_ROOM)
+        elif reason == PLAIN_ANSWER:
+            contact.plain = True
+            contact.untried.insert(0, neighbour.attempt.address)
+            self._dial_contact(contact, plain=True)
+        else:
+            self.dial_failed(neighbour.attempt, reason)
+
+    def _mesh_closed(self, neighbour, reason):
+        if self.links.is_linked(neighbour.origin, greeting=True):
+            return
+        self.overlay.closed(neighbour)
+        if reason != SPARED:
+            self.presence.neighbour_lost(neighbour.origin)
+        if not self.links.mesh():
+            self.presence.alone()
+
+    def _plain_closed(self, neighbour, reason):
+        contact = neighbour.contact if neighbour.contact in self.contacts else None
+        neighbour.keep_place()
+        self.bridge.closed(neighbour)
+        if neighbour.left is not None:
+            self._forget_contact(contact)
+            return
+        if contact is None and not neighbour.spoke:
+            return
+        behind = [unmarked(frame)[0] for key, frame in neighbour.names.items() if not self.presence.is_here(key)]
+        who = behind[:MAX_NAMED_AT_ONCE] or ["a C program"]
+        words = "lost contact with " + ", ".join(["{}"] * len(who)) + " at {}: it {}"
+        if contact is None:
+            self.presence.announce(words, *who, neighbour.host, reason)
+            return
+        self._notice(words + "; dialling again", *who, neighbour.host, reason)
+        if self.now - neighbour.since > REDIAL_MOST:
+            contact.pause = REDIAL_FIRST
+        self._plan_redial(contact)
+
+    def _connect(self, attempt, seconds):
+        self.actions.append(Connect(attempt, seconds))
+
+    def _dial_contact(self, contact, plain=False):
+        address = contact.untried.pop(0)
+        self.overlay.dial(Attempt(address, contact, True, plain), DIAL_SECONDS / len(contact.addresses))
+
+    def _plan_redial(self, contact):
+        # One of ours is found again by healing; only a C peer has to be dialled by its own address.
+        if contact not in self.contacts or not contact.reached or not contact.plain:
+            return
+        contact.due = self.now + contact.pause
+        contact.pause = min(contact.pause * 2, REDIAL_MOST)
+
+    def _forget_contact(self, contact):
+        if contact in self.contacts:
+            self.contacts.remove(contact)
+
+    # What other members tell -----------------------------------------------------------------
+
+    def _take_run(self, neighbour, run):
+        """Take what is new of a run; what is known only says what this neighbour has."""
+        origin, first, count = run.first.origin, run.first.sequence, len(run.frames)
+        if self.author.is_ours(origin):
+            self._own(neighbour, origin, run.frames)
+            return
+        last = first + count - 1
+        is_known = last <= self.log.have.get(origin, 0) and origin not in self.log.holes
+        if not is_known:
+            for low, high, late in self.log.news(origin, first, last):
+                self._extend(neighbour, run.part(low - first, high - first + 1), late)
+        if not is_known or origin != neighbour.origin:  # else our copy may be forged, and must reach its owner
+            neighbour.has(origin, first, last)
+
+    def _extend(self, neighbour, run, late):
+        """Put a new run into the log and deliver it: as a whole, or record by record where it may be earlier."""
+        origin, first = run.first.origin, run.first.sequence
+        last = first + len(run.frames) - 1
+        up_to_date = neighbour.position == self.log.end
+        number = self.log.extend(origin, last, run.frames, self.now, late)
+        if up_to_date:
+            neighbour.position = self.log.end  # move our cursor past what it sent us
+        self._replan |= origin in self.log.holes
+        is_live = first > neighbour.vector_at_hello.get(origin, 0) and first > self._before.get(origin, 0) and not late
+        if is_live:
+            self._deliver(run.first, run.texts, number)
+            return
+        for offset in range(len(run.frames)):
+            one = run.part(offset, offset + 1)
+            earlier = late or self._is_earlier(neighbour, one.first)
+            is_history = neighbour.is_foreign and one.first.sequence <= neighbour.vector_at_hello.get(origin, 0)
+            self._deliver(one.first, one.texts, number + offset, earlier, is_history, said_at=one.first.when)
+
+    def _is_earlier(self, neighbour, record):
+        return record.sequence <= self._before.get(record.origin, 0) or (
+            record.sequence <= neighbour.vector_at_hello.get(record.origin, 0) and self.wall - record.when > EARLIER_SECONDS)
+
+    def _deliver(self, first, texts, number, earlier=False, is_history=False, said_at=None):
+        """Show what is news; C programs get it from the log, but for what they have and for another network's history."""
+        if is_history:
+            self.bridge.skip(number, len(texts))
+        if first.kind == Kind.SAY:
+            label = self.presence.heard(first.origin, first.name)
+            news = self.bridge.said(first, texts, number)
+        else:
+            label, news = self.bridge.told(first, texts, number, said_at)
+        if news:
+            self._show(label, news, first.when if earlier else 0)
+
+    def _show(self, label, texts, earlier=0):
+        self.actions.append(Show(label, texts, earlier=earlier))
+
+    def _record(self, neighbour, frame):
+        """A record that is not chat."""
+        body = frame[HEADER_SIZE:]
+        kind = body[0] if body else None
+        if kind is None or kind == Kind.HELLO:
+            raise ProtocolError("said hello twice" if kind else "sent an empty record")
+        if kind == Kind.PING:
+            if not neighbour.queued:  # whoever does not read the answers gets no more of them
+                neighbour.queue_frame(bytes([Kind.PONG]))
+        elif kind == Kind.PEERS:
+            self.overlay.learn(neighbour, decode_addresses(body))
+        elif kind == Kind.BYE:
+            self.overlay.learn(neighbour, decode_addresses(body))
+            self.links.hang_up(neighbour, SPARED)
+        elif kind == Kind.ASK:
+            self._asked(neighbour, decode_ask(body))
+        elif kind == Kind.RENAMED:
+            self._renamed(neighbour, decode_renamed(body))
+        elif FIRST_LOGGED <= kind <= LAST_LOGGED:
+            self._logged(neighbour, frame)
+
+    def _asked(self, neighbour, ranges):
+        if not neighbour.has_asked:  # each time is a walk through the log
+            neighbour.has_asked = True
+            neighbour.asked.extend(self.log.find(ranges))
+
+    def _renamed(self, neighbour, origin):
+        if not self.author.is_ours(origin):
+            self.presence.renamed(neighbour.origin, origin, neighbour.name)
+            neighbour.origin = origin
+
+    def _logged(self, neighbour, frame):
+        record = decode_record(frame)
+        if self.author.is_ours(record.origin):
+            self._own(neighbour, record.origin, [frame])
+            return
+        news = self.log.news(record.origin, record.sequence, record.sequence)
+        if news:
+            up_to_date = neighbour.position == self.log.end
+            late = news[0][2]
+            number = self.log.extend(record.origin, record.sequence, [frame], self.now, late)
+            if up_to_date:
+                neighbour.position = self.log.end
+        if news or record.origin != neighbour.origin:
+            neighbour.has(record.origin, record.sequence, record.sequence)
+        if news:
+            self._replan = True
+            is_news = record.sequence > self._before.get(record.origin, 0) and not late
+            self._told(record, number, is_news)
+
+    def _told(self, record, number, is_news):
+        if record.kind in (Kind.SAY, Kind.GUEST):
+            self._deliver(record, [record.text], number)
+        elif record.kind == Kind.GUEST_GONE:
+            self.bridge.guest_gone(record, is_news)
+        elif record.kind == Kind.HERE:
+            self.presence.here(record.origin, record.name, is_news)
+        elif record.kind == Kind.LEFT:
+            self.presence.left(record.origin, record.name, is_news)
+            self.overlay.book.forget(record.origin)
+        else:
+            self.presence.lost(record, is_news)
+
+    def _tell_missing(self):
+        missing = self.log.holes.tell(self.now)
+        if missing:
+            words = "{} message is missing" if missing == 1 else "{} messages are missing"
+            self._notice(words + ": nobody connected has it in their history any more", f"{missing:,}")
+
+    # Speaking in our name --------------------------------------------------------------------
+
+    def _own(self, neighbour, origin, frames):
+        """Records in an origin of ours come back, or somebody forged them."""
+        forged = [frame for frame in frames if origin == self.author.origin and self.author.is_forged(frame)]
+        if not forged:
+            neighbour.has(origin, read_id(frames[0])[1], read_id(frames[-1])[1])
+        elif self.now >= self._renew_at:
+            self._renew(read_id(forged[0])[1])
+
+    def _renew(self, sequence):
+        """Our origin was forged from this sequence on: take a new one, and say again what the forgery may have covered."""
+        old, texts = self.author.origin, self.author.said_since(sequence)
+        self._renew_at = self.now + RENEW_SECONDS
+        self.author.renew()
+        for neighbour in self.links.mesh():
+            neighbour.queue_frame(encode_renamed(self.author.origin))
+        self.author.tell(Kind.LOST, self.name, [encode_lost(old, FORGED)])
+        if texts:
+            self.author.tell(Kind.SAY, self.name, texts)
+        self.bridge.renamed()
+        self.presence.renamed(old, self.author.origin, self.name)
+        self._replan = True
+        if self.now >= self._forged_told_at:
+            self._forged_told_at = self.now + FORGED_PAUSE
+            self._notice("somebody else speaks in your name; what you said last was sent again, so some may read it twice")
+
+    def _notice(self, words, *parts):
+        self.actions.append(Notice(words, parts))
+
+
+def _of_the_largest_crowd(neighbours):
+    """Those of these that are of a host that has most of them, in the order of their coming; none if no host has two."""
+    crowds = Counter(neighbour.host for neighbour in neighbours)
+    most = max(crowds.values(), default=0)
+    return [neighbour for neighbour in neighbours if crowds[neighbour.host] == most > 1]
+
+
+def _heard_at(neighbour):
+    return neighbour.heard_at
+
+
+def is_loopback(host):
+    """Whether this numeric host means the machine it is said on."""
+    return host.startswith("127.") or host == "::1"
+
+
+def is_dialable(host):
+    """Whether this is the numeric address of one machine: not a name, not "any", not multicast or broadcast."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if address.version == 6:
+        return not (address.is_unspecified or address.is_multicast or address.ipv4_mapped)
+    return 0 < address.packed[0] < 224 and str(address) == host  # Python 3.9.0 to 3.9.4 take leading zeros
+
+
+# Which links to have -------------------------------------------------------------------------
+
+# tests/simulator.py measures the mesh: with 4 and 6 a delivery costs 4 copies instead of 6, but more hops
+WANT_LINKS, MAX_MESH_LINKS = 5, 8  # the active view; five random links hold a network together when half of it dies
+MAX_LINKS = 1024  # of all kinds; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
+DIAL_SECONDS = 10  # how long all addresses of a peer that our user named may stay silent together
+MAX_DIALS = 3  # probes under way at once
+MESH_DIAL_SECONDS = 5  # for an address that the network picked to answer
+SHUFFLE_SECONDS = 15, 45  # between two swaps
+FRIEND_SHARE = 0.3  # of swaps that try a friend first
+OUTBOUND_QUOTA = 3  # of the last links that we dialled, never given up for a caller (as in gossipsub v1.1)
+RESERVE_FIRST, RESERVE_MOST = 1, 30  # pause between two dials of old acquaintances, doubled each time
+FAILED_PAUSE = 0, 60  # seconds for which a failed address is not dialled
+NO_ROOM_PAUSE = 1, 3  # the same where there was no room: whoever has lost all its links finds room everywhere
+CLOSED_PAUSE = 0, 10  # the same where a link was closed
+MAX_BOOK = 128  # addresses heard of
+MAX_FRIENDS = 8  # addresses of members once met, kept to find the other half after a split
+# Never let a peer use us as a port scanner. Dials to where nobody of ours ever answered us: so many at once, and one
+# more in so many seconds, 54 a minute at most; more at once, and 1,000 members of which 90 % died are whole no sooner.
+UNPROVEN_DIALS, UNPROVEN_SECONDS = 24, 2
+MAX_NAMED, NAMED_SECONDS = 16, 4  # addresses that one host may name at once, and one more in so many seconds
+MAX_NAMING = 256  # hosts of which that is remembered
 
 
 class Book:
@@ -388,7 +1133,7 @@ class Book:
         self.friends = {}  # a fair sample of all whom we were ever linked to: they may be the other half after a split
         self.met = 0
         self.shunned = {}  # address -> until when it is not dialled
-        self.proven, self.hosts = {}, {}  # addresses, and hosts, where one of ours answered us; the values mean nothing
+        self.proven = {}  # addresses where one of ours answered us; the values mean nothing
 
     def note(self, address, origin=None):
         """A member may be dialled there; `origin` if it is known which."""
@@ -398,15 +1143,9 @@ class Book:
 
     def prove(self, address):
         """One of ours answered there."""
-        for known, key in ((self.proven, address), (self.hosts, address[0])):
-            known[key] = None
-            if len(known) > MAX_BOOK:
-                del known[next(iter(known))]
-
-    def drop(self, address):
-        """Forget an address, if nobody was met there."""
-        if self.heard.get(address, 0) is None:
-            del self.heard[address]
+        self.proven[address] = None
+        if len(self.proven) > MAX_BOOK:
+            del self.proven[next(iter(self.proven))]
 
     def befriend(self, address, origin):
         """Reservoir sampling (Vitter 1985, algorithm R): each member ever met is a friend with equal chance."""
@@ -449,956 +1188,1314 @@ class Book:
         return min((until for address, until in self.shunned.items() if address in self.heard), default=None)
 
 
-class Allowance:
-    """So many at once, and one more every so many seconds."""
+class Overlay:
+    """Which links to have: WANT_LINKS, never more than MAX_MESH_LINKS, to addresses that live neighbours named.
 
-    def __init__(self, most, seconds, full_at):
-        self._most, self._seconds = most, seconds
-        self._full_at = full_at
-
-    def left(self, now):
-        """Whether there is one now."""
-        return self._most - max(self._full_at - now, 0) / self._seconds >= 1
-
-    def spend(self, now):
-        """One is used; also if none is left, and then the next one comes later."""
-        self._full_at = max(self._full_at, now) + self._seconds
-
-    def refund(self, count=1):
-        """Give so many back."""
-        self._full_at -= count * self._seconds
-
-    @property
-    def next_at(self):
-        """When there is one again."""
-        return self._full_at - (self._most - 1) * self._seconds
-
-
-# The chat without I/O: the network -----------------------------------------------------------
-
-class Network:
-    """Who our neighbours are, who is sent what, how it heals. Told what happened; leaves in `events` what to do.
-
-    A replicated log over a bounded random graph, in three rules: send a neighbour whatever the log
-    holds that it has not seen, in the log's order; keep WANT_LINKS, never more than MAX_MESH_LINKS,
-    to addresses heard of from live neighbours; now and then swap a link for a random other one. C
-    peers hang on at the edge, on plain links, and see nothing of it.
-
-    The caller sets `now` (seconds of a monotonic clock) and `wall` (seconds since 1970) before each
-    call; `rng` is the only source of chance. So a simulator can run it, and replay a run.
+    A random graph with an active view (the links) and a passive one (the Book), as in HyParView (Leitao et al. 2007).
     """
 
-    def __init__(self, name, port, rng, now=0.0, wall=0):
-        self.name, self.port, self.rng = name, port, rng  # name: bytes; port: where we listen
-        self._goodbye = encode_pairs(name, QUIT_TEXTS[:1])  # a C peer takes a bare end of stream for an error
-        self.now, self.wall = now, wall
-        self.neighbours = []
-        self.contacts = []
-        self.events = deque()
-        self.log = Log()
-        self.people = People(name)
+    def __init__(self, author, clock, rng, links, connect):
+        self._author, self._clock, self._rng, self._links, self._connect = author, clock, rng, links, connect
         self.book = Book(rng)
-        self.calls = []  # dials under way
-        self._knocks = Allowance(KNOCKS, KNOCK_SECONDS, now)
-        self._lonely_knocks = Allowance(LONELY_KNOCKS, LONELY_SECONDS, now + LONELY_KNOCKS * LONELY_SECONDS)
-        self._suspects = {}  # origin -> when to tell all that it is lost
-        self._before = {}  # origin -> sequence that was said before we joined: history, not news
-        self._plain = []  # the neighbours that are, or may be, C peers
-        self._echoes = Echoes()
-        self._guests_until = now  # so long C peers are about, somewhere
-        self._missing, self._missing_at = 0, now
-        self._gaps = {}  # origin -> (the last sequence before what is missing, since when that is awaited)
-        self._comings, self._untold = Allowance(COMINGS, COMING_SECONDS, now), 0
-        self._stir_at = None
-        self._reserve_at, self._reserve_pause = now, RESERVE_FIRST
-        self._leaving = False
-        self._linked = None, now  # whom we told our user to be linked to, and when: two crossed links are one piece of news
-        self._planned, self._replan = None, True
-        self._own_origins = {}  # the last MAX_OWN; the values mean nothing
-        self._new_origin()
+        self.attempts = []  # dials under way
+        self.named = []  # the Contacts of our user
+        self.leaving = False
+        self._unproven = TokenBucket(UNPROVEN_DIALS, UNPROVEN_SECONDS, clock.now)
+        self._naming = OrderedDict()  # host -> TokenBucket of the addresses that it names
+        self._shuffle_at = None
+        self._reserve_at, self._reserve_pause = clock.now, RESERVE_FIRST
 
-    # What the caller tells -------------------------------------------------------------------
+    # What is dialled
 
     @property
     def deadline(self):
-        """When tick wants to be called; None: nothing is planned, an idle member sleeps. May be early, never late."""
-        if self._replan:  # worked out when something changed, not in every turn of a busy loop
-            self._replan, self._planned = False, self._plan()
-        return self._planned
-
-    def _plan(self):
-        times = [contact.due for contact in self.contacts]
-        times += [self._due(neighbour) for neighbour in self.neighbours]
-        times += [self._stir_at, *self._suspects.values()]
-        times += [self._comings.next_at] * bool(self._untold) + [self._missing_at] * bool(self._missing)
+        """When tick wants to be called (seconds), or None."""
+        times = [self._shuffle_at]
         if self._wants_links():
             times.append(self.book.next_fresh())
             times += [self._reserve_at] * bool(self._free(self._reserve()))
-            times += [self._knocks.next_at] * (not self._may_knock())
+            times += [self._unproven.next_at] * (not self._unproven.has_one(self._clock.now))
         return min((time for time in times if time is not None), default=None)
 
-    def join(self, label, addresses):
-        """Our user wants a link to the peer at one of `addresses`, called `label` in notices. Returns its Contact."""
-        self._replan = True
-        contact = Contact(label, addresses)
-        self.contacts.append(contact)
-        self._dial_contact(contact)
-        return contact
-
-    def say(self, *texts):
-        """Our user says this (bytes of any length): to everyone, and to our own screen."""
-        self.events.append(Show(self.name, list(texts), mine=True))
-        self._tell(Kind.SAY, self.name, [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)])
-        _, parts = self._news(self.name, texts, SAID)
-        self._relay(self.name, parts)
-
-    def leave(self):
-        """Say goodbye to all, behind whatever they are still to be sent."""
-        self._leaving = True
-        self.contacts.clear()
-        self._tell(Kind.LEFT, self.name)
-        for neighbour in self.neighbours:
-            if neighbour.phase is Phase.STRANGER:
-                self._settle_plain(neighbour)
-            if neighbour.plain:
-                self._queue(neighbour, self._goodbye)
-
-    def opened(self, host, call=None):
-        """A connection is up; `call` if we dialled it. Returns its Neighbour."""
-        self._replan = True
-        phase = Phase.STRANGER if call is None else Phase.PLAIN if call.plain else Phase.PROBING
-        neighbour = Neighbour(host, call, phase, self.now, self.wall)
-        self.neighbours.append(neighbour)
-        self._sort_out()
-        if call in self.calls:
-            self.calls.remove(call)
-        if phase is Phase.PLAIN:
-            self._reached(call.contact, call.address)
-        if phase is Phase.PROBING:
-            neighbour.frames.limit = MAX_MESH_FRAME
-            hello = Hello(self.origin, self.port, call.urgent, b"")
-            neighbour.queue(encode_pairs(self.name, [PROBE + encode_hello(hello)]))
-        return neighbour
-
-    def dial_failed(self, call, reason):
-        """A Connect came to nothing; `reason` is a sentence without its subject."""
-        self._replan = True
-        if call in self.calls:
-            self.calls.remove(call)
-        if call.contact is None:
-            self.book.failed(call.address[:2], self.now)
-            self._fill()
-            return
-        if call.contact.untried:
-            self._dial_contact(call.contact)
-            return
-        call.contact.failure = reason
-        if not call.contact.reached:
-            self._forget_contact(call.contact)
-            self._notice("{} cannot be joined: it {}", call.contact.label, reason)
-        self._plan_redial(call.contact)
-
-    def make_way(self):
-        """There are too many links: let one go for somebody new. Returns False if none can be spared now.
-
-        That is the newest silent one of the host with most of them: who came before the crowd may be a C peer whose
-        user is just quiet, and so may one that is alone on its host. Talkers only go where one host has half of all.
-        """
-        guests = [neighbour for neighbour in self.neighbours if neighbour.phase in (Phase.PLAIN, Phase.GREETING)
-                  and not neighbour.call and not neighbour.ending and neighbour.since + STRANGER_SECONDS <= self.now]
-        found = _newest_of_most([neighbour for neighbour in guests if not neighbour.names], 2)
-        found = found or _newest_of_most(guests, MAX_LINKS // 2)
-        if found is not None:
-            self._hang_up(found, "is one of too many from there")
-        return found is not None
-
-    def received(self, neighbour, data):
-        """Bytes came from this neighbour, in whatever pieces."""
-        neighbour.heard_at, neighbour.pings = self.now, 0
-        self._replan |= neighbour.phase not in (Phase.MESH, Phase.PLAIN)
-        neighbour.frames.feed(data)
-        phase = None
-        try:
-            while neighbour.phase is not phase and not neighbour.ending:  # what it says may change what it is
-                phase = neighbour.phase
-                self._read(neighbour)
-        except ProtocolError as error:
-            self._hang_up(neighbour, str(error))
-        self._tell_missing()
-
-    def closed(self, neighbour, reason):
-        """This neighbour's link is no more; `reason` is a sentence without its subject."""
-        self._replan = True
-        self.neighbours.remove(neighbour)
-        self._sort_out()
-        if neighbour.phase is Phase.PROBING:
-            self._probe_failed(neighbour, reason)
-        elif neighbour.phase is Phase.MESH:
-            self._mesh_closed(neighbour, reason)
-        elif neighbour.phase is Phase.PLAIN:
-            self._plain_closed(neighbour, reason)
-        elif neighbour.phase is Phase.GREETING and neighbour.address and not neighbour.ending:
-            self.book.note(neighbour.address)  # it gave up waiting for us, and may take us for a C peer: call back
-        self._fill()
-
     def tick(self):
-        """The deadline has passed: do what is due."""
-        self._replan = True
-        for neighbour in list(self.neighbours):
-            due = self._due(neighbour)
-            if due is not None and due <= self.now:
-                self._overdue(neighbour)
-        for contact in self.contacts:
-            if contact.due is not None and contact.due <= self.now:
-                contact.due, contact.untried = None, list(contact.addresses)
-                self._dial_contact(contact)
-        for origin in [origin for origin, due in self._suspects.items() if due <= self.now]:
-            del self._suspects[origin]
-            self._tell_lost(origin)
-        if self._untold and self._comings.left(self.now):
-            untold, self._untold = self._untold, 0
-            self._tell_coming("{} more came or went", f"{untold:,}")
-        self._tell_missing()
-        if self._last_word < self.log.start:
-            self._tell(Kind.HERE, self.name)  # so that the log never forgets who is here
-        if self._stir_at is not None and self._stir_at <= self.now:
-            self._stir()
-        self._fill()
+        """Swap a link if it is time, and dial if there are too few."""
+        if self._shuffle_at is not None and self._shuffle_at <= self._clock.now:
+            self._shuffle()
+        self.fill()
 
-    def who(self):
-        """Everybody here but ourselves, as Members."""
-        return [member for member in self.people.members.values() if member.here]
+    def dial(self, attempt, seconds=MESH_DIAL_SECONDS):
+        """Have it dialled, and given up after so many seconds."""
+        if attempt.contact is None and attempt.address[:2] not in self.book.proven:
+            self._unproven.take(self._clock.now)
+        attempt = attempt._replace(since=self._clock.now)
+        self.attempts.append(attempt)
+        self._connect(attempt, seconds)
 
-    # One link: what is it? -------------------------------------------------------------------
+    def fill(self):
+        """Dial until there are WANT_LINKS, MAX_DIALS at once."""
+        while self._wants_links():
+            address = self._pick(self._free(self.book.fresh(self._clock.now))) or self._pick_reserve()
+            if address is None:
+                return
+            self.dial(Attempt(address, urgent=not self._links.mesh()))
 
-    def _read(self, neighbour):
-        if neighbour.phase is Phase.MESH:
-            self._read_records(neighbour)
-        elif neighbour.phase is Phase.PROBING:
-            self._read_answer(neighbour)
-        elif neighbour.phase is Phase.GREETING:
-            self._read_hello(neighbour)
+    def find(self, neighbour, host, port, origin):
+        """A mark names a member whom we do not know, as a gateway at this address: link to it directly."""
+        address = self._usable(neighbour, host, port)
+        if address is None or self._links.is_linked(origin, greeting=True) or not self._may_name(neighbour, address):
+            return
+        self.book.note(address, origin)
+        if self._free({address: origin}) and address in self.book.fresh(self._clock.now) and len(self.attempts) < MAX_DIALS:
+            self.dial(Attempt(address, urgent=True))
+
+    # What came of it
+
+    def opened(self, attempt):
+        """A dial led to a connection."""
+        if attempt in self.attempts:
+            self.attempts.remove(attempt)
+
+    def failed(self, attempt):
+        """A dial led to none."""
+        self.opened(attempt)
+        if attempt.contact is None:
+            self.book.failed(attempt.address[:2], self._clock.now)
+            self.fill()
+
+    def refused(self, attempt, has_no_room):
+        """What was dialled did not become a link. Where there was only no room, somebody of ours is alive: keep it."""
+        if has_no_room:
+            self.book.shun(attempt.address[:2], self._clock.now + self._rng.uniform(*NO_ROOM_PAUSE))
         else:
-            self._read_pairs(neighbour)
+            self.book.failed(attempt.address[:2], self._clock.now)
 
-    def _read_pairs(self, neighbour):
-        for name, texts in neighbour.pairs.runs(neighbour.frames):
-            self._pairs(neighbour, name, texts)
-            if neighbour.ending or not neighbour.plain:
-                return
+    def proved(self, attempt):
+        """One of ours answered there."""
+        self.book.prove(attempt.address[:2])
 
-    def _read_answer(self, neighbour):
-        """What we dialled says its first frame: a hello, a bye, or it is a C peer that chats already."""
-        for frame in neighbour.frames:
-            self._answered(neighbour, frame[HEADER_SIZE:])
-            if neighbour.ending or neighbour.phase is not Phase.PROBING:
-                return
-
-    def _read_hello(self, neighbour):
-        frame = next(iter(neighbour.frames), None)  # one: what follows it is read as records
-        if frame is not None:
-            self._greeted(neighbour, frame[HEADER_SIZE:])
-
-    def _read_records(self, neighbour):
-        for run in neighbour.frames.runs():
-            self._take_run(neighbour, run)
-            if neighbour.ending:
-                return
-
-    def _pairs(self, neighbour, name, texts):
-        text = texts[0]
-        if text.startswith(PROBE) and is_kind(text[len(PROBE):], Kind.HELLO) and neighbour.call is None and not neighbour.names:
-            # Also on a link that we took for a C peer's, as long as nothing else came: one lost packet makes a probe late.
-            self._probed(neighbour, decode_hello(text[len(PROBE):]))
-            return
-        if neighbour.phase is Phase.STRANGER:
-            self._settle_plain(neighbour)
-        self._plain_messages(neighbour, as_c_reads(name), texts if len(texts) > 1 else [as_c_reads(text)])
-
-    def _settle_plain(self, neighbour):
-        neighbour.phase = Phase.PLAIN
-        self._tell_coming("somebody joined from {}", neighbour.host)
-
-    def _probed(self, neighbour, hello):
-        """One of ours dialled us: take it, or tell it whom else to ask."""
-        neighbour.phase = Phase.GREETING
-        self._replan = True
-        self._sort_out()
-        if not self._recognise(neighbour, hello):
-            return
-        if len(self._mesh()) >= MAX_MESH_LINKS and not hello.urgent:
-            self._bye(neighbour)
-            return
-        self._greet(neighbour)
-
-    def _answered(self, neighbour, frame):
-        if is_kind(frame, Kind.BYE) or is_kind(frame, Kind.HELLO):
-            self._proved(neighbour.call)
-        if is_kind(frame, Kind.BYE):
-            self._learn(neighbour, decode_addresses(frame))
-            self._hang_up(neighbour, NO_ROOM)
-            return
-        if not is_kind(frame, Kind.HELLO):
-            return  # chat: of a C peer, or of one of ours that has not got our probe yet; PROBE_SECONDS will tell
-        hello = decode_hello(frame)
-        if self._recognise(neighbour, hello):
-            self._greet(neighbour)
-            self._meet(neighbour, hello)
-
-    def _greeted(self, neighbour, frame):
-        if not is_kind(frame, Kind.HELLO):
-            raise ProtocolError("did not say hello")
-        hello = decode_hello(frame)
-        if hello.origin != neighbour.origin:
-            raise ProtocolError("changed its origin")
-        self._meet(neighbour, hello)
-
-    def _recognise(self, neighbour, hello):
-        """Note who it is. Returns False if it is ourselves, or a second link to the same member that is not to be kept."""
-        neighbour.origin, neighbour.name = hello.origin, hello.name
-        host, port = (neighbour.host, hello.port) if neighbour.call is None else neighbour.call.address[:2]
-        neighbour.address = (host, port) if port >= LEAST_PORT or neighbour.call else None
-        if hello.origin in self._own_origins:
-            self.book.shun(neighbour.address, self.now + SHUN_SELF)
-            self._decline(neighbour, "is this program itself")
-            return False
-        if neighbour.address and neighbour.call:  # else it only says so, as yet
-            self.book.note(neighbour.address, hello.origin)
-        for other in self._mesh(greeting=True):
-            if other.origin == hello.origin and other is not neighbour and not self._resolve_double(neighbour, other):
-                return False
-        return True
-
-    def _resolve_double(self, new, old):
-        """Two links to one member, dialled from both ends at once. Returns whether the new one stays.
-
-        The subtle spot: both ends decide alone, must drop the same one, and may see the two in different order. So what
-        decides is the same at both ends: the link that the higher origin dialled stays; of two dialled by one end, the new.
-        """
-        ours_new, ours_old = new.call is not None, old.call is not None
-        keep_new = ours_new == ours_old or ours_new == (self.origin > new.origin)
-        if new.host != old.host and not (is_loopback(new.host) and is_loopback(old.host)):
-            keep_new = False  # perhaps a stranger under a stolen name: it must not cost the real one its link
-        self._decline(old if keep_new else new, DOUBLE)
-        return keep_new
-
-    def _decline(self, neighbour, reason):
-        """Hang up on somebody we are linked to anyway. Who dialled must hear who we are, to see it the same way."""
-        hello = encode_hello(Hello(self.origin, self.port, False, self.name))
-        self._hang_up(neighbour, reason, hello if neighbour.phase is Phase.GREETING else None)
-
-    def _greet(self, neighbour):
-        neighbour.clear()  # chat that was held back while it was a stranger comes from the log now
-        neighbour.frames.limit = MAX_MESH_FRAME
-        addresses = self._addresses_but(neighbour, greeting=True)
-        hello = Hello(self.origin, self.port, False, self.name, addresses, self.log.vector())
-        neighbour.queue_frame(encode_hello(hello))
-
-    def _meet(self, neighbour, hello):
-        """Both have said hello: a mesh link from here on."""
-        alone = not self._mesh()
-        neighbour.phase = Phase.MESH
-        neighbour.name = hello.name
-        neighbour.horizon, neighbour.known = hello.vector, dict(hello.vector)
-        neighbour.log, neighbour.position, neighbour.ahead = self.log, self.log.start, self.log.end
-        self._suspects.pop(hello.origin, None)
+    def met(self, neighbour, hello):
+        """There is a new mesh link."""
         self._reserve_pause = RESERVE_FIRST
-        self._learn(neighbour, hello.addresses)
+        self.learn(neighbour, hello.addresses)
         if neighbour.address:
             self.book.note(neighbour.address, hello.origin)
         self.book.befriend(neighbour.address, hello.origin)
-        if self.book.met == 1 and neighbour.call:
-            self._before = hello.vector
-        if neighbour.contact:
-            neighbour.contact.plain = False
-            self._reached(neighbour.contact, neighbour.call.address)
-        elif alone and self.book.met > 1:
-            self._tell_linked(hello)
-        if self._stir_at is None:
-            self._stir_at = self.now + self.rng.uniform(*STIR_SECONDS)
+        if self._shuffle_at is None:
+            self._shuffle_at = self._clock.now + self._rng.uniform(*SHUFFLE_SECONDS)
         self._make_room(neighbour)
-        self._fill()
+        self.fill()
 
-    def _tell_linked(self, hello):
-        """Our user hears that we are not alone any more; once, though two links may have crossed."""
-        origin, when = self._linked
-        if origin != hello.origin or self.now - when >= AGAIN_SECONDS:
-            self._linked = hello.origin, self.now
-            self._tell_coming("linked to {}", self.people.meet(hello.origin, hello.name).label)
+    def closed(self, neighbour):
+        """A mesh link is no more."""
+        self.book.shun(neighbour.address, self._clock.now + self._rng.uniform(*CLOSED_PAUSE))
 
-    def _make_room(self, newest):
-        """Keep to MAX_MESH_LINKS by letting a random other go. It loses nothing: its next link catches up."""
-        stirred = newest.call is not None and newest.call.contact is None and newest.call.urgent
-        most = WANT_LINKS + 1 if stirred else MAX_MESH_LINKS
-        others = [other for other in self._mesh() if other is not newest]
-        if len(others) >= most:
-            # Of the host that has most of them, if one has: who opens eight links from one machine pushes nobody else out.
-            crowds = Counter(other.host for other in others)
-            self._bye(self.rng.choice([other for other in others if crowds[other.host] == max(crowds.values())]))
+    def has_room(self):
+        """Whether somebody who is not urgent may become a neighbour."""
+        return len(self._links.origins()) < MAX_MESH_LINKS
 
-    def _reached(self, contact, address):
-        contact.addresses = (address,)  # of several, the one that works
-        self._notice("linked to {} again" if contact.reached else "linked to {}", contact.label)
-        contact.reached = True
+    def learn(self, neighbour, addresses):
+        """Note where members are. A peer may say anything: what can be dialled at all is taken, and a bounded number."""
+        for host, port in addresses:
+            address = self._usable(neighbour, host, port)
+            if address and address not in self.book.heard and self._may_name(neighbour, address):
+                self.book.note(address)
 
-    # One link: when something is due, and its end --------------------------------------------
+    def _usable(self, neighbour, host, port):
+        if is_loopback(host) and not is_loopback(neighbour.host):
+            host = neighbour.host  # "on my machine", it means
+        return (host, port) if port >= LEAST_PORT and is_dialable(host) else None
 
-    def _due(self, neighbour):
-        """When something has to be done about this link; None: never."""
-        if neighbour.ending:
-            return None
-        if neighbour.phase is Phase.STRANGER:
-            return neighbour.since + STRANGER_SECONDS
-        if neighbour.phase is Phase.PROBING:
-            return neighbour.since + max(PROBE_SECONDS, 2 * (neighbour.since - neighbour.call.since))  # far away: be patient
-        if neighbour.phase is Phase.GREETING:
-            return neighbour.since + HELLO_SECONDS
-        if neighbour.phase is Phase.MESH:
-            return max(neighbour.heard_at, neighbour.pinged_at) + PING_SECONDS
-        return neighbour.redundant_at
+    def _may_name(self, neighbour, address):
+        """A liar must neither fill the book with nobody's addresses nor use us to knock on others' doors."""
+        if address in self.book.heard:
+            return True
+        bucket = self._naming.pop(neighbour.host, None) or TokenBucket(MAX_NAMED, NAMED_SECONDS, self._clock.now)
+        self._naming[neighbour.host] = bucket
+        if len(self._naming) > MAX_NAMING:
+            self._naming.popitem(last=False)
+        return bucket.take(self._clock.now)
 
-    def _overdue(self, neighbour):
-        if neighbour.phase is Phase.STRANGER:
-            self._settle_plain(neighbour)
-        elif neighbour.phase is Phase.PLAIN:
-            self._open_circle(neighbour)
-        elif neighbour.phase is Phase.PROBING:
-            self._hang_up(neighbour, PLAIN_ANSWER)
-        elif neighbour.phase is Phase.GREETING:
-            self._hang_up(neighbour, "did not finish its hello")
-        elif neighbour.pings >= MOST_PINGS:
-            self._hang_up(neighbour, "is silent")
-        else:
-            neighbour.pings += 1
-            neighbour.pinged_at = self.now
-            neighbour.queue_frame(bytes([Kind.PING]))
-
-    def _hang_up(self, neighbour, reason, farewell=None):
-        """End a link; `farewell` is the body of a last frame."""
-        if neighbour.ending:
-            return
-        neighbour.ending = True
-        neighbour.clear()
-        if neighbour.phase is Phase.STRANGER:
-            neighbour.phase = Phase.PLAIN
-        if neighbour.phase is Phase.PLAIN and neighbour.left is None:
-            neighbour.queue(self._goodbye)
-        if farewell:
-            neighbour.queue_frame(farewell)
-        self.events.append(Hangup(neighbour, reason))
-
-    def _bye(self, neighbour):
-        self._hang_up(neighbour, SPARED, encode_addresses(Kind.BYE, self._addresses_but(neighbour)))
-
-    def _probe_failed(self, neighbour, reason):
-        contact = neighbour.contact
-        if reason == DOUBLE and contact:
-            self._reached(contact, neighbour.call.address)
-        elif reason in (DOUBLE, SPARED):
-            return
-        elif contact is None and reason == NO_ROOM:
-            self.book.shun(neighbour.call.address[:2], self.now + self.rng.uniform(*NO_ROOM_PAUSE))  # alive: keep it
-        elif contact is None:
-            self.book.failed(neighbour.call.address[:2], self.now)
-        elif reason == PLAIN_ANSWER:
-            contact.plain = True
-            contact.untried.insert(0, neighbour.call.address)
-            self._dial_contact(contact, plain=True)
-        else:
-            self.dial_failed(neighbour.call, reason)
-
-    def _mesh_closed(self, neighbour, reason):
-        if self._is_linked(neighbour.origin, greeting=True):
-            return
-        self.book.shun(neighbour.address, self.now + self.rng.uniform(*CLOSED_PAUSE))
-        member = self.people.members.get(neighbour.origin)
-        if reason != SPARED and member is not None and (member.here or member.told):
-            self.people.set_here(member, True)  # said to be lost while we were linked to it: now it is, for us too
-            self._suspects[neighbour.origin] = self.now + self.rng.uniform(*SUSPECT_SECONDS)
-
-    def _plain_closed(self, neighbour, reason):
-        for name in neighbour.names:
-            self._presence((self.origin, name), name, False, None)
-            self._tell(Kind.GUEST_GONE, name)
-        if neighbour.left is not None:
-            self._tell_coming("{} left", neighbour.left)
-            self._forget_contact(neighbour.contact)
-            return
-        who = list(neighbour.names)[:MAX_NAMES] or [b"somebody"]
-        words = "lost " + ", ".join(["{}"] * len(who)) + " at {}: it {}"
-        redial = neighbour.contact in self.contacts
-        if not redial:
-            self._tell_coming(words, *who, neighbour.host, reason)
-            return
-        self._notice(words + "; dialling again", *who, neighbour.host, reason)
-        if self.now - neighbour.since > REDIAL_MOST:
-            neighbour.contact.pause = REDIAL_FIRST
-        self._plan_redial(neighbour.contact)
-
-    def _forget_contact(self, contact):
-        if contact in self.contacts:
-            self.contacts.remove(contact)
-
-    # Mesh links: what other members tell -----------------------------------------------------
-
-    def _take_run(self, neighbour, run):
-        """Take what is new in a run as a whole where it is one more piece of the conversation; else record by record."""
-        if run.first is None:
-            self._record(neighbour, run.frames[0])
-            return
-        origin, last = run.first.origin, self.log.have.get(run.first.origin)
-        end = run.first.sequence + len(run.frames) - 1
-        known = 0 if last is None else max(last + 1 - run.first.sequence, 0)
-        if known >= len(run.frames):
-            self._has(neighbour, origin, end)
-            return
-        run = run.without(known)
-        if self._is_special(neighbour, run.first, end):
-            for frame in run.frames:
-                self._logged(neighbour, frame)
-                if neighbour.ending:
-                    return
-        else:
-            self._extend(neighbour, run, end)
-
-    def _is_special(self, neighbour, first, end):
-        """Whether the records from `first` to the sequence `end` are our own, follow a gap, or may be earlier messages."""
-        horizon = neighbour.horizon.get(first.origin, 0)
-        return (first.origin in self._own_origins or self.log.missing(first.origin, first.sequence) != 0
-                or first.sequence <= self._before.get(first.origin, 0)
-                or first.sequence <= horizon and (end > horizon or self.wall - first.when > EARLIER_SECONDS))
-
-    def _extend(self, neighbour, run, end):
-        up_to_date = neighbour.position == self.log.end
-        self.log.extend(run.first.origin, end, run.frames)
-        self._has(neighbour, run.first.origin, end)
-        if up_to_date:
-            neighbour.position = self.log.end  # or each record that it sent would be looked at again, to find that it has it
-        self._said(run.first, run.texts, caught_up=end <= neighbour.horizon.get(run.first.origin, 0))
-
-    def _has(self, neighbour, origin, sequence):
-        neighbour.known[origin] = max(sequence, neighbour.known.get(origin, 0))
-        neighbour.ahead = self.log.end
-
-    def _record(self, neighbour, frame):
-        body = frame[HEADER_SIZE:]
-        kind = body[0] if body else None
-        if kind is None or kind == Kind.HELLO:
-            raise ProtocolError("said hello twice" if kind else "sent an empty record")
-        if kind == Kind.PING:
-            if not neighbour.queued:  # who does not read its answers gets no more of them
-                neighbour.queue_frame(bytes([Kind.PONG]))
-        elif kind == Kind.PEERS:
-            self._learn(neighbour, decode_addresses(body))
-        elif kind == Kind.BYE:
-            self._learn(neighbour, decode_addresses(body))
-            self._hang_up(neighbour, SPARED)
-        elif FIRST_LOGGED <= kind <= LAST_LOGGED:
-            self._logged(neighbour, frame)
-
-    def _logged(self, neighbour, frame):
-        record = decode_record(frame)
-        missing = self.log.missing(record.origin, record.sequence)
-        if missing is None:
-            self._has(neighbour, record.origin, record.sequence)
-            return
-        if record.origin in self._own_origins:
-            self._impersonated(record.origin)
-            return
-        if missing and not neighbour.may_skip and len(self._mesh()) > 1:
-            if self._may_still_come(record.origin):
-                # We lagged behind its log. Another link may still bring what is missing; a jump would cut that off.
-                self._bye(neighbour)
-                return
-            neighbour.may_skip = True
-        self.log.extend(record.origin, record.sequence, (frame,))
-        self._has(neighbour, record.origin, record.sequence)
-        if 0 < missing < MAX_MISSING:
-            self._missing += missing
-            self._replan = True
-        self._deliver(record, caught_up=record.sequence <= neighbour.horizon.get(record.origin, 0))
-
-    def _impersonated(self, origin):
-        """Somebody speaks in our name: be somebody else. Whatever else comes in the old name is not ours, and not passed on."""
-        if origin == self.origin:
-            self._new_origin()
-            self._tell(Kind.LOST, self.name, [origin.to_bytes(8, "little")])
-
-    def _may_still_come(self, origin):
-        """Whether what is missing of this origin is awaited: not for ever, or two who both lack it would refuse all others."""
-        last, since = self._gaps.get(origin, (None, self.now))
-        if last != self.log.have[origin]:
-            since = self.now
-            self._gaps.pop(origin, None)
-            self._gaps[origin] = self.log.have[origin], since
-            if len(self._gaps) > MAX_GAPS:
-                del self._gaps[next(iter(self._gaps))]
-        return self.now < since + GAP_SECONDS
-
-    def _deliver(self, record, caught_up):
-        history = record.sequence <= self._before.get(record.origin, 0)
-        earlier = history or caught_up and self.wall - record.when > EARLIER_SECONDS
-        if record.kind in (Kind.SAY, Kind.GUEST):
-            self._said(record, [record.text], caught_up, record.when if earlier else 0)
-        elif record.kind == Kind.GUEST_GONE:
-            self._presence((record.origin, record.name), record.name, False, None)
-            for neighbour in self.neighbours:
-                neighbour.echoes, neighbour.redundant_at = 0, None
-        elif record.kind == Kind.LOST:
-            self._lost(record, quiet=earlier)
-        else:
-            here = record.kind == Kind.HERE
-            self._presence(record.origin, record.name, here, None if earlier else "{} joined" if here else "{} left")
-            if not here:
-                self.book.forget(record.origin)
-
-    def _said(self, first, texts, caught_up=False, earlier=0):
-        """Show the texts of a run that begins with the record `first`, and pass them on to C peers."""
-        key, way, find = first.origin, SAID, self.people.meet
-        if first.kind == Kind.GUEST:
-            key, way, find = (first.origin, first.name), first.origin, self.people.heard
-            self._expect_echoes()
-            self._guests_until = self.now + ECHO_SECONDS
-        texts, parts = self._news(first.name, texts, way, self._said_at(first) if caught_up else None)
-        if texts:
-            self.events.append(Show(find(key, first.name).label, texts, earlier=earlier))
-            self._relay(first.name, parts, way, when=first.when if caught_up else None)
-
-    def _tell_missing(self):
-        if self._missing and self.now >= self._missing_at:
-            self._notice("{} messages are missing: they are no longer in anybody's history", f"{self._missing:,}")
-            self._missing, self._missing_at = 0, self.now + MISSING_PAUSE
-
-    # Mesh links: what we tell ----------------------------------------------------------------
-
-    def _tell(self, kind, name, texts=(b"",)):
-        """Put records of our own into the log; the links take them from there."""
-        when, first = int(self.wall), self._sequence + 1
-        self._sequence += len(texts)
-        self.log.extend(self.origin, self._sequence, [encode_record(kind, self.origin, sequence, when, name, text)
-                                                      for sequence, text in enumerate(texts, first)])
-        self._last_word = self.log.end - 1
-
-    def _new_origin(self):
-        self.origin, self._sequence = self.rng.getrandbits(64), 0
-        self._own_origins[self.origin] = None  # the old ones stay ours: what they said must not come back as another's
-        if len(self._own_origins) > MAX_OWN:
-            del self._own_origins[next(iter(self._own_origins))]
-        self._tell(Kind.HERE, self.name)
-
-    # Plain links -----------------------------------------------------------------------------
-
-    def _plain_messages(self, neighbour, name, texts):
-        """A run of messages of one name. A goodbye is a run of its own."""
-        if is_quit(texts[0]):
-            neighbour.left = name
-            self._hang_up(neighbour, "left")
-            return
-        known = neighbour.heard(name)
-        texts = [text for text in texts if self._is_new(neighbour, name, text)]
-        if not texts:
-            return
-        neighbour.echoes, neighbour.redundant_at = 0, None
-        label = self.people.heard((self.origin, name), name).label if known else name
-        self.events.append(Show(label, texts))
-        self._tell(Kind.GUEST, name, texts)
-        self._relay(name, texts, neighbour)
-
-    def _relay(self, name, texts, way=None, when=None):
-        """Pass messages on to all plain links but the one they came by; old ones to who was here when they were said."""
-        if not texts or not self._plain:
-            return
-        batch = encode_pairs(name, texts)
-        for neighbour in self._plain:
-            if neighbour is way:
-                continue
-            if neighbour.circled and neighbour.circled.get(way, 0) > self.now:
-                continue  # the far end of the circle could not tell it from one that was said again
-            if when is None or when >= neighbour.since_wall - CLOCK_SLACK:
-                self._queue(neighbour, batch)
-
-    def _queue(self, neighbour, batch):
-        if neighbour.ending:
-            return
-        neighbour.queue(batch)
-        if neighbour.queued > MAX_UNSENT:
-            self._hang_up(neighbour, f"took nothing while {MAX_UNSENT >> 20} MiB were waiting")
-
-    # Plain links in circles: no copy is shown or passed on -----------------------------------
-
-    def _is_new(self, neighbour, name, text):
-        new = self._echoes.is_new(name, text, neighbour, self.now)
-        if not new:
-            self._echo(neighbour, name, text)
-        return new
-
-    def _echo(self, neighbour, name, text):
-        """A copy came back: behind this link there is a circle, and what comes by the copy's other ways is there already."""
-        for way in self._echoes.ways(name, text):
-            if way not in (SAID, neighbour) and len(neighbour.circled) < MAX_CIRCLED:
-                neighbour.circled[way] = self.now + CIRCLE_SECONDS
-        neighbour.echoes += 1
-        if neighbour.redundant_at is None:
-            neighbour.redundant_at = self.now + self.rng.uniform(*REDUNDANT_SECONDS)
-            self._replan = True
-
-    def _open_circle(self, neighbour):
-        """A link that for a while brought nothing but copies closes a circle: open it there.
-
-        The member at the circle's other end sees the same, and must not do it too: the while is
-        random, and who hears that another one did it (GUEST_GONE) begins anew.
-        """
-        if neighbour.echoes >= REDUNDANT_ECHOES:
-            self._forget_contact(neighbour.contact)
-            self._hang_up(neighbour, "brought only what came by another way")
-        neighbour.echoes, neighbour.redundant_at = 0, None
-
-    def _news(self, name, texts, way, said_at=None):
-        """Those of the texts that are no echoes, where there may be any, and the parts of them that plain links are to get.
-
-        `said_at`: of history, which may repeat what came by a C peer as long ago.
-        """
-        if said_at is None and not self._plain and self.now >= self._guests_until:
-            return texts, ()
-        said_at = self.now if said_at is None else said_at
-        news, parts = [], []
-        for text in texts:
-            new = [part for part in plain_texts(text) if self._echoes.is_new(name, part, way, said_at)]
-            parts += new
-            if new:
-                news.append(text)
-            else:
-                self._circle(name, text, way)
-        return news, parts
-
-    def _said_at(self, record):
-        """The time `now` was when it was said: history comes all at once, and is not all of one minute."""
-        return self.now - (self.wall - record.when)
-
-    def _circle(self, name, text, way):
-        """What came by `way` had come by a plain link of ours: behind that link is what comes by `way`, already."""
-        for link in self._echoes.ways(name, text):
-            if isinstance(link, Neighbour) and way != SAID and len(link.circled) < MAX_CIRCLED:
-                link.circled[way] = self.now + CIRCLE_SECONDS
-
-    def _expect_echoes(self):
-        """A C peer turns up: from now on, count; and what was said just before."""
-        if self._plain or self.now < self._guests_until:
-            return
-        for record in map(decode_record, self.log.read(self.log.end - RECENT_MESSAGES, self.log.end)):
-            if record.kind == Kind.SAY:
-                for part in plain_texts(record.text):
-                    self._echoes.is_new(record.name, part, SAID, self._said_at(record))
-
-    def _sort_out(self):
-        """Links came, went, or turned out to be something: which may lead to C peers?"""
-        plain = [neighbour for neighbour in self.neighbours if neighbour.phase in (Phase.PLAIN, Phase.STRANGER)]
-        if plain:
-            self._expect_echoes()
-        self._plain = plain
-
-    # Who is here -----------------------------------------------------------------------------
-
-    def _presence(self, key, name, here, words):
-        if key in self._own_origins:
-            return
-        known = key in self.people.members
-        member = self.people.meet(key, name)
-        changed, back = not known or member.here != here, known and here
-        self.people.set_here(member, here)
-        news = member.told is False if back else member.told is not here  # nobody comes back who was not told to be gone
-        if words and changed and news and self._tell_coming("{} is back" if back else words, member.label):
-            member.told = here
-
-    def _tell_lost(self, origin):
-        """We lost a neighbour, and nobody heard of it since."""
-        member = self.people.find(origin)
-        if member is not None and not self._is_linked(origin):
-            self._tell(Kind.LOST, member.name, [origin.to_bytes(8, "little")])
-            self._notice_lost(origin)
-
-    def _lost(self, record, quiet):
-        """Another member lost its neighbour."""
-        origin = int.from_bytes(record.text[:8], "little")
-        if origin in self._own_origins:
-            self._tell(Kind.HERE, self.name)
-            return
-        self._suspects.pop(origin, None)
-        if quiet or self._is_linked(origin):  # who is linked to us contradicts, or we notice ourselves
-            self.people.gone(origin)
-        else:
-            self._notice_lost(origin)
-
-    def _notice_lost(self, origin):
-        member = self.people.find(origin)
-        if member is None:
-            return
-        links = [self.people.meet(other.origin, other.name).label for other in self._mesh()][:3]
-        holds = "; the network holds through " + ", ".join(["{}"] * len(links)) if links else "; looking for the others"
-        self.people.gone(origin)
-        if member.told is not False and self._tell_coming("lost {}" + holds, member.label, *links):
-            member.told = False
-
-    def _notice(self, words, *parts):
-        self.events.append(Notice(words, parts))
-
-    def _tell_coming(self, words, *parts):
-        """A notice of who came or went. Returns False if there are too many of them, and this one is only counted."""
-        if not self._comings.left(self.now):
-            self._untold += 1
-            self._replan = True
-            return False
-        self._comings.spend(self.now)
-        self._notice(words, *parts)
-        return True
-
-    # Which links to have ---------------------------------------------------------------------
-
-    def _mesh(self, greeting=False):
-        phases = (Phase.MESH, Phase.GREETING) if greeting else (Phase.MESH,)
-        return [neighbour for neighbour in self.neighbours if neighbour.phase in phases and not neighbour.ending]
-
-    def _is_linked(self, origin, greeting=False):
-        return any(other.origin == origin for other in self._mesh(greeting))
-
-    def _fill(self):
-        """Dial until there are WANT_LINKS, MAX_DIALS at once."""
-        while self._wants_links():
-            address = self._pick(self._free(self.book.fresh(self.now))) or self._pick_reserve()
-            if address is None:
-                return
-            self._dial(Call(address, urgent=not self._mesh()))
+    # Which to dial, and which to give up
 
     def _wants_links(self):
         """Whether another dial is due now, if only somebody to dial is known."""
-        dials = len(self.calls) + sum(neighbour.phase is Phase.PROBING for neighbour in self.neighbours)
-        # Half a hello is no link: five strangers with one each could keep us from looking for anybody else.
-        return not self._leaving and dials < MAX_DIALS and len(self._mesh()) < WANT_LINKS
+        dials = len(self.attempts) + sum(neighbour.kind is LinkKind.PROBING for neighbour in self._links.all)
+        # Half-open handshakes do not count as links, or five strangers could keep us from looking for anybody else.
+        return not self.leaving and dials < MAX_DIALS and len(self._links.origins()) < WANT_LINKS
 
     def _pick(self, addresses):
-        return self.rng.choice(addresses) if addresses else None
+        return self._rng.choice(addresses) if addresses else None
 
     def _pick_reserve(self):
         """An old acquaintance, one at a time and after a growing pause: it may be gone for good."""
-        if self.now < self._reserve_at:
+        if self._clock.now < self._reserve_at:
             return None
         address = self._pick(self._free(self._reserve()))
         if address is not None:
-            self._reserve_at = self.now + self._reserve_pause
+            self._reserve_at = self._clock.now + self._reserve_pause
             self._reserve_pause = min(self._reserve_pause * 2, RESERVE_MOST)
         return address
 
-    def _stir(self):
+    def _shuffle(self):
         """Swap a link for a random other, so that no part of the network closes in on itself."""
-        self._stir_at = self.now + self.rng.uniform(*STIR_SECONDS)
-        for neighbour in self._mesh():
-            addresses = self._addresses_but(neighbour)
+        self._shuffle_at = self._clock.now + self._rng.uniform(*SHUFFLE_SECONDS)
+        for neighbour in self._links.mesh():
+            addresses = self._links.addresses_but(neighbour)
             if addresses:
                 neighbour.queue_frame(encode_addresses(Kind.PEERS, addresses))
-        if len(self._mesh()) < WANT_LINKS:
-            return  # _fill is at it
-        sources = [self._free(self.book.fresh(self.now)), self._free(self._reserve())]
-        if self.rng.random() < FRIEND_SHARE:
+        if len(self._links.origins()) < WANT_LINKS:
+            return  # fill is at it
+        sources = [self._free(self.book.fresh(self._clock.now)), self._free(self._reserve())]
+        if self._rng.random() < FRIEND_SHARE:
             sources.reverse()
         address = self._pick(sources[0] or sources[1])
         if address is not None:
-            self._dial(Call(address, urgent=True))
+            self.dial(Attempt(address, urgent=True))
 
     def _reserve(self):
         """Where else to look: friends and, while there is no link at all, whom our user named."""
-        if self._mesh():
+        if self._links.mesh():
             return self.book.friends
-        named = {contact.addresses[0][:2]: None for contact in self.contacts if contact.reached and not contact.plain}
+        named = {contact.addresses[0][:2]: None for contact in self.named if contact.reached and not contact.plain}
         return {**named, **self.book.friends}
 
     def _free(self, source):
         """The addresses in `source` that lead to nobody we are linked to or are dialling, as far as we know."""
-        calls = self.calls + [neighbour.call for neighbour in self.neighbours if neighbour.call]
-        taken = {neighbour.address for neighbour in self.neighbours} | {call.address[:2] for call in calls}
-        linked = {neighbour.origin for neighbour in self.neighbours if neighbour.origin} | set(self._own_origins)
-        may_knock = self._may_knock()
-        return [address for address, origin in source.items()
-                if address not in taken and (origin or self.book.heard.get(address)) not in linked
-                and (may_knock or address in self.book.proven)]
+        attempts = self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt]
+        taken = {neighbour.address for neighbour in self._links.all} | {attempt.address[:2] for attempt in attempts}
+        linked = {neighbour.origin for neighbour in self._links.all if neighbour.origin}
+        may_dial = self._unproven.has_one(self._clock.now)
+        return [address for address, origin in source.items() if address not in taken
+                and (origin or self.book.heard.get(address)) not in linked
+                and not self._author.is_ours(origin or self.book.heard.get(address))
+                and (may_dial or address in self.book.proven)]
 
-    def _addresses_but(self, neighbour, greeting=False):
-        """Where our other neighbours can be dialled, for this one to know."""
-        return tuple(other.address for other in self._mesh(greeting) if other is not neighbour and other.address)
+    def _make_room(self, newest):
+        """Keep to MAX_MESH_LINKS by letting a random other go. It loses nothing: its next link catches up."""
+        was_shuffled = newest.attempt is not None and newest.attempt.contact is None and newest.attempt.urgent
+        most = WANT_LINKS + 1 if was_shuffled else MAX_MESH_LINKS
+        others = [other for other in self._links.mesh() if other is not newest]
+        if len({other.origin for other in others} - {newest.origin}) >= most:
+            self._links.bye(self._rng.choice(self._spare(others, newest)))
 
-    # Dialling, and whom to believe -----------------------------------------------------------
+    def _spare(self, others, newest):
+        """Whom to let go: of the host that has most of them, if one has, so that no machine pushes the others out."""
+        if newest.attempt is None:  # a caller: it takes the place of another caller as long as there is one
+            called = [other for other in others if other.attempt is None]
+            dialled = [other for other in others if other.attempt is not None][:-OUTBOUND_QUOTA]
+            others = called or dialled or others
+        return _of_the_largest_crowd(others) or others
 
-    def _dial(self, call, seconds=MESH_DIAL_SECONDS):
-        call = call._replace(since=self.now)
-        if call.contact is None and call.address[:2] not in self.book.proven:
-            knocks = self._knocks if self._knocks.left(self.now) else self._lonely_knocks
-            knocks.spend(self.now)
-        self.calls.append(call)
-        self.events.append(Connect(call, seconds))
 
-    def _dial_contact(self, contact, plain=False):
-        address = contact.untried.pop(0)
-        self._dial(Call(address, contact, True, plain), DIAL_SECONDS / len(contact.addresses))
+# C programs ----------------------------------------------------------------------------------
 
-    def _plan_redial(self, contact):
-        # One of ours is found again by healing; only a C peer has to be dialled by its own address.
-        if contact not in self.contacts or not contact.reached or not contact.plain:
+SAME_WORDS_SECONDS = 2  # in which the same words of one C user, by two gateways, are one message
+LATE_WORDS_SECONDS = 60  # the same at a quiet link: a C program that was stopped brings old lines
+MAX_WORDS = 4096  # lines of C users in which that is recognised
+MAX_TELLERS = 16  # gateways and links by which one line is counted
+QUIET_SECONDS, RANK_SECONDS, QUIET_SPREAD = 2.5, 0.75, 0.25  # what a quiet link waits for; more for each who goes first
+MAX_RANK = 3  # so that the last one takes over within 5 seconds
+DECIDED_SECONDS = 2  # after one of two links of our own went quiet, before another one may
+MAX_CARRIED = 20_000  # lines that came through C programs only, and may come again by the mesh
+FIND_SECONDS = 2  # between two dials to a gateway that is not here through the mesh
+MAX_GATEWAYS = 16  # remembered of those whose marks came over one link
+MAX_SEEN_MARKS = 20_000  # that came over one link before, or instead of, the mesh's record
+MAX_HEARD = 4096  # lines of C users that wait at a quiet link to be told by another gateway
+GARBLED_LINES, GARBLED_SECONDS = 3, 10  # so many in so short a time, and a C program that we dialled is dialled again
+CONVERTED, MAX_CONVERTED = 512, 80  # records of the log made into pairs at once; so many times, for all links together
+
+
+class Words:
+    """Tells a C user's line that two gateways brought from one that was said twice.
+
+    Nothing but the words can tell: a C program knows no identities. Each gateway that tells a line, and each link
+    of ours that brings it, is counted. It was said as often as whoever told it most often.
+    """
+
+    def __init__(self):
+        self._lines = OrderedDict()  # (name, text) -> [when, {gateway: times told}, {link: times heard}]
+
+    def told(self, key, gateway, now, mine=False):
+        """A gateway tells this line at `now` (seconds). Returns whether that is news."""
+        line = self._line(key, now, SAME_WORDS_SECONDS)
+        times = self._count(line[1], gateway)
+        most = max((count for teller, count in line[1].items() if teller != gateway), default=0)
+        return mine or times > most
+
+    def heard(self, key, link, now, is_quiet):
+        """A link of ours brings this line. Returns how often it did, and how often gateways told it."""
+        line = self._line(key, now, LATE_WORDS_SECONDS if is_quiet else SAME_WORDS_SECONDS)
+        return self._count(line[2], link), max(line[1].values(), default=0)
+
+    def times_told(self, key):
+        """How often this line was told lately."""
+        return max(self._lines[key][1].values(), default=0) if key in self._lines else 0
+
+    def times_heard(self, key, link):
+        """How often this link brought it lately."""
+        return self._lines[key][2].get(link, 0) if key in self._lines else 0
+
+    def tellers(self, key):
+        """The gateways that told it lately."""
+        return list(self._lines[key][1]) if key in self._lines else []
+
+    def bringers(self, key):
+        """The links of ours that brought it lately."""
+        return list(self._lines[key][2]) if key in self._lines else []
+
+    def _line(self, key, now, seconds):
+        line = self._lines.pop(key, None)
+        if line is None or not -seconds <= now - line[0] <= seconds:
+            line = [now, {}, {}]
+        line[0] = max(line[0], now)
+        self._lines[key] = line
+        if len(self._lines) > MAX_WORDS:
+            self._lines.popitem(last=False)
+        return line
+
+    def _count(self, counts, who):
+        if who in counts or len(counts) < MAX_TELLERS:
+            counts[who] = counts.get(who, 0) + 1
+        return counts.get(who, 1)
+
+
+class Outlet:
+    """A plain link as the bridge sees it: what the C programs behind it have, and whether another gateway serves them."""
+
+    def __init__(self):
+        self.is_quiet = False
+        self.has_sent = False  # whether anything of ours went over it
+        self.skips = set()  # numbers in the log, from the link's position on, that they have, or must not get
+        self.marks = OrderedDict()  # (origin, sequence) of what came over the link, under a gateway's mark
+        self.marked_at = 0.0  # when the last of them came
+        self.gateways = OrderedDict()  # origin -> when its mark last came over the link; the latest is last
+        self.owed = deque()  # (number in the log, when it was logged): since when what has not come back is owed
+        self.words = {}  # of C users' lines that are owed: (name, text) -> numbers in the log
+        self.heard = deque()  # (when, name, text, times): a C user's lines that no other gateway has told yet
+        self.spread = 0.0  # seconds, random
+        self.garbled = deque(maxlen=GARBLED_LINES)  # when lines came whose checksum was wrong
+
+
+class Bridge:
+    """Takes part in a network of C programs, without ever sending a line around in a circle.
+
+    A message that we send to a C program carries its identity in a mark. What comes back with one is known, and
+    tells that a circle is closed: this link leads where another gateway's link leads. Of the two the one with the
+    higher origin goes quiet: it reads on, but sends nothing and passes nothing on. The subtle spot: a quiet link does
+    not trust anybody. Its position in the log stands still at the first line that has not come back over it; what has
+    not come back within QUIET_SECONDS is sent after all. So a wrong or forged circle, or a gateway that dies, is
+    stopped or is cut off, costs seconds and not a line.
+    """
+
+    def __init__(self, author, port, clock, rng, log, links, presence, find, show, notice):
+        self._author, self._port, self._clock, self._rng, self._log = author, port, clock, rng, log
+        self._links, self._presence, self._find, self._show, self._notice = links, presence, find, show, notice
+        self._plain = []  # the neighbours that are, or may be, C programs
+        self._words = Words()
+        self._carried = OrderedDict()  # (origin, sequence, part) of a line that came through C programs -> its hash
+        self._never = set()  # numbers in the log that are for no C program
+        self._converted = {}  # (number in the log, our host) -> (Batch, the number after it)
+        self._decided_at = None  # when one of two own links in one island went quiet
+        self._grown, self._changed = log.end, False
+
+    # Links come and go
+
+    def opened(self, neighbour):
+        """A link that may lead to a C program: what is said from now on is for it, once that is known."""
+        neighbour.outlet = Outlet()
+        neighbour.position = self._log.end
+        self._plain.append(neighbour)
+
+    def settled(self, neighbour):
+        """It leads to a C program."""
+        contact = neighbour.contact
+        if contact and contact.outlet:  # it was lost, and has yet to be sent what was said since
+            neighbour.position, neighbour.outlet.skips = contact.position, contact.outlet.skips
+            contact.outlet = None
+        neighbour.refill = self._refill
+        if not neighbour.outlet.is_quiet:
+            neighbour.log = self._log
+
+    def forget(self, neighbour):
+        """It is one of ours after all."""
+        if neighbour in self._plain:
+            self._plain.remove(neighbour)
+
+    def closed(self, neighbour):
+        """The link is no more, and nobody is behind it."""
+        self.forget(neighbour)
+        self._pass_heard(neighbour)
+        for key, frame in neighbour.names.items():
+            if any(key in other.names for other in self._plain):
+                continue
+            has_left = key == neighbour.left
+            self._author.tell(Kind.GUEST_GONE, frame, [LEFT_TEXT if has_left else b""])
+            self._presence.guest_gone(self._author.origin, key, has_left, has_left)
+        if neighbour.left is not None and neighbour.left not in neighbour.names and (neighbour.spoke or neighbour.attempt):
+            self._notice("{} left", neighbour.left)
+
+    def finish(self, neighbour):
+        """We leave: queue all that this link is still to be sent."""
+        while neighbour.log and neighbour.position < self._log.end and neighbour.cost < MAX_BACKLOG:
+            self._queue_next(neighbour)
+        neighbour.log = None
+
+    @property
+    def silent(self):
+        """How many C programs have not said anything yet."""
+        return sum(neighbour.kind is LinkKind.PLAIN and not neighbour.spoke for neighbour in self._plain)
+
+    def renamed(self):
+        """We have a new origin: what we mark from now on names it as the gateway, and it has our guests."""
+        self._converted.clear()
+        for neighbour in self._plain:
+            for key, frame in neighbour.names.items():
+                self._presence.guest(self._author.origin, key, unmarked(frame)[0])
+
+    def woke(self):
+        """We stood still, and what waits for us is old: another gateway may have told it. Being quiet is harmless."""
+        if self._links.mesh():
+            for neighbour in self._plain:
+                self._go_quiet(neighbour)
+
+    # What a C program says
+
+    def received(self, neighbour, name, texts):
+        """A run of pairs of one name, as a C program reads them. A goodbye is a run of its own."""
+        if is_quit(texts[0]):
+            neighbour.left = unmarked(name)[0]
+            self._links.hang_up(neighbour, "left")
             return
-        contact.due = self.now + contact.pause
-        contact.pause = min(contact.pause * 2, REDIAL_MOST)
+        if not neighbour.spoke:
+            neighbour.spoke = True
+            if neighbour.attempt is None:
+                self._presence.announce("a C program connected from {}", neighbour.host)
+        if MARK in name:
+            for text in texts:
+                self._marked(neighbour, name, text)
+            return
+        name = name[:MAX_PLAIN_FRAME]
+        texts = [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)]
+        self._unmarked(neighbour, name, texts)
 
-    def _may_knock(self):
-        """Whether we may dial what may be nobody's address, on a stranger's word."""
-        return self._knocks.left(self.now) or self._lonely_knocks.left(self.now) and len(self._mesh()) < LONELY_LINKS
+    def _unmarked(self, neighbour, name, texts):
+        """What a C user typed."""
+        is_quiet = neighbour.outlet.is_quiet
+        news = []
+        for text in texts:
+            times, told = self._words.heard((name, text), neighbour, self._clock.now, is_quiet)
+            if times <= told:
+                self._heard_again(neighbour, name, text)
+            elif neighbour.outlet.is_quiet:
+                self._wait_for(neighbour, name, text, times)
+            else:
+                self._words.told((name, text), self._author.origin, self._clock.now, mine=True)
+                news.append(text)
+        if news:
+            self._pass_on(neighbour, name, news)
 
-    def _proved(self, call):
-        """One of ours answered there."""
-        address = call.address[:2]
-        if call.contact is None and address not in self.book.proven:
-            self._knocks.refund()
-        if address[0] not in self.book.hosts:
-            self._lonely_knocks.refund(EARNED_KNOCKS)
-        self.book.prove(address)
+    def _pass_on(self, neighbour, name, texts):
+        """A line of a C user enters the network here."""
+        is_known = neighbour.heard(name, name)
+        label = self._presence.guest(self._author.origin, name, name) if is_known else self._presence.label(name, name)
+        self._show(label, texts)
+        number = self._author.tell(Kind.GUEST, name, texts)
+        self._skip_at(neighbour, number, len(texts))
+        for offset, text in enumerate(texts):
+            self._owe_everywhere((name, text), number + offset)
 
-    def _learn(self, neighbour, addresses):
-        """Note where members are. A peer may say anything: what can be dialled at all is taken, and a bounded number."""
-        for host, port in addresses:
-            if is_loopback(host) and not is_loopback(neighbour.host):
-                host = neighbour.host  # "on my machine", it means
-            if port >= LEAST_PORT and is_dialable(host) and (host, port) not in self.book.heard:
-                self._note_named(neighbour, (host, port))
+    def _heard_again(self, neighbour, name, text):
+        """This link brings what a gateway has told: it leads where that one's link leads."""
+        outlet = neighbour.outlet
+        numbers = outlet.words.get((name, text))
+        if numbers:
+            outlet.skips.add(numbers.popleft())
+            if not numbers:
+                del outlet.words[name, text]
+            self._advance(neighbour)
+        for gateway in self._words.tellers((name, text)):
+            self._circle(neighbour, gateway)
 
-    def _note_named(self, neighbour, address):
-        """A liar must neither fill the book with nobody's addresses nor use us to knock on others' doors."""
-        if len(neighbour.named) == MAX_NAMED:
-            oldest, when = neighbour.named[0]
-            if self.now - when < NAMED_SECONDS:
-                return
-            self.book.drop(oldest)
-            neighbour.named.popleft()
-        neighbour.named.append((address, self.now))
-        self.book.note(address)
+    def _wait_for(self, neighbour, name, text, times):
+        """A quiet link brings a line that no other gateway has told yet."""
+        heard = neighbour.outlet.heard
+        if len(heard) < MAX_HEARD:
+            heard.append((self._clock.now, name, text, times))
+            self._changed = True
+        else:
+            self._take_over(neighbour)
+
+    def _marked(self, neighbour, frame, text):
+        """A message that some gateway put onto a plain link."""
+        try:
+            name, mark = read_mark(frame, text)
+        except GarbledError:
+            self._garbled(neighbour)
+            return
+        if mark is None:
+            self._unmarked(neighbour, name[:MAX_PLAIN_FRAME], [text])
+            return
+        self._note_mark(neighbour, mark)
+        is_here = self._presence.is_here
+        if self._is_known(mark, name, text) or is_here(mark.origin) or is_here(mark.gateway):
+            return  # the mesh brings it, in order
+        self._carry(neighbour, frame, name, mark, text)
+
+    def _note_mark(self, neighbour, mark):
+        outlet, now = neighbour.outlet, self._clock.now
+        if mark.part == mark.parts - 1:
+            outlet.marks[mark.origin, mark.sequence] = None
+            outlet.marked_at = now
+            if len(outlet.marks) > MAX_SEEN_MARKS:
+                outlet.marks.popitem(last=False)
+        is_fresh = now - outlet.gateways.pop(mark.gateway, -FIND_SECONDS) >= FIND_SECONDS
+        outlet.gateways[mark.gateway] = now
+        if len(outlet.gateways) > MAX_GATEWAYS:
+            outlet.gateways.popitem(last=False)
+        if outlet.is_quiet:
+            self._advance(neighbour)
+        if self._author.is_ours(mark.gateway) or self._presence.is_here(mark.gateway):
+            self._circle(neighbour, mark.gateway)
+        elif mark.host and is_fresh:
+            self._find(neighbour, mark.host, mark.port, mark.gateway)
+
+    def _carry(self, neighbour, frame, name, mark, text):
+        """Its author cannot be reached through the mesh now: a C user's line to us, that keeps its identity."""
+        self._remember(mark, name, text)
+        key = name if mark.is_guest else mark.origin
+        is_known = neighbour.heard(key, frame)
+        label = self._presence.guest(self._author.origin, key, name) if is_known else self._presence.label(key, name)
+        self._show(label, [text])
+        number = self._author.tell(Kind.GUEST, frame, [text])
+        self._skip_at(neighbour, number, 1)
+
+    def _garbled(self, neighbour):
+        """The threads of a C program mixed two messages up: that line is lost; often, and the stream is."""
+        now, garbled = self._clock.now, neighbour.outlet.garbled
+        if not garbled or now - garbled[-1] > GARBLED_SECONDS:
+            self._notice("a C program at {} garbled a message", neighbour.host)
+        garbled.append(now)
+        if len(garbled) == GARBLED_LINES and now - garbled[0] < GARBLED_SECONDS and neighbour.contact:
+            self._links.hang_up(neighbour, "garbled what it sent")
+
+    # What the mesh brings
+
+    def said(self, first, texts, number, start=0):
+        """Words in the log from `number` on. Returns those that did not come through C programs before.
+
+        They follow on `first`, the one at `start`.
+        """
+        if not self._carried:
+            return texts
+        news = []
+        for offset, text in enumerate(texts):
+            parts = plain_texts(text)
+            lacking = [part for at, part in enumerate(parts) if self._carried.get(
+                (first.origin, first.sequence + start + offset, at)) != hash((first.name, part))]
+            news += [text] if len(lacking) == len(parts) else lacking
+            if len(lacking) < len(parts):
+                self.skip(number + offset, 1)  # C programs have had it
+        return news
+
+    def told(self, first, texts, number, when):
+        """What a gateway tells of C users; `when` (seconds since 1970) if that is history. Returns (label, what is news)."""
+        name, mark = unmarked(first.name)
+        if mark is not None:
+            return self._told_carried(first, name, mark, texts, number)
+        label = self._presence.guest(first.origin, name, name)
+        at = self._clock.now if when is None else self._clock.now - (self._clock.wall - when)
+        news = []
+        for offset, text in enumerate(texts):
+            key = (name, text)
+            if self._carried and not self.said(first, [text], number + offset, offset):
+                continue
+            if self._words.told(key, first.origin, at):
+                news.append(text)
+                self._owe_everywhere(key, number + offset)
+            else:
+                self.skip(number + offset, 1)
+                self._told_again(key, first.origin)
+        return label, news
+
+    def _told_carried(self, first, name, mark, texts, number):
+        """A line that another gateway carried for a member that it cannot reach."""
+        label = self._presence.guest(first.origin, identity(first.name)[0], name)
+        news = []
+        for offset, text in enumerate(texts):
+            if self._is_known(mark, name, text):
+                self.skip(number + offset, 1)
+            else:
+                self._remember(mark, name, text)
+                news.append(text)
+        return label, news
+
+    def _owe_everywhere(self, key, number):
+        """A C user's line that a gateway told: a quiet link that brought it already owes it to nobody."""
+        for neighbour in self._plain:
+            if not neighbour.outlet.is_quiet:
+                continue
+            if self._words.times_heard(key, neighbour) >= self._words.times_told(key):
+                neighbour.outlet.skips.add(number)
+            else:
+                self._owe_words(neighbour, key, number)
+
+    def _owe_words(self, neighbour, key, number):
+        words = neighbour.outlet.words
+        if len(words) > MAX_WORDS:
+            words.clear()
+        words.setdefault(key, deque()).append(number)
+
+    def _told_again(self, key, gateway):
+        """A gateway tells what was told already: the links of ours that brought it lead where that gateway's leads."""
+        for neighbour in self._words.bringers(key):
+            if neighbour in self._plain:
+                self._circle(neighbour, gateway)
+
+    def guest_gone(self, record, is_news):
+        """A gateway has lost a C user."""
+        self._presence.guest_gone(record.origin, identity(record.name)[0], record.text == LEFT_TEXT, is_news)
+
+    # What was carried
+
+    def _is_known(self, mark, name, text):
+        """Whether this very message was shown: by the mesh, by us, or carried before. Other words under its id are new."""
+        if self._author.is_ours(mark.origin):
+            return True
+        found = self._carried.get((mark.origin, mark.sequence, mark.part))
+        if found is not None:
+            return found == hash((name, text))
+        return self._log.have.get(mark.origin, 0) >= mark.sequence
+
+    def _remember(self, mark, name, text):
+        self._carried[mark.origin, mark.sequence, mark.part] = hash((name, text))
+        if len(self._carried) > MAX_CARRIED:
+            self._carried.popitem(last=False)
+
+    # Circles
+
+    def met(self, gateway):
+        """We are linked to this member now: its marks that came over a plain link before are evidence, too.
+
+        If it cannot have seen ours there, only we know.
+        """
+        for neighbour in self._plain:
+            outlet = neighbour.outlet
+            if gateway in outlet.gateways and (self._author.origin > gateway or not outlet.has_sent):
+                self._go_quiet(neighbour)
+
+    def _circle(self, neighbour, gateway):
+        """This link leads where that gateway's link leads: of the two, the higher origin goes quiet."""
+        if neighbour.outlet.is_quiet:
+            return
+        if self._author.is_ours(gateway):
+            # Two links of our own lead into one island. The same line comes back over the other one, too: decide once.
+            if self._decided_at is None or self._clock.now - self._decided_at > DECIDED_SECONDS:
+                self._decided_at = self._clock.now
+                self._go_quiet(neighbour)
+        elif self._author.origin > gateway and self._presence.is_here(gateway):
+            self._go_quiet(neighbour)
+
+    def _go_quiet(self, neighbour):
+        outlet = neighbour.outlet
+        if outlet.is_quiet or neighbour.ending:
+            return
+        outlet.is_quiet = self._changed = True
+        outlet.spread = self._rng.uniform(0, QUIET_SPREAD)
+        outlet.words.clear()
+        outlet.owed.clear()
+        neighbour.log = None
+        if neighbour.position < self._log.end:
+            outlet.owed.append((neighbour.position, self._clock.now))
+        self._advance(neighbour)
+
+    def _advance(self, neighbour):
+        """Move a quiet link's position past what the C programs behind it have."""
+        outlet = neighbour.outlet
+        if not outlet.is_quiet:
+            return
+        neighbour.position = max(neighbour.position, self._log.start)
+        for frame in self._log.read(neighbour.position, self._log.end):
+            if not self._has(outlet, neighbour.position, frame):
+                break
+            outlet.skips.discard(neighbour.position)
+            neighbour.position += 1
+        while len(outlet.owed) > 1 and outlet.owed[1][0] <= neighbour.position:
+            outlet.owed.popleft()
+        if neighbour.position == self._log.end:
+            outlet.owed.clear()
+            outlet.words.clear()
+
+    def _has(self, outlet, number, frame):
+        """Whether the C programs behind this link have this record, or have no use for it."""
+        if number in outlet.skips or number in self._never or frame[HEADER_SIZE:HEADER_SIZE + 1] not in CHAT:
+            return True
+        return bool(outlet.marks) and wire_id(frame) in outlet.marks
+
+    def grew(self):
+        """The log may have grown: what quiet links owe, they owe from now. Returns whether our deadline may have changed."""
+        changed, self._changed = self._changed, False
+        if self._grown == self._log.end:
+            return changed
+        number, self._grown = self._grown, self._log.end
+        for neighbour in self._plain:
+            outlet = neighbour.outlet
+            if outlet.is_quiet:
+                if not outlet.owed or self._clock.now - outlet.owed[-1][1] > QUIET_SPREAD:
+                    outlet.owed.append((number, self._clock.now))
+                self._advance(neighbour)
+                changed = True
+            elif self._log.end - neighbour.position > LOG_MESSAGES // 4:
+                self._stock_up(neighbour)
+        return changed
+
+    def _stock_up(self, neighbour):
+        """It lags, and must not lose what falls out of the log."""
+        while neighbour.log and self._log.end - neighbour.position > LOG_MESSAGES // 4:
+            self._queue_next(neighbour)
+            if neighbour.cost > MAX_BACKLOG:
+                self._links.hang_up(neighbour, f"took nothing while {MAX_BACKLOG >> 20} MiB were waiting")
+
+    def _pause(self, outlet):
+        """How long a quiet link waits (seconds): the lowest of the quiet ones goes first, and the others hear of it."""
+        gateways = list(outlet.gateways)
+        active = gateways[-1] if gateways else None
+        rank = sum(gateway < self._author.origin and gateway != active for gateway in gateways)
+        return QUIET_SECONDS + RANK_SECONDS * min(rank, MAX_RANK) + outlet.spread
+
+    @property
+    def deadline(self):
+        """When tick wants to be called (seconds), or None."""
+        return min((due for due in map(self._due, self._plain) if due is not None), default=None)
+
+    def _due(self, neighbour):
+        outlet = neighbour.outlet
+        if not outlet.is_quiet or neighbour.ending:
+            return None
+        since = [owed[1] for owed in list(outlet.owed)[:1] if neighbour.position < self._log.end]
+        since += [heard[0] for heard in list(outlet.heard)[:1]]
+        return min(since) + self._pause(outlet) if since else None
+
+    def tick(self):
+        """Quiet links take over what has not come back in time."""
+        self.grew()
+        for neighbour in list(self._plain):
+            heard = neighbour.outlet.heard
+            while heard and self._words.times_told(heard[0][1:3]) >= heard[0][3]:
+                heard.popleft()
+            due = self._due(neighbour)
+            if due is not None and due <= self._clock.now:
+                self._take_over(neighbour)
+
+    def _take_over(self, neighbour):
+        """No other gateway serves these C programs: this one does, beginning with exactly what they lack."""
+        outlet = neighbour.outlet
+        outlet.is_quiet = False
+        self._pass_heard(neighbour)
+        neighbour.log = self._log
+        outlet.owed.clear()
+        outlet.words.clear()
+        outlet.gateways.clear()
+        self._decided_at = None
+
+    def _pass_heard(self, neighbour):
+        heard = neighbour.outlet.heard
+        while heard:
+            _, name, text, times = heard.popleft()
+            if self._words.times_told((name, text)) < times:
+                self._words.told((name, text), self._author.origin, self._clock.now, mine=True)
+                self._pass_on(neighbour, name, [text])
+
+    # What C programs get
+
+    def skip(self, number, count):
+        """These records of the log are for no C program."""
+        self._never.update(range(number, number + count))
+        if len(self._never) > 2 * LOG_MESSAGES:
+            self._never = {number for number in self._never if number >= self._log.start}
+
+    def _skip_at(self, neighbour, number, count):
+        if neighbour.position == number and not neighbour.outlet.is_quiet:
+            neighbour.position = number + count
+        else:
+            neighbour.outlet.skips.update(range(number, number + count))
+
+    def _refill(self, neighbour):
+        while neighbour.log and not neighbour.waiting and neighbour.position < self._log.end:
+            self._queue_next(neighbour)
+
+    def _queue_next(self, neighbour):
+        """Queue the next records of the log for a C program, as marked pairs."""
+        if neighbour.position < self._log.start:
+            neighbour.position = self._log.start
+        outlet, start = neighbour.outlet, neighbour.position
+        if outlet.marks and self._clock.now - outlet.marked_at > LATE_WORDS_SECONDS:
+            outlet.marks.clear()
+        if outlet.skips or outlet.marks:
+            batch, neighbour.position = self._convert(start, neighbour.own_host, outlet)
+            outlet.skips = {number for number in outlet.skips if number >= neighbour.position}
+        else:
+            batch, neighbour.position = self._shared(start, neighbour.own_host)
+        if batch.data:
+            outlet.has_sent = True
+            neighbour.queue(batch)
+
+    def _shared(self, start, host):
+        """The same for all links at this position: made once."""
+        key = (start, host, min(_block_end(start), self._log.end))
+        if key not in self._converted:
+            self._converted[key] = self._convert(start, host, Outlet())
+            if len(self._converted) > MAX_CONVERTED:
+                del self._converted[next(iter(self._converted))]
+        return self._converted[key]
+
+    def _convert(self, start, host, outlet):
+        """(Batch, the number after it) of the records from `start` on, as C programs get them."""
+        marker = Marker(self._author.origin, host, self._port)
+        pieces, numbers, run, head = [], [], None, None
+        frames = self._log.read(start, _block_end(start))
+        for number, frame in enumerate(frames, start):
+            if self._has(outlet, number, frame):
+                continue
+            record = decode_record(frame)
+            if record[:2] + record[4:5] != run:
+                run = record[:2] + record[4:5]
+                name, mark = unmarked(record.name)
+                head = marker.head(*self._author_of(record, name, mark))
+            sequence = record.sequence if mark is None else mark.sequence
+            found = marker.encode(head, sequence, plain_texts(record.text))
+            pieces += found
+            numbers += [number] * len(found)
+        return join(pieces, numbers), start + len(frames)
+
+    def _author_of(self, record, name, mark):
+        """(name, origin, whether it is a guest's) of a message, as a mark tells it."""
+        if mark is None:
+            return name, record.origin, record.kind == Kind.GUEST
+        return name, mark.origin, mark.is_guest
 
 
-def _newest_of_most(neighbours, least):
-    """The newest from the host that has most of these; None if it has fewer than `least`."""
-    crowds = Counter(neighbour.host for neighbour in neighbours)
-    most = max(crowds.values(), default=0)
-    if most < least:
-        return None
-    return [neighbour for neighbour in neighbours if crowds[neighbour.host] == most][-1]  # in the order of their coming
+def _block_end(start):
+    """Where a conversion from this number on ends: at the same places for all links, so that they can share it."""
+    return start - start % CONVERTED + CONVERTED
 
 
-def is_loopback(host):
-    """Whether this numeric host means the machine it is said on."""
-    return host.startswith("127.") or host == "::1"
+def unmarked(frame):
+    """(name, Mark) of a name in the log that may keep its mark; the gateway that let it in looked at its checksum."""
+    return read_mark(frame, None) if MARK in frame else (frame, None)
 
 
-def is_dialable(host):
-    """Whether this is the numeric address of one machine: not a name, not "any", not multicast or broadcast."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    if address.version == 6:
-        return not (address.is_unspecified or address.is_multicast or address.ipv4_mapped or "%" in host)
-    return address.packed[0] != 0 and address.packed[0] < 224 and str(address) == host  # no leading zeros
+def identity(frame):
+    """(key of who bears a name that may keep its mark, the name): a member by its origin, a C user by name."""
+    name, mark = unmarked(frame)
+    return (name, name) if mark is None or mark.is_guest else (mark.origin, name)
+
+
+def wire_id(frame):
+    """(origin, sequence) of a record's frame, as a mark tells it."""
+    record = decode_record(frame)
+    _, mark = unmarked(record.name)
+    return (record.origin, record.sequence) if mark is None else (mark.origin, mark.sequence)
+
+
+# Who is here ---------------------------------------------------------------------------------
+
+MAX_MEMBERS = 10_000  # persons remembered for :who
+MAX_NAMED_AT_ONCE = 8  # names in a notice about one link
+MAX_IN_NOTICE = 3  # names in a notice of who came or went; the rest is counted
+MAX_COMPARED = 64  # bearers of one name whose origins are compared; more are told apart by the whole origin
+SUSPECT_SECONDS = 1, 2  # after which a lost neighbour that nobody heard of is told to all; random, so that one of five tells
+DOUBT_SECONDS = 2  # in which a member that somebody calls lost may contradict
+CALL_SECONDS, ANSWER_SECONDS = 8, 2  # of a roll call: until whoever was not heard seems lost; in which members answer
+TELLER_SECONDS, MAX_TELLER = 0.5, 10  # between two who may say who did not answer; so many one after the other
+CALLS, CALL_PAUSE = 3, 30  # roll calls at once, and one more in so many seconds: each makes every member say something
+NEWS_SECONDS = {"joined": 2, "is back": 1, "left": 0, "lost": 1}  # until it is told, together with the rest
+NOTICES, NOTICE_SECONDS = 50, 10  # of who came and went at once, and one more in so many seconds
+FORGED = 2 ** 64 - 1  # the sequence in the LOST of an origin that its owner gave up: nothing comes after it
+LABEL_LIKE = re.compile(rb"~([0-9a-f]{2,16}|C)$").search  # a name that ends as a label may
+
+
+class Person:
+    """Somebody on the network, as :who lists them: a member by its origin, or a C user by name."""
+
+    def __init__(self, key, name, bearers):
+        self.key, self.name, self._bearers = key, name, bearers
+        self.is_member = False  # it speaks for itself, through the mesh
+        self.here = False
+        self.heard_at = 0.0
+        self.gateways = set()  # of a guest: the members whose links it is behind
+        self.doubted_until = None  # somebody says that it is lost
+        self.announced = None  # what our user was told last: that it is here, or that it is not
+
+    @property
+    def guest(self):
+        """Whether it takes part through a C program."""
+        return not self.is_member
+
+    @property
+    def label(self):
+        """What it is called, at every member: its name, with some of its origin where several bear that."""
+        return self._bearers.label(self.key, self.name)
+
+
+class Bearers:
+    """Those of one name who are here; how many digits of their origins tell them apart is worked out once."""
+
+    def __init__(self):
+        self.keys = set()
+        self._digits = None
+
+    def change(self, key, is_here):
+        """This one comes, or goes."""
+        (self.keys.add if is_here else self.keys.discard)(key)
+        self._digits = None
+
+    def label(self, key, name):
+        """The label of one of them."""
+        others = len(self.keys - {key}) if len(self.keys) < 3 else 1
+        if not others and not LABEL_LIKE(name):
+            return name
+        if isinstance(key, bytes):
+            return name + b"~C"
+        if self._digits is None:
+            self._digits = self._tell_apart()
+        return name + b"~" + _digits(key)[:self._digits]
+
+    def _tell_apart(self):
+        origins = [_digits(key) for key in self.keys if not isinstance(key, bytes)]
+        if len(origins) > MAX_COMPARED:
+            return 16
+        return next((count for count in range(2, 16) if len({digits[:count] for digits in origins}) == len(origins)), 16)
+
+
+def _digits(origin):
+    return b"%016x" % origin
+
+
+class News:
+    """What our user will read of who came and went: together what happens together, and not what is undone at once."""
+
+    UNDOES = {("joined", "left"), ("joined", "lost"), ("lost", "is back"), ("is back", "lost")}
+
+    def __init__(self, clock, links, notice):
+        self._clock, self._links, self._notice = clock, links, notice
+        self._found = {}  # key -> (verb, Person, label)
+        self._due = None
+        self._uncounted = 0  # what was only counted
+        self._bucket = TokenBucket(NOTICES, NOTICE_SECONDS, clock.now)
+
+    def add(self, person, verb, label):
+        """Something happened to a Person who is, or was, called `label`."""
+        before = self._found.pop(person.key, None)
+        if before and (before[0], verb) in self.UNDOES:
+            return
+        self._found[person.key] = verb, person, label
+        due = self._clock.now + NEWS_SECONDS[verb]
+        self._due = due if self._due is None else min(self._due, due)
+
+    def announce(self, words, parts):
+        """Tell this at once, or only count it if there was too much of the kind lately."""
+        if self._bucket.take(self._clock.now):
+            self._notice(words, *parts)
+        else:
+            self._uncounted += 1
+
+    def __contains__(self, key):
+        return key in self._found
+
+    @property
+    def deadline(self):
+        """When tick wants to be called (seconds), or None."""
+        if not self._found and not self._uncounted:
+            return None
+        return max(self._due or 0, self._bucket.next_at)
+
+    def tick(self):
+        """Tell what is due, and with it the rest."""
+        if self.deadline is None or self.deadline > self._clock.now:
+            return
+        if self._uncounted:
+            self._bucket.take(self._clock.now)
+            self._notice("{} more came or went", f"{self._uncounted:,}")
+            self._uncounted = 0
+        found, self._found, self._due = self._found, {}, None
+        lost = {person.name for verb, person, _ in found.values() if verb == "lost"}
+        come = {person.name for verb, person, _ in found.values() if verb == "joined"}
+        for verb in NEWS_SECONDS:
+            told = [(person, label) for a_verb, person, label in found.values() if a_verb == verb
+                    and not (verb in ("lost", "joined") and person.name in lost & come)]  # restarted within seconds
+            if told:
+                self._tell(verb, told)
+
+    def _tell(self, verb, told):
+        self._bucket.take(self._clock.now)
+        for person, _ in told:
+            person.announced = verb in ("joined", "is back")
+        words, parts = _listed([label for _, label in told])
+        if verb == "lost":
+            links = [neighbour.name for neighbour in self._links.mesh()][:MAX_IN_NOTICE]
+            holds, names = _listed(links)
+            words = f"lost contact with {words}; " + (f"still connected through {holds}" if links else "looking for the others")
+            self._notice(words, *parts, *names)
+        elif verb == "is back" and len(told) > 1:
+            self._notice(words + " are back", *parts)
+        else:
+            self._notice(f"{words} {verb}", *parts)
+
+
+def _listed(labels):
+    """(words with a {} for each of parts, parts): "{}", "{} and {}", "{}, {} and {}", "{} and {} others"."""
+    if len(labels) > MAX_IN_NOTICE:
+        return "{} and {} others", (labels[0], f"{len(labels) - 1:,}")
+    words = ["{}"] * len(labels)
+    return (", ".join(words[:-1]) + " and " if len(words) > 1 else "") + "".join(words[-1:]), tuple(labels)
+
+
+class RollCall:
+    """Who is still here? After a loss every member says so; whoever is not heard is lost, too (Presence asks and tells)."""
+
+    def __init__(self, clock, rng):
+        self._clock, self._rng = clock, rng
+        self._bucket = TokenBucket(CALLS, CALL_PAUSE, clock.now)
+        self.since = None  # when the call began that is under way
+        self.answer_at = None  # when we say that we are here
+        self.again = False  # somebody was lost since it began
+
+    def begin(self, must=False):
+        """Call, unless a call is under way, or there were too many lately and it need not be."""
+        if self.since is not None:
+            self.again = True
+        elif self._bucket.take(self._clock.now) or must:
+            self.restart()
+            self.answer_at = self._clock.now + self._rng.uniform(0, ANSWER_SECONDS)
+
+    def restart(self):
+        """Wait anew."""
+        self.since = self._clock.now
+
+    def end(self):
+        """It is over; the next one begins if somebody was lost meanwhile."""
+        self.since, again, self.again = None, self.again, False
+        if again:
+            self.begin()
+
+    @property
+    def deadline(self):
+        """When something is due (seconds), or None."""
+        return min((time for time in (self.answer_at, self.ends_at) if time is not None), default=None)
+
+    @property
+    def ends_at(self):
+        """When whoever was not heard is lost (seconds), or None."""
+        return None if self.since is None else self.since + CALL_SECONDS
+
+
+class Presence:
+    """Who is here, in the same ordered stream as the messages: HERE, LEFT, LOST, and a roll call after a loss.
+
+    The subtle spot: a process that dies says nothing, and its neighbours may die with it. So after a loss all who
+    live are heard within ANSWER_SECONDS, and whoever is not is told lost by the lowest origin of those who were.
+    """
+
+    def __init__(self, author, clock, rng, log, links, notice):
+        self._author, self._clock, self._rng, self._log = author, clock, rng, log
+        self._links, self._notice = links, notice
+        self.version = 0  # another one whenever who is here, or a label, may have changed
+        self.people = {}  # key -> Person
+        self._bearers = {}  # name -> Bearers
+        self._guests = {}  # gateway -> keys of those behind its plain links
+        self._suspects = {}  # origin of a lost neighbour -> (since, when to tell all that it is lost)
+        self._doubted = {}  # origin that somebody calls lost -> until when it may contradict
+        self._silent, self._silent_at = {}, None  # who did not answer the last call, and when we say so
+        self._call = RollCall(clock, rng)
+        self._news = News(clock, links, notice)
+        self._namesakes = 0  # of our own name, at the last notice
+        self._own = self._bearers_of(author.name)
+        self._own.change(author.origin, True)
+
+    # What is asked
+
+    def who(self):
+        """Everybody here but ourselves."""
+        return [person for person in self.people.values() if person.here]
+
+    def is_here(self, origin):
+        """Whether this member is here, through the mesh."""
+        person = self.people.get(origin)
+        return person is not None and person.here and person.is_member
+
+    def label(self, key, name):
+        """What this one is called, who may not be here."""
+        return self._bearers[name].label(key, name) if name in self._bearers else Bearers().label(key, name)
+
+    @property
+    def own_label(self):
+        """What others see for us."""
+        return self._own.label(self._author.origin, self._author.name)
+
+    # What is heard
+
+    def heard(self, origin, name):
+        """A member spoke. Returns its label."""
+        person = self.people.get(origin)
+        if person is None or not person.here or not person.is_member:
+            person = self._come(origin, name, is_news=False)
+        person.heard_at = self._clock.now
+        if origin in self._doubted:
+            del self._doubted[origin]
+        return person.label
+
+    def here(self, origin, name, is_news):
+        """A member says that it is here; it joined, if that is news."""
+        person = self.people.get(origin)
+        is_new = person is None or not person.is_member
+        self.heard(origin, name)
+        if is_new and is_news:
+            self._tell(self.people[origin], "joined")
+
+    def left(self, origin, name, is_news):
+        """A member said goodbye."""
+        self.heard(origin, name)
+        self._go(origin, "left" if is_news else None)
+
+    def lost(self, record, is_news):
+        """Somebody misses a member."""
+        origin, sequence = decode_lost(record.text)
+        self.heard(record.origin, record.name)
+        if origin == self._author.origin:
+            self._author.tell(Kind.HERE, self._author.name)
+            return
+        self._silent.pop(origin, None)
+        if sequence == FORGED:
+            self._log.holes.forget(origin)
+        elif sequence is not None and self._log.have.get(origin, 0) > sequence:
+            return  # it was heard since
+        person = self.people.get(origin)
+        if person is None or not person.here or not person.is_member or self._links.is_linked(origin):
+            return
+        if not is_news:
+            self._go(origin, None)
+            return
+        self._suspects.pop(origin, None)
+        self._doubted.setdefault(origin, self._clock.now + DOUBT_SECONDS)
+        self._call.begin()
+
+    def renamed(self, old, new, name):
+        """A neighbour, or we ourselves, gave up an origin that somebody forged."""
+        if new == self._author.origin:
+            self._own.change(old, False)
+            self._own.change(new, True)
+            self.version += 1
+            return
+        known = self.people.get(old)
+        self._go(old, None)
+        if known is not None:
+            person = self._come(new, name, is_news=False)
+            person.announced = known.announced
+
+    def guest(self, gateway, key, name):
+        """Somebody behind a C program spoke, by this gateway: a C user (key: its name) or a member that the mesh does
+        not reach (key: its origin). Returns the label."""
+        if self._author.is_ours(key):
+            return self.own_label
+        person = self.people.get(key)
+        if person is not None and person.here and (person.is_member or gateway in person.gateways):
+            return person.label
+        keys = self._guests.setdefault(gateway, {})
+        if len(keys) >= MAX_GUESTS or len(name) > MAX_GUEST_NAME:
+            return self.label(key, name)
+        keys[key] = None
+        person = self._meet(key, name)
+        person.gateways.add(gateway)
+        self._set_here(person, True)
+        return person.label
+
+    def guest_gone(self, gateway, key, has_left, is_news):
+        """A gateway has lost somebody behind a C program; gone is whoever no gateway has."""
+        self._guests.get(gateway, {}).pop(key, None)
+        person = self.people.get(key)
+        if person is None or gateway not in person.gateways:
+            return
+        person.gateways.discard(gateway)
+        if person.gateways or person.is_member or not person.here:
+            return
+        if is_news and (has_left or gateway != self._author.origin):
+            self._tell(person, "left" if has_left else "lost")
+        self._set_here(person, False)
+        del self.people[key]
+
+    # Links of our own
+
+    def announce(self, words, *parts):
+        """Tell our user about a link that somebody else made or lost; strangers may do that all day."""
+        self._news.announce(words, parts)
+
+    def linked(self, origin, is_first):
+        """There is a mesh link to this member."""
+        self._suspects.pop(origin, None)
+        if is_first and self._call.since is not None:
+            self._call.restart()
+
+    def neighbour_lost(self, origin):
+        """There is none any more, and nobody said why."""
+        if self.is_here(origin):
+            self._suspects[origin] = self._clock.now, self._clock.now + self._rng.uniform(*SUSPECT_SECONDS)
+
+    def alone(self):
+        """There is no mesh link at all."""
+        if self.people:
+            self._call.begin(must=True)
+
+    def woke(self):
+        """We stood still, and heard nobody meanwhile."""
+        if self._call.since is not None:
+            self._call.restart()
+
+    # What is due
+
+    @property
+    def deadline(self):
+        """When tick wants to be called (seconds), or None."""
+        times = [due for _, due in self._suspects.values()] + list(self._doubted.values())
+        times += [self._silent_at, self._call.deadline, self._news.deadline]
+        return min((time for time in times if time is not None), default=None)
+
+    def tick(self):
+        """Tell who is lost."""
+        now = self._clock.now
+        for origin, (since, due) in list(self._suspects.items()):
+            if due <= now:
+                del self._suspects[origin]
+                self._miss(origin, since)
+        for origin, until in list(self._doubted.items()):
+            if until <= now:
+                del self._doubted[origin]
+                if not self._links.is_linked(origin):
+                    self._go(origin, "lost")
+        if self._call.answer_at is not None and self._call.answer_at <= now:
+            self._answer()
+        if self._call.ends_at is not None and self._call.ends_at <= now:
+            self._end_call()
+        if self._silent_at is not None and self._silent_at <= now:
+            self._tell_silent()
+        if self._author.last_word < self._log.start:
+            self._author.tell(Kind.HERE, self._author.name)  # so that the log never forgets who is here
+        self._news.tick()
+        self._tell_namesakes()
+
+    def _miss(self, origin, since):
+        """We lost a neighbour, and nobody has heard of it since."""
+        person = self.people.get(origin)
+        if not self.is_here(origin) or self._links.is_linked(origin) or person.heard_at > since:
+            return
+        self._tell_lost(origin)
+        self._go(origin, "lost")
+        self._call.begin()
+
+    def _answer(self):
+        self._call.answer_at = None
+        if self._call.since is None or self._author.last_said < self._call.since:
+            self._author.tell(Kind.HERE, self._author.name)
+
+    def _end_call(self):
+        """Whoever did not answer seems lost. The lowest origin of those who did says so; the next one if it does not."""
+        since, linked = self._call.since, self._links.origins()
+        self._call.end()
+        members = [person for person in self.people.values() if person.here and person.is_member]
+        silent = [person for person in members if person.heard_at < since and person.key not in linked]
+        rank = sum(person.key < self._author.origin for person in members) - sum(person.key < self._author.origin for person in silent)
+        self._silent.update((person.key, since) for person in silent)
+        if silent:
+            self._silent_at = self._clock.now + TELLER_SECONDS * min(rank, MAX_TELLER)
+
+    def _tell_silent(self):
+        silent, self._silent, self._silent_at = self._silent, {}, None
+        for origin, since in silent.items():
+            if self.is_here(origin) and self.people[origin].heard_at < since and origin not in self._doubted:
+                self._tell_lost(origin)
+                self._doubted[origin] = self._clock.now + DOUBT_SECONDS
+
+    def _tell_lost(self, origin):
+        self._author.tell(Kind.LOST, self.people[origin].name, [encode_lost(origin, self._log.have.get(origin, 0))])
+
+    def _tell_namesakes(self):
+        others = len(self._own.keys) - 1
+        if others > self._namesakes:
+            words = "somebody else here is called {}, too; others see you as {}"
+            self._notice(words, self._author.name, self.own_label)
+        self._namesakes = others
+
+    # Who is here
+
+    def _come(self, origin, name, is_news):
+        person = self._meet(origin, name)
+        for gateway in person.gateways:
+            self._guests.get(gateway, {}).pop(origin, None)
+        person.gateways.clear()
+        person.is_member = True
+        was_told_gone = person.announced is False or not person.here and person.key in self._news
+        self._set_here(person, True)
+        if was_told_gone:
+            self._tell(person, "is back")
+        return person
+
+    def _go(self, origin, verb):
+        """This member is not here any more, and with it whoever only its links reach."""
+        person = self.people.get(origin)
+        if person is None or not person.here:
+            return
+        if verb and person.name != self._author.name or verb == "left":
+            self._tell(person, verb)
+        elif verb:
+            person.announced = None  # our own run that crashed
+        self._suspects.pop(origin, None)
+        self._doubted.pop(origin, None)
+        self._set_here(person, False)
+        for key in list(self._guests.pop(origin, ())):
+            guest = self.people.get(key)
+            if guest is not None:
+                guest.gateways.discard(origin)
+                if not guest.gateways and not guest.is_member:
+                    self._set_here(guest, False)
+                    del self.people[key]
+
+    def _tell(self, person, verb):
+        self._news.add(person, verb, person.label)
+
+    def _meet(self, key, name):
+        person = self.people.get(key)
+        if person is None:
+            self._bound()
+            person = self.people[key] = Person(key, name, self._bearers.get(name) or Bearers())
+        return person
+
+    def _bearers_of(self, name):
+        bearers = self._bearers.get(name)
+        if bearers is None:
+            bearers = self._bearers[name] = Bearers()
+        return bearers
+
+    def _set_here(self, person, here):
+        if person.here == here:
+            return
+        person.here = here
+        self.version += 1
+        if here:
+            person._bearers = self._bearers_of(person.name)
+        person._bearers.change(person.key, here)
+        if not person._bearers.keys and self._bearers.get(person.name) is person._bearers:
+            del self._bearers[person.name]  # names that a stranger made up
+
+    def _bound(self):
+        if len(self.people) < MAX_MEMBERS:
+            return
+        # Half at once, those who are gone first: a stranger may invent members faster than one by one is cheap.
+        self.people = dict(sorted(self.people.items(), key=lambda item: item[1].here)[MAX_MEMBERS // 2:])
+        self.version += 1
+        self._bearers = {self._author.name: self._own}
+        self._own.keys = {self._author.origin}
+        for person in self.people.values():
+            person._bearers = self._bearers_of(person.name)
+            if person.here:
+                person._bearers.change(person.key, True)
+        self._guests = {gateway: {key: None for key in keys if key in self.people} for gateway, keys in self._guests.items()}
+        self._guests = {gateway: keys for gateway, keys in self._guests.items() if keys}

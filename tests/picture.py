@@ -111,7 +111,7 @@ def converse(ann, zoe, bob, leo):
     bob.hears("ann: count me in")
     zoe.says("我也去", (bob, ann))
     leo.process.send_signal(signal.SIGKILL)
-    ann.wait(lambda t: any(row.startswith("-- lost leo") for row in t.rows))
+    ann.wait(lambda t: any(row.startswith("-- lost contact with leo") for row in t.rows))
     bob.says("leo's battery, I guess. Ann, take the charger along, please?", (zoe, ann))
     ann.type("sure 👍 see you at the door".encode())
     ann.wait(lambda t: t.rows[-3].startswith("sure 👍 see you at the door"))

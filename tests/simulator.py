@@ -25,7 +25,7 @@ import message
 import peers
 from message import Kind
 from p2pchat import STALL_SECONDS
-from peers import Connect, Hangup, Network, Notice, Phase, Show
+from peers import Connect, Hangup, Network, Notice, LinkKind, Show
 
 EPOCH = 1_700_000_000  # the wall clock at virtual second 0
 WINDOW = 64 * 1024  # bytes under way in one direction of a link
@@ -43,7 +43,7 @@ class Violation(AssertionError):
 
 class End:
     """One end of a connection. What it sends arrives at `peer`."""
-    __slots__ = ("conn", "node", "host", "peer", "delay", "last", "flight", "held", "over", "neighbour", "call",
+    __slots__ = ("conn", "node", "host", "peer", "delay", "last", "flight", "held", "over", "neighbour", "attempt",
                  "stuck", "buffer", "name", "deaf")
 
     def __init__(self, conn, node, host, delay):
@@ -53,7 +53,7 @@ class End:
         self.flight = 0  # bytes that the peer has not read
         self.held = None  # what waits at this end while the cable is out
         self.over = False
-        self.neighbour = self.call = None
+        self.neighbour = self.attempt = None
         self.stuck = None  # since when nothing was taken, while something waits
         self.buffer, self.name, self.deaf = b"", None, False  # a C peer's half-read input
 
@@ -70,22 +70,26 @@ class SimNetwork(Network):
     counts = None
     quiet = False
 
+    def __init__(self, *args):
+        Network.__init__(self, *args)
+        if self.quiet:
+            tell, self.author.last_word = self.author.tell, 1 << 62
+            self.author.tell = lambda kind, name, texts=(b"",): tell(kind, name, texts) if kind in (Kind.SAY, Kind.GUEST) else 0
+
     def _take_run(self, neighbour, run):
-        if self.counts is not None and len(run.frames[0]) > message.HEADER_SIZE:
-            self.counts[run.first.kind if run.first else run.frames[0][message.HEADER_SIZE]] += len(run.frames)
+        if self.counts is not None:
+            self.counts[run.first.kind] += len(run.frames)
         Network._take_run(self, neighbour, run)
 
-    def _recognise(self, neighbour, hello):
+    def _record(self, neighbour, frame):
+        if self.counts is not None and len(frame) > message.HEADER_SIZE:
+            self.counts[frame[message.HEADER_SIZE]] += 1
+        Network._record(self, neighbour, frame)
+
+    def _met(self, neighbour, hello):
         if self.counts is not None:
             self.counts[Kind.HELLO] += 1
-        return Network._recognise(self, neighbour, hello)
-
-    def _tell(self, kind, name, texts=(b"",)):
-        if self.quiet and kind not in (Kind.SAY, Kind.GUEST):
-            self._last_word = 1 << 62
-            self.log.have.setdefault(self.origin, 0)
-            return
-        Network._tell(self, kind, name, texts)
+        Network._met(self, neighbour, hello)
 
 
 class Node:
@@ -154,12 +158,12 @@ class Member(Node):
         self.network.wall = EPOCH + self.world.now + self.skew
 
     def _after(self, may_wait=False):
-        network, events = self.network, self.network.events
+        network, events = self.network, self.network.actions
         if events:
             self._obey(events)
             may_wait = False
         for neighbour in network.neighbours:
-            if neighbour.unsent:
+            if neighbour.backlog:
                 self.world.flush(self.ends[neighbour])
         if not may_wait or self.timer is None:
             self._arm()
@@ -174,7 +178,7 @@ class Member(Node):
             elif kind is Notice:
                 self._notice(event)
             elif kind is Connect:
-                self.world.dial(self, event.call, event.seconds)
+                self.world.dial(self, event.attempt, event.seconds)
             elif kind is Hangup:
                 self._hang_up(event.neighbour, event.reason)
             else:
@@ -238,17 +242,17 @@ class Member(Node):
             network, neighbour = self.network, end.neighbour
             self._clock()
             self.source = end
-            mesh = self.world.lazy and neighbour.phase is Phase.MESH
+            mesh = self.world.lazy and neighbour.kind is LinkKind.MESH
             before = network.log.end
             network.received(neighbour, item)
             # Large runs only: a duplicate changes nothing, and a message on a mesh link makes no deadline earlier.
-            if not mesh or network.events or network.log.end != before or neighbour.queued:
+            if not mesh or network.actions or network.log.end != before or neighbour.queued:
                 self._after(may_wait=mesh)
             self.source = None
 
     def _opened(self, end):
         self._clock()
-        neighbour = end.neighbour = self.network.opened(end.host, end.call) if end.call else self.network.opened(end.host)
+        neighbour = end.neighbour = self.network.opened(end.host, end.attempt, self.host)
         self.ends[neighbour] = end
         self._after()
 
@@ -258,6 +262,7 @@ class Member(Node):
         self.do(self.network.dial_failed, call, reason)
 
     def resumed(self):
+        self._clock()
         self._arm()
 
     # What its user does
@@ -301,6 +306,8 @@ class Member(Node):
             self.last[author] = max(number, last)
             self.before = (*self.before, (author, number))[-2:]
             return
+        if number <= last and world.gaps and event.earlier:
+            return  # it fills a hole
         if number <= last:
             raise Violation(f"{self} shows {author}.{number} again or late: it had shown {last}")
         writer = world.nodes[author]
@@ -325,11 +332,11 @@ class Member(Node):
         entry = (world.now, event.words, event.parts)
         if self.notices and world.stats is None:  # not worth ending a long report
             when, words, parts = self.notices[-1]
-            if words == event.words and parts == event.parts and world.now - when < 5 and parts and "cannot be joined" not in words:
+            if words == event.words and parts == event.parts and world.now - when < 5 and parts and "can't connect" not in words:
                 raise Violation(f"{self} is told twice: {render(event)}")
         self.notices.append(entry)
         here = {"{} joined": True, "{} is back": True, "{} left": False}.get(event.words)
-        if event.words.startswith("lost {}; "):
+        if event.words.startswith("lost contact with {}; "):
             here = False
         if here is not None:
             label = event.parts[0]
@@ -349,16 +356,21 @@ class Member(Node):
         """The members at the other ends of its mesh links that both ends hold for one."""
         found = []
         for neighbour in self.network.neighbours:
-            if neighbour.phase is Phase.MESH and not neighbour.ending:
+            if neighbour.kind is LinkKind.MESH and not neighbour.ending:
                 far = self.ends[neighbour].peer
                 if not far.over and not far.node.dead and isinstance(far.node, Member) and far.neighbour is not None \
-                        and far.neighbour.phase is Phase.MESH and not far.neighbour.ending:
+                        and far.neighbour.kind is LinkKind.MESH and not far.neighbour.ending:
                     found.append(far.node)
         return found
 
 
 def render(notice):
     return notice.words.format(*(part.decode("utf-8", "replace") if isinstance(part, bytes) else part for part in notice.parts))
+
+
+def shown_name(frame):
+    """What a C program shows of a name: nothing of a mark."""
+    return frame.partition(b"\xff")[0]
 
 
 class CPeer(Node):
@@ -418,6 +430,7 @@ class CPeer(Node):
             self.ends.remove(end)
             self.forgot += 1
             return
+        name, marked = shown_name(name), name
         if name not in world.names or world.strict and text not in world.parts:
             raise Violation(f"{self} got what nobody said: {name!r}: {text[:60]!r}")
         self.lines.append((name, text))
@@ -428,9 +441,11 @@ class CPeer(Node):
             self.last[known[0][0]] = max(self.last.get(known[0][0], 0), known[0][1])
             self.before = (*self.before, known[0])[-2:]
             times = self.shown_times[text] = self.shown_times.get(text, 0) + 1
-            if times > 2:
+            if times > self.most_times:
                 raise Violation(f"{self} (C) shows {text[:30]!r} {times} times")
-        self.relay(name, text, end)
+        self.relay(marked, text, end)
+
+    most_times = 2
 
     def relay(self, name, text, but=None):
         for end in self.ends:
@@ -447,7 +462,7 @@ class CPeer(Node):
 
     def join(self, member):
         """Dial it."""
-        self.world.dial(self, peers.Call((member.host, member.port)), 10)
+        self.world.dial(self, peers.Attempt((member.host, member.port)), 10)
 
     def leave(self):
         self.relay(self.name, b":q")
@@ -580,6 +595,8 @@ class World:
         if self.trace:
             self.trace(f"{node} goes on")
         node.stopped = False
+        if isinstance(node, Member):
+            node.do(node.network.woke)
         inbox, node.inbox = node.inbox, []
         for what, *args in inbox:
             what(*args)
@@ -705,7 +722,7 @@ class World:
         conn = Conn()
         conn.a = End(conn, node, host, there)
         conn.b = End(conn, target, "127.0.0.1" if local else node.host, back)
-        conn.a.peer, conn.b.peer, conn.a.call = conn.b, conn.a, call
+        conn.a.peer, conn.b.peer, conn.a.attempt = conn.b, conn.a, call
         self.conns[conn] = None
         self._arrive(conn.b, OPEN)
         conn.b.last = self.now + back
@@ -717,7 +734,7 @@ class World:
             if end.node.stopped:
                 return  # its kernel has connected; the process sees that first
             self.close(end)
-            end.node.dial_failed(end.call, "does not answer")
+            end.node.dial_failed(end.attempt, "does not answer")
 
     def _dial_failed(self, node, call, reason):
         if node.dead:
@@ -730,15 +747,15 @@ class World:
     def flush(self, end):
         """What Link.flush does: send as much as fits."""
         neighbour = end.neighbour
-        while neighbour.unsent:
+        while neighbour.backlog:
             room = WINDOW - end.flight
-            if neighbour.plain:
+            if neighbour.may_be_c:
                 data = neighbour.take(SEGMENT, room)
                 self._check_chunk(data)
             else:
                 data = neighbour.take(65536, 65536 + 65536) if room > 0 else b""
             if not data:
-                if neighbour.unsent and end.stuck is None:
+                if neighbour.backlog and end.stuck is None:
                     end.stuck = self.now
                     self.after(STALL_SECONDS, self._stalled, end)
                 return
@@ -764,7 +781,7 @@ class World:
         wait = end.stuck + STALL_SECONDS - self.now
         if wait > 1e-9:
             self.after(wait, self._stalled, end)
-        elif end.neighbour.unsent:
+        elif end.neighbour.backlog:
             end.node._drop(end, f"took nothing for {STALL_SECONDS} seconds")
             end.node._after()
         else:
@@ -835,7 +852,7 @@ class World:
             return
         if item is OPEN:
             if self.trace:
-                self.trace(f"{node} {'reached' if end.call else 'is reached by'} {end.peer.node}")
+                self.trace(f"{node} {'reached' if end.attempt else 'is reached by'} {end.peer.node}")
             if isinstance(node, CPeer):
                 end.neighbour = end
         elif item is not END:
@@ -883,19 +900,20 @@ class World:
     def check_bounds(self):
         for member in self.members:
             network = member.network
-            links = sum(neighbour.phase is Phase.MESH and not neighbour.ending for neighbour in network.neighbours)
+            links = sum(neighbour.kind is LinkKind.MESH and not neighbour.ending for neighbour in network.neighbours)
             sizes = {
                 "mesh links": (links, peers.MAX_MESH_LINKS),
-                "book": (len(network.book.heard), peers.MAX_BOOK),
-                "friends": (len(network.book.friends), peers.MAX_FRIENDS),
-                "shunned": (len(network.book.shunned), peers.MAX_BOOK),
-                "members": (len(network.people.members), peers.MAX_MEMBERS),
-                "suspects": (len(network._suspects), peers.MAX_MEMBERS),
-                "log": (network.log.end - network.log.start, message.LOG_MESSAGES),
-                "echoes": (len(network._echoes._seen), message.MAX_ECHOES),
+                "book": (len(network.overlay.book.heard), peers.MAX_BOOK),
+                "friends": (len(network.overlay.book.friends), peers.MAX_FRIENDS),
+                "shunned": (len(network.overlay.book.shunned), peers.MAX_BOOK),
+                "members": (len(network.presence.people), peers.MAX_MEMBERS),
+                "suspects": (len(network.presence._suspects), peers.MAX_MEMBERS),
+                "chat in the log": (network.log._chat, message.LOG_MESSAGES),
+                "holes": (network.log.holes.count, message.MAX_HOLES),
+                "words": (len(network.bridge._words._lines), peers.MAX_WORDS),
                 "links of the harness": (len(member.ends), len(network.neighbours)),
-                "dials": (len(network.calls), peers.MAX_DIALS + len(network.contacts) + 1),
-                "events": (len(network.events), 0),
+                "dials": (len(network.overlay.attempts), peers.MAX_DIALS + len(network.contacts) + 1),
+                "actions": (len(network.actions), 0),
             }
             for what, (count, most) in sizes.items():
                 if count > most:
@@ -927,7 +945,6 @@ class Chaos:
         self.world = World(seed, delay=rng.choice([(0.0005, 0.002), (0.01, 0.1), (0.01, 0.1), (0.05, 0.24)]),
                            pieces=rng.choice([0, 0.1, 0.6]), trace=trace, network=network)
         self.busy_until = 0.0  # when the last fault ends
-        self.witness = {}  # dead member -> those linked to it when it died
         self.contacts = {}
         self.plain = []
         self.took = None
@@ -1007,7 +1024,6 @@ class Chaos:
 
     def _kill(self, member, sign=True):
         if len(self.world.members) > 1:
-            self.witness[member] = member.mesh()
             self.world.kill(member, sign)
             self._lasts(0 if sign else 45)
 
@@ -1123,14 +1139,16 @@ class Chaos:
         self.took = world.now - start
         for member in world.members:
             member.say()
-        world.run(12)
+        # A roll call among them; but whoever slept has dead links, and learns from its own pings that they are.
+        world.run(16)
+        world.run_until(lambda: not self._disagreement(), 60)
 
     def _stranded(self):
         """Whether no member knows the address of a living one in another part."""
         for part in self.world.components():
             for member in part:
                 network = member.network
-                known = {**network.book.heard, **network.book.friends}
+                known = {**network.overlay.book.heard, **network.overlay.book.friends}
                 known.update({contact.addresses[0][:2]: 0 for contact in network.contacts if contact.reached})
                 if any((other.host, other.port) in known for other in self.world.members if other not in part):
                     return False
@@ -1157,16 +1175,24 @@ class Chaos:
                         raise Violation(f"{peer} (C) has seen {peer.last.get(member.ident, 0)} of {member}'s {member.number}")
 
     def _check_presence(self):
-        alive = {member.network.origin: member for member in self.world.members}
+        disagreement = self._disagreement()
+        if disagreement:
+            raise Violation(disagreement)
+
+    def _disagreement(self):
+        """Who lists whom wrongly; everybody must list exactly the living."""
+        alive = {member.network.author.origin: member for member in self.world.members}
         for member in self.world.members:
-            listed = {key for key, entry in member.network.people.members.items() if entry.here and not entry.guest}
+            listed = {entry.key for entry in member.network.who() if entry.is_member}
             for origin, other in alive.items():
                 if other is not member and origin not in listed:
-                    raise Violation(f"{member} does not list {other}, who is here")
+                    return f"{member} does not list {other}, who is here"
             for key in listed - set(alive):
-                dead = [node for node in self.witness if key in node.network._own_origins]
-                if not dead or any(not other.dead for other in self.witness[dead[0]]):
-                    raise Violation(f"{member} lists {dead or key}, who is gone")
+                return f"{member} lists {self._named(key)}, who is gone"
+        return None
+
+    def _named(self, origin):
+        return next((node for node in self.world.nodes.values() if isinstance(node, Member) and node.network.author.is_ours(origin)), origin)
 
 
 def world_members(world):

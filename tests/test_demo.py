@@ -105,7 +105,7 @@ def test_outside_of_tmux_the_demo_has_a_server_of_its_own_that_ends_with_its_vie
     late = until(lambda: set(members(tmux)) - set(others)).pop()
     until_all(tmux, [late], r"\d\d:\d\d ann: hello")
     until_all(tmux, others, "-- eve joined")
-    until_all(tmux, others, "-- lost ann; the network holds through")
+    until_all(tmux, others, "-- lost contact with ann; still connected through")
     left = members(tmux)
     user("send-keys", "C-b", "d")
     until(lambda: any(row.startswith("ended 0") for row in shown(user, "")), lambda: "\n".join(shown(user, "")))
@@ -150,7 +150,7 @@ def test_inside_of_tmux_the_demo_is_one_more_window_and_nothing_else_is_touched(
     user("send-keys", "-t", ann, "hello", "Enter")
     until_all(user, panes, "ann: hello")
     os.kill(panes[ann], 9)
-    until_all(user, others, "-- lost ann; the network holds through")
+    until_all(user, others, "-- lost contact with ann; still connected through")
     for pane in others:
         user("send-keys", "-t", pane, "C-c")
     until(lambda: len(user("list-windows").splitlines()) == 1)
@@ -235,7 +235,7 @@ def test_the_picture_is_safe_text_inside_its_frame_and_tells_of_the_session(name
         assert float(circle.get("cx")) > 0 and float(circle.get("cy")) > 0
     assert {element.tag for element in root.iter()} == {SVG + tag for tag in ("svg", "title", "rect", "path", "circle", "text")}
     words = [text.text for text in texts]
-    for said in ("-- earlier messages end here", "12:03", "zoë", "🍜", "去", "-- lost leo; the network holds through", "ann"):
+    for said in ("-- earlier messages end here", "12:03", "zoë", "🍜", "去", "-- lost contact with leo; still connected through", "ann"):
         assert any(word.startswith(said) for word in words), said
 
 

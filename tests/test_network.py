@@ -17,7 +17,7 @@ import peers
 import simulator
 from helpers import encode_pair, mutated
 from message import Hello, Kind, encode_frame, encode_hello, encode_record, join
-from peers import Phase
+from peers import LinkKind
 from simulator import EPOCH, Violation, World, chaos
 
 RUNS = 100
@@ -92,12 +92,12 @@ class Liar(simulator.Node):
 
     def join(self, member, **hello):
         self.hello = Hello(self.origin, hello.pop("port", self.port), True, b"liar", **hello)
-        self.world.dial(self, peers.Call((member.host, member.port)), 10)
+        self.world.dial(self, peers.Attempt((member.host, member.port)), 10)
         return self
 
     def take(self, end, item):
         if item is simulator.OPEN:
-            if end.call is None:
+            if end.attempt is None:
                 self.ends.append(end)
                 return
             self.end = end
@@ -138,7 +138,7 @@ def test_in_a_larger_network_nobody_has_more_links_than_allowed_at_any_moment():
         world.at(number * 0.02, lambda: world.member().join(first))
     for _ in range(200):
         world.run(0.05)
-        assert all(sum(neighbour.phase is Phase.MESH and not neighbour.ending for neighbour in member.network.neighbours)
+        assert all(sum(neighbour.kind is LinkKind.MESH and not neighbour.ending for neighbour in member.network.neighbours)
                    <= peers.MAX_MESH_LINKS for member in world.members)
     assert world.is_one()
     assert min(len(member.mesh()) for member in world.members) >= peers.WANT_LINKS - 1
@@ -298,7 +298,7 @@ def test_a_probe_that_comes_late_is_still_recognised():
         liar.send(encode_pair(b"liar", message.PROBE + encode_hello(liar.hello._replace(name=b""))))
         liar.send(encode_frame(encode_hello(liar.hello)))
         world.run(1)
-        assert [neighbour.phase for neighbour in one.network.neighbours] == [Phase.MESH], late
+        assert [neighbour.kind for neighbour in one.network.neighbours] == [LinkKind.MESH], late
 
 
 @pytest.mark.parametrize("delay", [0.3, 0.6, 0.9])
@@ -362,12 +362,11 @@ def test_when_the_history_window_is_exceeded_the_user_is_told_how_many_are_missi
     world.run(60)
     world.heal()
     world.run_until(world.is_one, 60)
-    world.run(5)
+    world.run(message.TELL_SECONDS + 1)
     shown = len([ident for ident in away.seen if ident[0] == author.ident])
     told = [text for text in away.said_notices if "missing" in text]
     assert len(told) == 1 and 50 < shown < 120
-    # Records of presence count among what is missing; here there are a few of them.
-    assert 301 - shown <= int(told[0].split()[0].replace(",", "")) <= 301 - shown + 8
+    assert told[0].startswith(f"{301 - shown} messages are missing")
     assert away.last[author.ident] == author.number
 
 
@@ -461,12 +460,12 @@ def test_joined_left_lost_and_back_are_each_told_once():
     assert notices(watcher, "zoe") == ["zoe joined"]
     leaver.leave()
     world.run(12)
-    assert notices(watcher, leaver.name.decode()) == [f"{leaver.name.decode()} joined", f"{leaver.name.decode()} left"]
+    assert notices(watcher, leaver.name.decode())[-1] == f"{leaver.name.decode()} left"
     assert not notices(watcher, "lost")
     world.kill(victim)
     world.run(12)
     lost = notices(watcher, "lost")
-    assert len(lost) == 1 and lost[0].startswith(f"lost {victim.name.decode()}; the network holds through ")
+    assert len(lost) == 1 and lost[0].startswith(f"lost contact with {victim.name.decode()}; still connected through ")
     assert {member.label for member in watcher.network.who()} == {b"zoe", b"m4"}
 
 
@@ -476,7 +475,7 @@ def test_a_member_wrongly_called_lost_says_that_it_is_here():
     world.partition([away])
     world.run(60)
     rest = [member for member in world.members if member is not away]
-    assert all(len(notices(member, f"lost {away}")) == 1 for member in rest)
+    assert all(len(notices(member, f"lost contact with {away}")) == 1 for member in rest)
     world.heal()
     world.run_until(world.is_one, MOST_SECONDS)
     world.run(5)
@@ -497,8 +496,15 @@ def test_two_members_of_one_name_are_told_apart():
     world.run(1)
     other.say()
     world.run(1)
-    assert sorted(labels) == [b"ann", b"ann~2"]
-    assert sorted(member.label for member in third.network.who()) == [b"ann", b"ann~2"]
+    expected = [b"ann~%02x" % (member.network.author.origin >> 56) for member in (one, other)]
+    assert labels == expected
+    assert sorted(member.label for member in third.network.who()) == sorted(expected)
+    assert [member.network.presence.own_label for member in (one, other)] == expected
+    for member, label in zip((one, other), expected):
+        assert f"somebody else here is called ann, too; others see you as {label.decode()}" in member.said_notices
+    world.kill(other)
+    world.run(15)
+    assert [member.label for member in third.network.who()] == [b"ann"], "a name that only one bears is shown as it is"
 
 
 def test_a_lie_that_a_member_is_lost_is_contradicted_and_told_nobody_who_is_linked_to_it():
@@ -506,10 +512,10 @@ def test_a_lie_that_a_member_is_lost_is_contradicted_and_told_nobody_who_is_link
     one, other = world.members[:2]
     liar = Liar(world).join(other)
     world.run(1)
-    liar.record(Kind.LOST, 1, one.network.origin.to_bytes(8, "little"), name=one.name)
+    liar.record(Kind.LOST, 1, one.network.author.origin.to_bytes(8, "little"), name=one.name)
     world.run(2)
-    assert not any(notices(member, f"lost {one}") + notices(member, f"{one} is back") for member in world.members)
-    assert one.network.origin in {key for key, member in other.network.people.members.items() if member.here}
+    assert not any(notices(member, f"lost contact with {one}") + notices(member, f"{one} is back") for member in world.members)
+    assert one.network.author.origin in {key for key, member in other.network.presence.people.items() if member.here}
 
 
 # C peers ------------------------------------------------------------------------------------------
@@ -535,7 +541,7 @@ def test_a_c_peer_takes_part_both_ways_and_sees_nothing_but_chat(dialled):
     assert all(peer.last[member.ident] == member.number for member in world.members)
     assert max(peer.shown_times.values()) == 1
     assert peer.probes == int(dialled)
-    assert all(any(entry.guest and entry.here for entry in member.network.people.members.values()) for member in world.members)
+    assert all(any(entry.guest and entry.here for entry in member.network.presence.people.values()) for member in world.members)
     lines = len(peer.lines)
     world.kill(world.members[4])
     world.member().join(world.members[0])
@@ -546,48 +552,154 @@ def test_a_c_peer_takes_part_both_ways_and_sees_nothing_but_chat(dialled):
     assert peer.forgot == 1 + dialled
 
 
-def circle(seed):
-    """Two members of four, and two C peers between them. Everybody speaks for half a minute."""
-    world = network_of(4, seed)
-    world.repeats = Counter()
+def ring_of(seed, **options):
+    """Four members; the first and the third lead to two C programs, which are linked to each other: a circle."""
+    world = network_of(4, seed, **options)
     left, right = world.c_peer(), world.c_peer()
     left.join(world.members[0])
     right.join(world.members[2])
     world.run(2)
-    world.dial(left, peers.Call((right.host, right.port)), 5)
+    world.dial(left, peers.Attempt((right.host, right.port)), 5)
     world.run(2)
-    for _ in range(30):
-        everybody_speaks(world)
-        left.say(), right.say()
-        world.run(1)
-    world.run(5)
     return world, left, right
 
 
-def test_a_circle_through_c_peers_ends_and_the_redundant_link_is_closed():
-    """The first version sent each line of a C user around for ever: the far member took it for typed again."""
-    for seed in range(6):
-        world, left, right = circle(seed)
-        world.check_complete([*world.members, left, right], world.members)
-        assert len({number for _, _, number in world.repeats}) <= 1 and set(world.repeats.values()) <= {1}, f"seed {seed}"
-        assert all(times <= 2 for peer in (left, right) for times in peer.shown_times.values())
-        for _ in range(40):  # as long as each C user is heard first over its own link, no link is redundant
-            world.members[1].say()
-            world.run(1)
-        assert plain_links(world) <= 1, f"seed {seed}: the circle is still closed"
+def quiet_links(world):
+    return [neighbour for member in world.members for neighbour in member.network.neighbours
+            if neighbour.outlet and neighbour.outlet.is_quiet]
+
+
+def talk(world, speakers, seconds=20):
+    for _ in range(seconds):
+        for speaker in speakers:
+            speaker.say()
+        world.run(1)
+    world.run(6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("first", ["members", "C users"])
+def test_in_a_circle_through_c_programs_each_line_is_seen_once(seed, first):
+    """History: the first version sent each line of a C user around for ever; the next one closed links to stop that."""
+    world, left, right = ring_of(seed)
+    members, c_users = world.members[:], [left, right]
+    talk(world, members if first == "members" else c_users, 1)
+    before = {peer: dict(peer.shown_times) for peer in c_users}
+    talk(world, members + c_users)
+    world.check_complete([*members, *c_users], members)  # the oracle fails if a member shows a line twice
+    for peer in c_users:
+        later = {text: times for text, times in peer.shown_times.items() if text not in before[peer]}
+        assert set(later.values()) == {1}, f"{peer} shows a line more than once after the circle was found"
+        assert all(peer.last[node.ident] == node.number for node in members + c_users if node is not peer)
+    assert len(quiet_links(world)) == 1 and len(plain_links(world)) == 2, "no C program is cut off"
 
 
 def plain_links(world):
-    return sum(neighbour.phase is Phase.PLAIN for member in world.members for neighbour in member.network.neighbours)
+    return [neighbour for member in world.members for neighbour in member.network.neighbours if neighbour.kind is LinkKind.PLAIN]
 
 
-def test_a_circle_is_never_cut_at_both_ends():
-    for seed in range(6):
-        world, _, _ = circle(seed)
-        for _ in range(40):
-            world.members[1].say()
-            world.run(1)
-        assert plain_links(world) == 1, f"seed {seed}"
+@pytest.mark.parametrize("how", ["killed", "stopped", "cut off"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_quiet_link_takes_over_exactly_what_did_not_come(seed, how):
+    world, left, right = ring_of(seed)
+    talk(world, world.members + [left, right], 5)
+    quiet, = quiet_links(world)
+    gateways = [world.members[0], world.members[2]]
+    active = next(member for member in gateways if quiet not in member.network.neighbours)
+    served = left if active is gateways[0] else right
+    if how == "killed":
+        world.kill(active)
+    elif how == "stopped":
+        world.stop(active)
+    else:
+        world.cut(active, served)
+    shown_before = dict(left.shown_times), dict(right.shown_times)
+    speakers = [member for member in world.members if not member.stopped] + [left, right]
+    talk(world, speakers, 15)
+    others = [member for member in speakers if isinstance(member, simulator.Member)]
+    world.check_complete([*others, left, right], others)
+    for peer, before in zip((left, right), shown_before):
+        assert all(peer.last[node.ident] == node.number for node in speakers if node is not peer)
+        assert max(times for text, times in peer.shown_times.items() if text not in before) <= 2
+    if how == "stopped":
+        world.resume(active)
+        world.run(50)
+        talk(world, [*world.members, left, right], 5)
+        world.check_complete([*world.members, left, right], world.members)
+
+
+def test_a_forged_circle_costs_seconds_and_no_line():
+    world = network_of(3)
+    peer = world.c_peer("carl")
+    gateway = max(world.members, key=lambda member: member.network.author.origin)
+    other = next(member for member in world.members if member is not gateway)
+    peer.join(gateway)
+    world.run(1)
+    mark = message.Marker(other.network.author.origin, "10.0.0.9", 4000)
+    world.strict = False
+    head = mark.head(b"carl", 1234, False)
+    peer.ends[0].node.world.send(peer.ends[0], b"".join(mark.encode(head, 1, [b"forged"])))
+    world.run(0.5)
+    assert len(quiet_links(world)) == 1
+    talk(world, [*world.members, peer], 10)
+    world.check_complete([*world.members, peer], world.members)
+    assert all(peer.last[member.ident] == member.number for member in world.members) and not quiet_links(world)
+    assert max(peer.shown_times.values()) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_links_of_one_member_into_one_island(seed):
+    world = network_of(2, seed)
+    left, right = world.c_peer(), world.c_peer()
+    left.join(world.members[0])
+    world.members[0].join(right)
+    world.run(3)
+    world.dial(left, peers.Attempt((right.host, right.port)), 5)
+    world.run(2)
+    left.most_times = right.most_times = 3
+    talk(world, [world.members[1], left, right], 1)
+    before = {peer: dict(peer.shown_times) for peer in (left, right)}
+    talk(world, [*world.members, left, right], 10)
+    world.check_complete([*world.members, left, right], world.members)
+    for peer in (left, right):
+        assert {times for text, times in peer.shown_times.items() if text not in before[peer]} == {1}
+
+
+def test_members_behind_one_c_program_find_each_other_at_the_first_line():
+    world = World(3)
+    peer = world.c_peer("carl")
+    one, other = world.member(), world.member()
+    one.join(peer), other.join(peer)
+    world.run(5)
+    assert not one.mesh()
+    one.say()
+    world.run(3)
+    assert other in one.mesh() and other.shown == 1
+    talk(world, [one, other, peer], 5)
+    world.kill(peer)
+    talk(world, [one, other], 5)
+    world.check_complete()
+
+
+def test_members_who_reach_each_other_through_c_programs_only_hear_each_line_once():
+    """One label for each, and what the mesh brings later is not shown again."""
+    world = World(3)
+    peer = world.c_peer("carl")
+    one, other = world.member(), world.member()
+    one.join(peer), other.join(peer)
+    world.partition([one], [other])
+    world.groups[peer.host] = None
+    world._apart = lambda here, there: {here, there} == {one.host, other.host} and bool(world.groups)
+    world.run(5)
+    talk(world, [one, other, peer], 5)
+    assert not one.mesh() and other.shown == one.shown == 15
+    assert sorted(person.label for person in one.network.who()) == [b"carl", other.name]
+    world.heal()
+    one.join(other)
+    world.run(5)
+    talk(world, [one, other, peer], 5)
+    assert other in one.mesh() and one.shown == other.shown == 30  # the oracle fails if one is shown twice
+    assert sorted(person.label for person in one.network.who()) == [b"carl", other.name]
 
 
 def test_one_line_typed_twice_on_a_plain_link_is_shown_twice():
@@ -613,9 +725,9 @@ def test_a_stranger_under_a_members_origin_does_not_cost_it_its_links():
     world = network_of(3)
     victim, others = world.members[0], world.members[1:]
     for other in others:
-        Liar(world, origin=victim.network.origin).join(other)
+        Liar(world, origin=victim.network.author.origin).join(other)
     world.run(1)
-    assert all(len(link(victim, other)) == 1 and link(victim, other)[0].phase is Phase.MESH for other in others)
+    assert all(len(link(victim, other)) == 1 and link(victim, other)[0].kind is LinkKind.MESH for other in others)
     everybody_speaks(world)
     world.run(2)
     world.check_complete(world.members)
@@ -626,35 +738,38 @@ def test_who_speaks_in_our_name_makes_us_take_another_one():
     victim, other = world.members[0], world.members[1]
     everybody_speaks(world)
     world.run(2)
-    before = victim.network.origin
+    before = victim.network.author.origin
     liar = Liar(world).join(other)
     world.run(1)
     links, last = set(link(victim, other)), other.network.log.have[before]
+    world.repeats = Counter()  # what the forgery may have covered is said again
     for number in range(1, 4):  # history: the second one cost its innocent messenger the link
         liar.record(Kind.HERE, last + number, origin=before, name=victim.name)
     world.run(5)
-    assert victim.network.origin != before and set(link(victim, other)) == links
+    assert victim.network.author.origin != before and set(link(victim, other)) == links
     victim.say()
     world.run(3)
     world.check_complete()
 
 
-def test_who_skips_what_others_still_have_is_not_believed_and_loses_its_link():
-    """History: in a flood a member that lagged got a jump from one neighbour, and then could not take the rest from another."""
+def test_a_liars_jumps_cost_nobody_a_link_and_no_message():
+    """History: one liar's jumps made honest members drop each other, and told them that messages were missing."""
     world = network_of(4)
     author, reader = world.members[:2]
     everybody_speaks(world)
     world.run(2)
     liar = Liar(world).join(reader)
     world.run(1)
-    for sequence in author.network._sequence + 50, 2 ** 64 - 1:
-        liar.record(Kind.SAY, sequence, b"early", origin=author.network.origin, name=author.name)
+    before = {member: set(member.network.neighbours) for member in world.members}
+    for sequence in author.network.author.sequence + 50, 2 ** 64 - 1:
+        world.strict = False
+        liar.record(Kind.SAY, sequence, b"early", origin=author.network.author.origin, name=author.name)
     world.run(1)
-    assert liar.over and link(reader, author)
     for _ in range(60):
         author.say()
-    world.run(5)
+    world.run(message.TELL_SECONDS + 5)
     world.check_complete()
+    assert {member: set(member.network.neighbours) for member in world.members} == before
     assert not any("missing" in text for member in world.members for text in member.said_notices)
 
 
@@ -671,7 +786,7 @@ def test_who_believed_a_jump_while_it_was_alone_is_taken_back(seed):
     world.heal()
     liar = Liar(world).join(fooled)
     world.run(0.3)
-    liar.record(Kind.SAY, author.network._sequence + 7, b"forged", origin=author.network.origin, name=author.name)
+    liar.record(Kind.SAY, author.network.author.sequence + 7, b"forged", origin=author.network.author.origin, name=author.name)
     world.run_until(lambda: world.is_one() and len(fooled.mesh()) >= peers.WANT_LINKS, 60)
     everybody_speaks(world)
     world.run(20)
@@ -803,7 +918,7 @@ def test_ten_thousand_addresses_and_origins_leave_bounded_memory():
         liar.record(Kind.HERE, 1, origin=10 ** 6 + number, name=b"n%d" % number)
     world.run(20)
     world.check_bounds()
-    assert len(target.network.people._labels) <= 2 * peers.MAX_MEMBERS
+    assert len(target.network.presence._bearers) <= 2 * peers.MAX_MEMBERS
 
 
 # Sleep well ---------------------------------------------------------------------------------------
@@ -827,23 +942,26 @@ def skip_the_duplicate_check(monkeypatch):
         known = run.first and self.log.have.get(run.first.origin, 0) >= run.first.sequence
         original(self, neighbour, run)
         if known and run.first.sequence % 3 == 0:
-            self._said(run.first, run.texts)
+            self._deliver(run.first, run.texts, 0)
     original = peers.Network._take_run
     monkeypatch.setattr(peers.Network, "_take_run", take)
 
 
 def skip_catching_up(monkeypatch):
-    def meet(self, neighbour, hello):
+    def met(self, neighbour, hello):
         original(self, neighbour, hello)
         if neighbour.log is not None:
             neighbour.position = self.log.end
-    original = peers.Network._meet
-    monkeypatch.setattr(peers.Network, "_meet", meet)
+    original = peers.Network._met
+    monkeypatch.setattr(peers.Network, "_met", met)
 
 
 def forget_an_origin(monkeypatch):
-    def extend(self, origin, sequence, frames):
-        original(self, origin, sequence, frames if origin % 4 or sequence < 3 else ())
+    def extend(self, origin, sequence, frames, now, late=False):
+        if origin % 4 or sequence < 3:
+            return original(self, origin, sequence, frames, now, late)
+        self.have[origin] = sequence
+        return self.end
     original = message.Log.extend
     monkeypatch.setattr(message.Log, "extend", extend)
 
@@ -854,23 +972,23 @@ def send_newest_first(monkeypatch):
 
 
 def never_dial_again(monkeypatch):
-    monkeypatch.setattr(peers.Network, "_wants_links", lambda self: False)
+    monkeypatch.setattr(peers.Overlay, "_wants_links", lambda self: False)
 
 
 def take_any_number_of_links(monkeypatch):
-    monkeypatch.setattr(peers.Network, "_make_room", lambda self, newest: None)
+    monkeypatch.setattr(peers.Overlay, "_make_room", lambda self, newest: None)
 
 
 def keep_both_of_two_links(monkeypatch):
-    monkeypatch.setattr(peers.Network, "_resolve_double", lambda self, new, old: True)
+    monkeypatch.setattr(peers.Handshake, "resolve_double", lambda self, new, old: True)
 
 
 def take_the_wrong_one_of_two_links(monkeypatch):
     def resolve(self, new, old):
-        keep_new = (new.call is not None) == (old.call is not None) or self.rng.random() < 0.5
+        keep_new = (new.attempt is not None) == (old.attempt is not None) or self._overlay.book.rng.random() < 0.5
         self._decline(old if keep_new else new, peers.DOUBLE)
         return keep_new
-    monkeypatch.setattr(peers.Network, "_resolve_double", resolve)
+    monkeypatch.setattr(peers.Handshake, "resolve_double", resolve)
 
 
 def never_ping(monkeypatch):
@@ -888,28 +1006,97 @@ def lose_what_waits_at_a_hang_up(monkeypatch):
 
 
 def show_records_to_c_peers(monkeypatch):
-    def settle(self, neighbour):
+    def settled(self, neighbour):
         original(self, neighbour)
-        neighbour.queue(join([encode_record(Kind.HERE, self.origin, 1, 0, self.name, b"")]))
-    original = peers.Network._settle_plain
-    monkeypatch.setattr(peers.Network, "_settle_plain", settle)
+        neighbour.queue(join([encode_record(Kind.HERE, 1, 1, 0, b"m1", b"")]))
+    original = peers.Bridge.settled
+    monkeypatch.setattr(peers.Bridge, "settled", settled)
+
+
+def never_take_over(monkeypatch):
+    monkeypatch.setattr(peers.Bridge, "_take_over", lambda self, neighbour: None)
+
+
+def never_go_quiet(monkeypatch):
+    monkeypatch.setattr(peers.Bridge, "_go_quiet", lambda self, neighbour: None)
+
+
+def forget_what_is_missing(monkeypatch):
+    monkeypatch.setattr(message.Holes, "add", lambda self, *hole: None)
+
+
+def never_call_the_roll(monkeypatch):
+    monkeypatch.setattr(peers.RollCall, "begin", lambda self, must=False: None)
+
+
+def circles(seed):
+    """A circle through C programs, whose active gateway is killed."""
+    world, left, right = ring_of(seed)
+    talk(world, world.members + [left, right], 5)
+    quiet = quiet_links(world)
+    for member in world.members[0:3:2]:
+        if not any(neighbour in quiet for neighbour in member.network.neighbours):
+            world.kill(member)
+    talk(world, world.members + [left, right], 8)
+    world.check_complete([*world.members, left, right], world.members)
+    if any(times > 1 for peer in (left, right) for text, times in peer.shown_times.items() if peer.last):
+        late = [text for peer in (left, right) for text, times in peer.shown_times.items() if times > 1]
+        if len(late) > 20:
+            raise Violation(f"C users read {len(late)} lines twice")
+    if any(peer.last[member.ident] != member.number for peer in (left, right) for member in world.members):
+        raise Violation("C users miss lines")
+
+
+def holes(seed):
+    """A liar skips what the others still bring."""
+    world = network_of(4, seed)
+    author, reader = world.members[:2]
+    everybody_speaks(world)
+    world.run(2)
+    liar = Liar(world).join(reader)
+    world.run(1)
+    world.strict, world.gaps = False, True
+    liar.record(Kind.SAY, author.network.author.sequence + 50, b"early", origin=author.network.author.origin, name=author.name)
+    for member in world.members[2:]:
+        world.cut(author, member)
+    for _ in range(20):
+        author.say()
+    world.run(15)
+    missing = set(range(1, author.number + 1)) - {number for ident, number in reader.seen if ident == author.ident}
+    if missing:
+        raise Violation(f"{reader} lacks {missing}")
+
+
+def ghosts(seed):
+    """Thirteen of sixteen die at once."""
+    world = network_of(16, seed)
+    for victim in world.rng.sample(world.members, 13):
+        world.kill(victim)
+    world.run(15)
+    newcomer = world.member()
+    newcomer.join(world.members[0])
+    world.run(3)
+    for member in world.members:
+        listed = {person.key for person in member.network.who()}
+        if listed != {other.network.author.origin for other in world.members if other is not member}:
+            raise Violation(f"{member} lists {len(listed)}")
 
 
 def deadline_in_the_past(monkeypatch):
-    monkeypatch.setattr(peers.Network, "_stir", lambda self: None)
+    monkeypatch.setattr(peers.Overlay, "_shuffle", lambda self: None)
 
 
 def tell_losses_twice(monkeypatch):
     def notice(self, words, *parts):
         original(self, words, *parts)
-        if words.startswith("lost"):
+        if words.startswith("lost contact"):
             original(self, words, *parts)
     original = peers.Network._notice
     monkeypatch.setattr(peers.Network, "_notice", notice)
 
 
 def forget_the_book(monkeypatch):
-    monkeypatch.setattr(peers.Network, "_learn", lambda self, neighbour, addresses: None)
+    monkeypatch.setattr(peers.Overlay, "learn", lambda self, neighbour, addresses: None)
     monkeypatch.setattr(peers.Book, "note", lambda self, address, origin=None: None)
     monkeypatch.setattr(peers.Book, "befriend", lambda self, address, origin: None)
 
@@ -944,7 +1131,8 @@ def cross(seed):
     (never_dial_again, chaos), (take_any_number_of_links, crowd), (keep_both_of_two_links, cross),
     (take_the_wrong_one_of_two_links, cross), (never_ping, chaos), (lose_what_waits_at_a_hang_up, chaos),
     (show_records_to_c_peers, chaos), (deadline_in_the_past, chaos), (tell_losses_twice, chaos), (forget_the_book, chaos),
-    (never_forget_an_address, crowd)])
+    (never_forget_an_address, crowd), (never_take_over, circles), (never_go_quiet, circles), (forget_what_is_missing, holes),
+    (never_call_the_roll, ghosts)])
 def test_the_oracle_notices_when_the_core_is_broken(breakage, scenario, monkeypatch):
     for seed in range(20):
         scenario(seed)  # passes while the core is whole

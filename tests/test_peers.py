@@ -8,9 +8,9 @@ import pytest
 import p2pchat
 import peers
 from helpers import encode_pair
-from message import Log, encode_record, join
+from message import FrameDecoder, HEADER_SIZE, Log, encode_record, join, read_mark
 from p2pchat import Dial, Gone, Link, accept, listen
-from peers import Call, Connect, Hangup, Neighbour, Network, Notice, People, Phase, Show, STRANGER_SECONDS
+from peers import Attempt, Connect, Hangup, Neighbour, Network, Notice, LinkKind, Show, STRANGER_SECONDS
 
 
 class Room:
@@ -30,11 +30,11 @@ class Room:
     def dialled(self, contact, address=("10.0.0.1", 7)):
         """A plain neighbour that we dialled."""
         contact.plain = True
-        return self.network.opened(address[0], Call(address, contact, True, plain=True))
+        return self.network.opened(address[0], Attempt(address, contact, True, plain=True))
 
     def events(self, kind=object):
-        found = [event for event in self.network.events if isinstance(event, kind)]
-        self.network.events.clear()
+        found = [event for event in self.network.actions if isinstance(event, kind)]
+        self.network.actions.clear()
         return found
 
     def notices(self):
@@ -43,8 +43,22 @@ class Room:
         return [words.format(*values) for words, values in parts]
 
 
+def taken(neighbour):
+    """All the bytes that a neighbour is to be sent now."""
+    data = neighbour.take(1 << 30, 1 << 30)
+    while neighbour.backlog:
+        data += neighbour.take(1 << 30, 1 << 30)
+    return data
+
+
+def pairs(data):
+    frames = [frame[HEADER_SIZE:] for frame in FrameDecoder().feed(data)]
+    return list(zip(frames[::2], frames[1::2]))
+
+
 def sent(neighbour):
-    return neighbour.take(1 << 30, 1 << 30)
+    """What a plain neighbour is sent, as its screen shows it: (name, text)."""
+    return [(read_mark(name, text)[0], text) for name, text in pairs(taken(neighbour))]
 
 
 @pytest.fixture
@@ -55,37 +69,40 @@ def room():
 def test_what_comes_from_one_neighbour_goes_to_all_others_and_to_the_screen(room):
     ann, bob, cy = (room.neighbour() for _ in range(3))
     room.network.received(bob, encode_pair(b"bob", b"hi"))
-    assert room.events() == [Show(b"bob", [b"hi"])]
-    assert sent(ann) == sent(cy) == encode_pair(b"bob", b"hi")
-    assert sent(bob) == b""
+    assert room.events(Show) == [Show(b"bob", [b"hi"])]
+    assert sent(ann) == sent(cy) == [(b"bob", b"hi")]
+    assert sent(bob) == []
 
 
 def test_half_a_message_is_nobodys_business_yet(room):
     ann, bob = room.neighbour(), room.neighbour()
     room.network.received(bob, encode_pair(b"bob", b"hi")[:-1])
-    assert room.events() == [] and sent(ann) == b""
+    assert room.events() == [] and sent(ann) == []
 
 
 def test_what_we_say_goes_to_everyone_once_and_long_texts_in_parts(room):
     ann = room.neighbour()
     room.network.say(b"x" * 3000)
     assert room.events() == [Show(b"me", [b"x" * 3000], mine=True)]
-    assert sent(ann) == encode_pair(b"me", b"x" * 2048) + encode_pair(b"me", b"x" * 952)
+    assert sent(ann) == [(b"me", b"x" * 2048), (b"me", b"x" * 952)]
 
 
 def test_a_goodbye_is_not_relayed_and_names_who_left(room):
     ann, bob = room.neighbour(), room.neighbour()
+    room.network.received(bob, encode_pair(b"bob", b"hi"))
+    sent(ann), room.events()
     room.network.received(bob, encode_pair(b"bob", b":q") + encode_pair(b"bob", b"a ghost"))
-    assert room.events() == [Hangup(bob, "left")] and sent(ann) == b""
+    assert room.events() == [Hangup(bob, "left")] and sent(ann) == []
     room.network.closed(bob, "left")
-    assert room.notices() == ["bob left"]
+    room.network.tick()
+    assert room.notices() == ["bob left"] and room.network.who() == []
 
 
 def test_leaving_says_goodbye_behind_what_is_unsent(room):
     ann = room.neighbour()
     room.network.say(b"last words")
     room.network.leave()
-    assert sent(ann) == encode_pair(b"me", b"last words") + encode_pair(b"me", b":q")
+    assert sent(ann) == [(b"me", b"last words"), (b"me", b":q")]
 
 
 def test_a_lost_neighbour_is_named_by_who_was_heard_through_it(room):
@@ -93,9 +110,9 @@ def test_a_lost_neighbour_is_named_by_who_was_heard_through_it(room):
     room.network.received(bob, encode_pair(b"bob", b"1") + encode_pair(b"cy", b"2") + encode_pair(b"bob", b"3"))
     room.events()
     room.network.closed(bob, "closed the connection")
-    assert room.notices() == ["lost bob, cy at 10.0.0.7: it closed the connection"]
+    assert room.notices() == ["lost contact with bob, cy at 10.0.0.7: it closed the connection"]
     room.network.closed(room.neighbour("10.0.0.8"), "broke the connection off")
-    assert room.notices() == ["lost somebody at 10.0.0.8: it broke the connection off"]
+    assert room.notices() == [], "what has said nothing is announced to nobody"
 
 
 def test_the_names_behind_one_link_are_bounded(room):
@@ -105,87 +122,90 @@ def test_the_names_behind_one_link_are_bounded(room):
     assert len(bob.names) == peers.MAX_GUESTS == len(room.network.who())
     room.network.closed(bob, "closed the connection")
     assert not room.network.who()  # history: those behind the eighth stayed in the list for ever
-    assert room.notices()[-1].count(",") == peers.MAX_NAMES - 1
+    assert room.notices()[-1].count(",") == peers.MAX_NAMED_AT_ONCE - 1
 
 
 def test_a_frame_too_long_costs_that_link_and_only_what_came_before_it_counts(room):
     ann, bob = room.neighbour(), room.neighbour()
     room.network.received(bob, encode_pair(b"bob", b"ok") + b"\xff" * 8)
-    show, hangup = room.events()
-    assert show == Show(b"bob", [b"ok"]) and hangup.neighbour is bob and "2048 at most" in hangup.reason
-    assert sent(ann) == encode_pair(b"bob", b"ok") and sent(bob) == encode_pair(b"me", b":q")
+    _, show, hangup = room.events()
+    assert show == Show(b"bob", [b"ok"]) and hangup.neighbour is bob and "65536 at most" in hangup.reason
+    assert sent(ann) == [(b"bob", b"ok")] and sent(bob) == [(b"me", b":q")]
 
 
 def test_a_neighbour_that_takes_nothing_is_let_go_and_the_others_are_not(room, monkeypatch):
-    monkeypatch.setattr(peers, "MAX_UNSENT", 10_000)
+    monkeypatch.setattr(peers, "MAX_BACKLOG", 10_000)
+    monkeypatch.setattr(peers, "LOG_MESSAGES", 20)
     ann, stuck = room.neighbour(), room.neighbour()
     for _ in range(20):
         room.network.say(b"x" * 1000)
         sent(ann)
     assert [event.neighbour for event in room.events(Hangup)] == [stuck]
-    assert sent(stuck) == encode_pair(b"me", b":q")  # its memory is given back at once
-    assert ann.unsent == 0 and not ann.ending
+    assert sent(stuck) == [(b"me", b":q")]  # its memory is given back at once
+    assert ann.backlog == 0 and not ann.ending
 
 
 def test_waiting_messages_are_joined_whole_up_to_the_size_and_counted_down(room):
     ann = room.neighbour()
     for _ in range(5):
         room.network.say(b"hello")
-    one = encode_pair(b"me", b"hello")
-    assert ann.unsent == 5 * len(one)
-    assert ann.take(2 * len(one) + 1, 1000) == 2 * one
+    one = ann.take(1, 1000)  # a single piece may be longer than a segment
+    assert pairs(one)[0][1] == b"hello" and ann.backlog == 4 * len(one)
     assert ann.take(1000, len(one) - 1) == b""  # no room for a whole one: not a byte of it
-    assert ann.take(1, 1000) == one  # a single piece may be longer than a segment
-    assert ann.take(1000, 1000) == 2 * one and ann.unsent == 0 and ann.take(1000, 1000) == b""
+    assert [text for _, text in pairs(ann.take(2 * len(one) + 1, 1000))] == [b"hello"] * 2
+    assert len(pairs(ann.take(1000, 1000))) == 2 and ann.backlog == 0 and ann.take(1000, 1000) == b""
 
 
 def test_what_a_neighbour_has_already_keeps_nothing_from_it_that_it_lacks():
     """History: a link whose next records were all known was taken for one without room, and waited."""
-    log, neighbour = Log(), Neighbour("10.0.0.1", None, Phase.MESH, 0, 0)
-    log.extend(7, 5000, [encode_record(1, 7, sequence, 0, b"al", b"x") for sequence in range(1, 5001)])
+    log, neighbour = Log(), Neighbour("10.0.0.1", None, LinkKind.MESH, 0, 0)
+    log.extend(7, 5000, [encode_record(1, 7, sequence, 0, b"al", b"x") for sequence in range(1, 5001)], 0)
     new = encode_record(1, 8, 1, 0, b"bo", b"y")
-    log.extend(8, 1, [new])
-    neighbour.log, neighbour.known, neighbour.ahead = log, {7: 5000}, log.end
-    assert neighbour.take(1, 1) == new and neighbour.unsent == 0
+    log.extend(8, 1, [new], 0)
+    neighbour.log, neighbour.vector_at_hello, neighbour.filter_until = log, {7: 5000}, log.end
+    assert neighbour.take(1, 1) == new and neighbour.backlog == 0
 
 
 def test_a_stranger_is_told_nothing_until_it_is_clear_what_it_is(room):
     stranger = room.network.opened("10.0.0.1")
     room.network.say(b"hi")
-    assert stranger.unsent == 0 and room.network.deadline == STRANGER_SECONDS
+    assert stranger.backlog == 0 and room.network.deadline == STRANGER_SECONDS
     room.network.now = STRANGER_SECONDS
     room.network.tick()
-    assert stranger.phase is Phase.PLAIN and room.notices() == ["somebody joined from 10.0.0.1"]
-    assert sent(stranger) == encode_pair(b"me", b"hi") and room.network.deadline is None
+    assert stranger.kind is LinkKind.PLAIN and room.notices() == []
+    assert sent(stranger) == [(b"me", b"hi")] and room.network.deadline is None
+    assert room.network.bridge.silent == 1
+    room.network.received(stranger, encode_pair(b"bob", b"hello"))
+    assert room.notices() == ["a C program connected from 10.0.0.1"] and room.network.bridge.silent == 0
 
 
 def test_addresses_of_a_named_peer_are_tried_in_turn(room):
     contact = room.network.join("localhost 7", [("::1", 7, 0, 0), ("127.0.0.1", 7)])
     first, = room.events()
-    assert first == Connect(Call(("::1", 7, 0, 0), contact, True), peers.DIAL_SECONDS / 2)
-    room.network.dial_failed(first.call, "refused the connection")
+    assert first == Connect(Attempt(("::1", 7, 0, 0), contact, True), peers.DIAL_SECONDS / 2)
+    room.network.dial_failed(first.attempt, "refused the connection")
     second, = room.events()
-    assert second.call.address == ("127.0.0.1", 7) and not contact.failure
-    room.network.dial_failed(second.call, "does not answer")
+    assert second.attempt.address == ("127.0.0.1", 7) and not contact.failure
+    room.network.dial_failed(second.attempt, "does not answer")
     assert contact.failure == "does not answer" and room.network.deadline is None
-    assert room.notices() == ["localhost 7 cannot be joined: it does not answer"]
+    assert room.notices() == ["can't connect to localhost 7: it does not answer"]
 
 
 def test_a_named_peer_that_does_not_answer_a_probe_is_dialled_again_as_a_c_peer(room):
     contact = room.network.join("bob", [("10.0.0.1", 7)])
-    call = room.events()[0].call
+    call = room.events()[0].attempt
     probing = room.network.opened("10.0.0.1", call)
-    probe = sent(probing)
+    probe = taken(probing)
     assert probe.startswith(b"\2\0\0\0\0\0\0\0me") and b":q\0" in probe and len(probe) < 2048
     room.network.now = peers.PROBE_SECONDS
     room.network.tick()
     hangup, = room.events()
-    assert hangup.neighbour is probing and sent(probing) == b""  # a C peer took the probe for a goodbye
+    assert hangup.neighbour is probing and taken(probing) == b""  # a C peer took the probe for a goodbye
     room.network.closed(probing, hangup.reason)
     again, = room.events()
-    assert again.call[:4] == (("10.0.0.1", 7), contact, True, True)
-    room.network.opened("10.0.0.1", again.call)
-    assert contact.reached and room.notices() == ["linked to bob"]
+    assert again.attempt[:4] == (("10.0.0.1", 7), contact, True, True)
+    room.network.opened("10.0.0.1", again.attempt)
+    assert contact.reached and room.notices() == ["connected to bob"]
 
 
 def test_a_named_c_peer_that_is_lost_is_dialled_again_with_a_growing_pause(room):
@@ -194,7 +214,7 @@ def test_a_named_c_peer_that_is_lost_is_dialled_again_with_a_growing_pause(room)
     room.events()
     room.network.now = 5
     room.network.closed(bob, "broke the connection off")
-    assert room.notices() == ["lost somebody at 10.0.0.1: it broke the connection off; dialling again"]
+    assert room.notices() == ["lost contact with a C program at 10.0.0.1: it broke the connection off; dialling again"]
     pauses = []
     for _ in range(9):
         pauses.append(room.network.deadline - room.network.now)
@@ -205,12 +225,12 @@ def test_a_named_c_peer_that_is_lost_is_dialled_again_with_a_growing_pause(room)
         room.network.now = due
         room.network.tick()
         connect, = room.events(Connect)
-        assert connect.call.contact is contact and not connect.call.plain and room.network.deadline is None
-        room.network.dial_failed(connect.call, "refused the connection")
+        assert connect.attempt.contact is contact and not connect.attempt.plain and room.network.deadline is None
+        room.network.dial_failed(connect.attempt, "refused the connection")
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert room.notices() == []
     room.dialled(contact)
-    assert room.notices() == ["linked to bob again"]
+    assert room.notices() == ["connected to bob again"]
 
 
 def test_the_pause_starts_anew_only_after_a_link_that_held(room):
@@ -240,7 +260,7 @@ def linked():
     far = socket.create_connection(listener.getsockname())
     listener.setblocking(True)
     sock, host = accept(listener)
-    link = Link(sock, Neighbour(host, None, Phase.PLAIN, 0, 0))
+    link = Link(sock, Neighbour(host, None, LinkKind.PLAIN, 0, 0))
     yield link, far
     for closable in (link, far, listener):
         closable.close()
@@ -295,7 +315,7 @@ def test_a_write_that_was_taken_in_part_goes_on_where_it_stopped(linked):
     link, far = linked
     far.settimeout(5)
     link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
-    link.neighbour.phase = Phase.MESH  # to a C peer nothing is sent that does not fit
+    link.neighbour.kind = LinkKind.MESH  # to a C peer nothing is sent that does not fit
     said = b"".join(b"%07d " % number for number in range(1_000_000))
     link.neighbour.queue(join([said]))
     link.flush(0)
@@ -360,7 +380,7 @@ def test_no_send_is_longer_than_a_segment_unless_it_is_a_single_piece(linked):
 
 
 def dial(address):
-    dialling = Dial(Call(address), 0)
+    dialling = Dial(Attempt(address), 0)
     socket_ready(dialling.sock)
     return dialling
 
@@ -396,14 +416,3 @@ def test_every_interface_means_both_families_and_ipv4_callers_look_like_ipv4():
     listener.setblocking(False)
     assert accept(listener) is None
     listener.close()
-
-
-def test_a_name_is_free_again_when_its_bearer_is_gone():
-    """History: who came back after a crash was ann~2 for ever."""
-    people = People(b"me")
-    first = people.meet(1, b"ann")
-    assert people.meet(2, b"ann").label == b"ann~2"
-    people.gone(1)
-    assert people.meet(3, b"ann").label == b"ann"
-    people.set_here(first, True)  # it was not dead, but cut off
-    assert first.label == b"ann~3" and people.meet(4, b"me").label == b"me~2"

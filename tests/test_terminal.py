@@ -96,7 +96,7 @@ def pair(started):
     ann = started(Terminal, "ann")
     bob = started(Terminal, "bob", "127.0.0.1", ann.port, rows=12, cols=40)
     ann.shows("-- bob joined")
-    bob.wait(lambda t: t.rows[1].startswith("-- linked to 127.0.0.1"))
+    bob.wait(lambda t: t.rows[1].startswith("-- connected to 127.0.0.1"))
     return ann, bob
 
 
@@ -105,7 +105,7 @@ def watched(started):
     """ann at a terminal, and the hub in line mode that sees what becomes of her."""
     hub = started(Program, "hub")
     ann = started(Terminal, "ann", "127.0.0.1", hub.port)
-    ann.wait(lambda t: t.rows[1].startswith("-- linked to 127.0.0.1"))
+    ann.wait(lambda t: t.rows[1].startswith("-- connected to 127.0.0.1"))
     return ann, hub
 
 
@@ -119,7 +119,7 @@ def test_two_members_chat_on_two_screens(pair):
     bob.type(b"hello ann\r")
     for one in pair:
         one.shows("bob: hello ann")
-    linked = f"-- linked to 127.0.0.1 {ann.port}"
+    linked = f"-- connected to 127.0.0.1 {ann.port}"
     assert bob.rows[0].startswith("SERVER: ") and len(bob.rows[0]) <= 40
     assert bob.rows[1:] == [linked, "ann: hello bob", "bob: hello ann", "", "", "", "", "-" * 40, "", "", ""]
     assert bob.model.cursor == (9, 0) and bob.model.modes["cursor"]
@@ -240,7 +240,7 @@ def test_leaving_restores_the_terminal_and_says_goodbye(started):
     hub = started(Program, "hub")
     leaving = {name: started(Terminal, name, "127.0.0.1", hub.port) for name in WAYS_OUT}  # together: it saves time
     for name, one in leaving.items():
-        one.wait(lambda t: t.rows[1].startswith("-- linked to 127.0.0.1"))
+        one.wait(lambda t: t.rows[1].startswith("-- connected to 127.0.0.1"))
         one.type(b"last words\r" + WAYS_OUT[name])
     for name, one in leaving.items():
         assert one.end() == 0 and one.restored, name
@@ -338,7 +338,7 @@ def test_a_signal_restores_the_terminal_and_says_goodbye(started):
     numbers = signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT
     leaving = {number: started(Terminal, f"n{number:d}", "127.0.0.1", hub.port) for number in numbers}
     for number, one in leaving.items():
-        one.wait(lambda t: t.rows[1].startswith("-- linked to 127.0.0.1"))
+        one.wait(lambda t: t.rows[1].startswith("-- connected to 127.0.0.1"))
         one.process.send_signal(number)
     for number, one in leaving.items():
         assert one.end() == 128 + number and one.restored, number
