@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 import xml.etree.ElementTree as ElementTree
 from functools import partial
 
@@ -22,6 +21,8 @@ DEMO = os.path.join(TOP, "tests", "demo.py")
 WATCH = os.path.join(TOP, "tests", "watch.py")
 SVG = "{http://www.w3.org/2000/svg}"
 until = partial(helpers.until, pause=0.05)   # each look is a process of tmux
+
+pytestmark = pytest.mark.together  # `make watch` is begun once, and seen last
 
 with_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux here to show the demo in")
 
@@ -249,15 +250,6 @@ def test_a_cell_is_drawn_where_and_how_the_terminal_has_it():
     assert "-- &lt;a&gt; &amp; b</text>" in drawn and 'fill="#af5f5f"/>' in drawn
     model.feed(b"\x1b[2;1H\x1b[2K\x1b[2;3Hnew")
     assert picture.runs(model)[1:] == [(1, 2, "new", ())]
-
-
-def test_the_clock_of_the_picture_is_always_the_same(monkeypatch):
-    for now in (0, 12 * 3600, 1_700_000_000, 1_700_049_999):
-        monkeypatch.setenv("TZ", picture.zone(now))
-        time.tzset()
-        assert time.strftime("%H:%M:%S", time.localtime(now)) == "12:03:05"
-    monkeypatch.undo()
-    time.tzset()
 
 
 # Last, since it was begun first -----------------------------------------------------------------------
