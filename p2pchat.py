@@ -27,8 +27,6 @@ The subtle spots: Link.flush (why a C peer never sees half a header) and Chat._a
 end a link, and what ends may give something to send).
 """
 
-from __future__ import annotations
-
 import argparse
 import errno
 import fcntl
@@ -45,9 +43,12 @@ import time
 from itertools import groupby
 from typing import Callable, NamedTuple
 
-import peers
-import ui
-from message import MAX_MESH_FRAME
+if sys.version_info < (3, 9):  # before anything is read that an old Python does not understand
+    sys.exit("p2pchat: Python 3.9 or newer is needed, and this is Python %d.%d" % sys.version_info[:2])
+
+import peers  # noqa: E402
+import ui  # noqa: E402
+from message import MAX_MESH_FRAME  # noqa: E402
 
 VERSION = "1.0"
 MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
