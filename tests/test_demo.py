@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -82,7 +83,7 @@ def typed(tmux, command):
 
 def own_server(user, place, count):
     """The demo begun outside of tmux, as far as the shell in the user's terminal can tell. Returns its server and panes."""
-    typed(user, f"unset TMUX; {' '.join(python('-B', DEMO, str(count)))}; echo ended $?")
+    typed(user, f"unset TMUX; {shlex.join(python('-B', DEMO, str(count)))}; echo ended $?")
     socket = until(lambda: glob.glob(os.path.join(place, "p2pchat-demo-*", "tmux")))[0]
     tmux = demo.Tmux("-S", socket)
     until(lambda: tmux.attempt("list-clients"))
@@ -116,7 +117,7 @@ def test_outside_of_tmux_the_demo_has_a_server_of_its_own_that_ends_with_its_vie
 
 @with_tmux
 def test_a_terminal_that_tmux_cannot_use_gets_a_sentence_and_nothing_is_left(user, place):
-    typed(user, f"unset TMUX; TERM=dumb {' '.join(python('-B', DEMO, '1'))}; echo ended $?")
+    typed(user, f"unset TMUX; TERM=dumb {shlex.join(python('-B', DEMO, '1'))}; echo ended $?")
     until(lambda: "ended 1" in shown(user, ""), lambda: "\n".join(shown(user, "")))
     assert "p2pchat demo: tmux cannot use this terminal; make watch needs no tmux" in shown(user, "")
     assert os.listdir(place) == ["user"]
@@ -142,7 +143,7 @@ def test_inside_of_tmux_the_demo_is_one_more_window_and_nothing_else_is_touched(
                                            ["show-window-options", "-g"], ["show-window-options", "-t", "0"])]
 
     before = settings()
-    typed(user, " ".join(python("-B", DEMO, "3")))
+    typed(user, shlex.join(python("-B", DEMO, "3")))
     until(lambda: user("display-message", "-p", "#{window_name}") == "p2pchat")
     panes = members(user, "p2pchat")
     ann, *others = panes

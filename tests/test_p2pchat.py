@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -640,8 +641,8 @@ def test_a_one_line_bot_and_a_logger():
 @pytest.mark.parametrize("stdin", ["/dev/null", os.path.join(TOP, "Makefile"), "closed"])
 def test_stdin_may_be_a_file_or_nothing(stdin):
     with Program("hub") as hub:
-        redirect = "<&-" if stdin == "closed" else f"< '{stdin}'"
-        done = subprocess.run(["sh", "-c", f"'{BUILT}' bot localhost {hub.port} {redirect}"], capture_output=True, timeout=20)
+        redirect = "<&-" if stdin == "closed" else f"< {shlex.quote(stdin)}"
+        done = subprocess.run(["sh", "-c", f"{shlex.quote(BUILT)} bot localhost {hub.port} {redirect}"], capture_output=True, timeout=20)
         assert done.returncode == 0 and done.stdout.startswith(b"SERVER: ")
         hub.wait(lambda program: "-- bot left" in program.err)
         if stdin.endswith("Makefile"):
@@ -650,7 +651,7 @@ def test_stdin_may_be_a_file_or_nothing(stdin):
 
 def test_a_closed_stdout_ends_it_quietly():
     with Program("hub") as hub:
-        shell = f"'{BUILT}' log localhost {hub.port} | head -2"
+        shell = f"{shlex.quote(BUILT)} log localhost {hub.port} | head -2"
         with subprocess.Popen(["sh", "-c", shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as log:
             hub.wait(lambda program: any("joined" in line for line in program.err))
             hub.type(*(f"line {number}" for number in range(3)))
