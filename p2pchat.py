@@ -55,6 +55,7 @@ MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would 
 LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
 LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
 TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first in the next; an eye sees no such delay
+RECORD_TIMES = 2 ** 32  # seconds until a record's 32 bits of time begin again
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
 CROWDED_PAUSE = 30  # seconds between two notices of it
 
@@ -368,7 +369,7 @@ class Chat:
         self.front = front
         self.listener = listener
         self.port = listener.getsockname()[1]
-        self.network = peers.Network(name, self.port, random.Random(), time.monotonic(), time.time())
+        self.network = peers.Network(name, self.port, random.Random(), time.monotonic(), record_time())
         self.links = {}  # Neighbour -> Link
         self.dials = []
         self.status = None  # the exit status, once it is time to leave
@@ -426,7 +427,7 @@ class Chat:
         self._rewatch()
         ready = self._selector.select(self._timeout(limit))  # rule 1: the one place that waits
         now = self.network.now = time.monotonic()
-        self.network.wall = time.time()
+        self.network.wall = record_time()
         for key, mask in ready:
             handler, subject = key.data
             handler(subject, mask)
@@ -713,7 +714,7 @@ class Chat:
         names = [neighbour.name] if neighbour.name else list(neighbour.names)[:peers.MAX_NAMES]
         who = ", ".join(map(ui.clean_name, names)) or "somebody"
         host, port = neighbour.address or (neighbour.host, "?")
-        since = time.strftime("%H:%M:%S", time.localtime(neighbour.since_wall))
+        since = time.strftime("%H:%M:%S", time.localtime(meant(neighbour.since_wall)))
         return f"{who} at {host} {port}, {neighbour.phase.name.lower()} since {since}, {link.unsent} unsent"
 
     def _connect_to(self, text):
@@ -796,7 +797,7 @@ class Chat:
 
     def _show(self, event):
         if self.front.shows_own or not event.mine:
-            when = event.earlier or int(self.network.wall)
+            when = meant(event.earlier or int(self.network.wall))
             self.front.show(event.name, event.texts, when, event.mine, event.earlier != 0)
 
     def _notice(self, event):
@@ -849,6 +850,16 @@ class Chat:
         os.kill(0, signal.SIGTSTP)  # the whole job, as the terminal itself would; without a shell to wake us, nothing
         signal.signal(signal.SIGTSTP, _note_signal)
         os.kill(os.getpid(), signal.SIGCONT)  # also if nothing stopped us; the loop resumes, unless it is to leave
+
+
+def record_time():
+    """Now, as records have it: seconds since 1970 in 32 bits, which begin again in 2106."""
+    return time.time() % RECORD_TIMES
+
+
+def meant(when):
+    """The moment that a record's time stands for: after 2106, the one nearest to now."""
+    return when + max(round((time.time() - when) / RECORD_TIMES), 0) * RECORD_TIMES
 
 
 def _patience(link):
