@@ -4,7 +4,16 @@ What measures (time.monotonic) and what sleeps goes on as it was.
 """
 
 import os
+import sys
 import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+for _folder in sys.path:  # what another sitecustomize does, it does first: we hide it
+    _other = os.path.join(_folder, "sitecustomize.py")
+    if os.path.abspath(_folder or ".") != HERE and os.path.exists(_other):
+        with open(_other, encoding="utf-8") as _file:
+            exec(compile(_file.read(), _other, "exec"), {"__name__": "sitecustomize", "__file__": _other})
+        break
 
 _by = int(os.environ.get("P2PCHAT_MOVED", "0"))
 _time, _time_ns = time.time, time.time_ns
