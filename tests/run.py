@@ -5,6 +5,7 @@ Leaves out: who takes which test (conftest.py), and pytest's arguments, which ar
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,4 +54,5 @@ def main(arguments):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # no pytest goes on without us
     sys.exit(main(sys.argv[1:]))
