@@ -1,5 +1,5 @@
 # make          build ./p2pchat, one executable file
-# make test     run the tests
+# make test     run the tests; ONLY="tests/test_ui.py -k paste" some of them
 # make simulate N=10000 KILL=50   N members join, KILL % of them die at once: how the rest heals
 # make demo N=6 N members in panes of tmux, joined and ready to type in (4 without N)
 # make watch    members talk, are killed and come back by themselves; checked to the last message
@@ -17,44 +17,51 @@ PYTHON ?= python3
 RUNTIME = blessed==1.52.0 jinxed==2.1.0 wcwidth==0.9.4
 TESTING = pytest==8.4.2
 
-# Half of the tests, by the time that they take.
-HALF = tests/test_network.py tests/test_hostile.py tests/test_demo.py
-
 SOURCES = p2pchat.py ui.py message.py peers.py
-INSTALL = PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile
-# $(PYTHON) -B: a test run leaves no byte code behind beside the sources.
-RUN = PYTHONPATH=.build/runtime:.build/testing $(PYTHON) -B
+FETCH = "$(PYTHON)" .ci/fetch
+# The byte code of all that a test run loads is kept, but not beside the sources.
+RUN = PYTHONPATH=.build/runtime:.build/testing PYTHONPYCACHEPREFIX="$(CURDIR)/.build/bytecode" "$(PYTHON)"
+
+# The first that runs of the built file. Parsers of ten years ago can read it: an old Python gets a sentence.
+define MAIN
+import sys
+if sys.version_info < (3, 9):
+    sys.exit("p2pchat: Python 3.9 or newer is needed, and python3 is Python %d.%d here" % sys.version_info[:2])
+import p2pchat
+p2pchat.main()
+endef
+export MAIN
 
 # zipapp packs the directory; the byte code in it spares every start 200 ms of compiling, and
 # "unchecked-hash" keeps it valid in a zip, which has no useful file times. A zip cannot load C
 # extensions: without the optional one wcwidth uses its Python code. The licences stay inside.
+#
+# An old ./p2pchat goes first: one that is there is whole, and of these sources.
 p2pchat: $(SOURCES) .build/runtime/done
-	rm -rf .build/stage
+	rm -rf p2pchat .build/stage
 	cp -R .build/runtime .build/stage
 	rm -rf .build/stage/bin .build/stage/done
 	cp $(SOURCES) .build/stage
-	$(PYTHON) -m compileall -q --invalidation-mode unchecked-hash -b .build/stage
-	$(PYTHON) -m zipapp .build/stage --compress --main p2pchat:main --python "/usr/bin/env python3" --output .build/p2pchat
+	printf '%s\n' "$$MAIN" > .build/stage/__main__.py
+	"$(PYTHON)" -m compileall -q --invalidation-mode unchecked-hash -b .build/stage
+	"$(PYTHON)" -m zipapp .build/stage --compress --python "/usr/bin/env python3" --output .build/p2pchat
 	chmod 755 .build/p2pchat
 	mv .build/p2pchat p2pchat
 
-.build/runtime/done: Makefile
-	rm -rf .build/runtime
-	$(INSTALL) --target .build/runtime $(RUNTIME)
+.build/runtime/done: Makefile .ci/fetch
+	rm -f p2pchat
+	$(FETCH) .build/runtime $(RUNTIME)
 	find .build/runtime -name '*.so' -delete
 	touch $@
 
-.build/testing/done: Makefile
-	rm -rf .build/testing
-	$(INSTALL) --target .build/testing $(TESTING)
+.build/testing/done: Makefile .ci/fetch
+	$(FETCH) .build/testing $(TESTING)
 	touch $@
 
 .PHONY: test simulate demo watch picture torture bench clean
+ONLY ?=
 test: p2pchat .build/testing/done
-	@# Two at once, for two cores; what the first one says is shown behind the second.
-	@$(RUN) -m pytest -q -rs -p no:cacheprovider $(HALF) > .build/half.log 2>&1 & half=$$!; \
-	$(RUN) -m pytest -q -rs -p no:cacheprovider $(HALF:%=--ignore=%) tests; rest=$$?; \
-	wait $$half; half=$$?; cat .build/half.log; exit $$((rest || half))
+	@$(RUN) tests/run.py $(ONLY)
 
 simulate: N ?= 1000
 simulate: KILL ?= 50
@@ -72,7 +79,6 @@ watch: p2pchat
 picture: p2pchat .build/testing/done
 	$(RUN) tests/picture.py
 
-ONLY ?=
 torture: p2pchat .build/testing/done
 	$(RUN) tests/torture.py $(ONLY)
 

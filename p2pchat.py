@@ -27,8 +27,6 @@ The subtle spots: Link.flush (why a C peer never sees half a header) and Chat._a
 end a link, and what ends may give something to send).
 """
 
-from __future__ import annotations
-
 import argparse
 import errno
 import fcntl
@@ -45,15 +43,19 @@ import time
 from itertools import groupby
 from typing import Callable, NamedTuple
 
-import peers
-import ui
-from message import MAX_FRAME
+if sys.version_info < (3, 9):  # before anything is read that an old Python does not understand
+    sys.exit("p2pchat: Python 3.9 or newer is needed, and this is Python %d.%d" % sys.version_info[:2])
+
+import peers  # noqa: E402
+import ui  # noqa: E402
+from message import MAX_FRAME  # noqa: E402
 
 VERSION = "1.0"
 MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
 LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
 LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
 TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first in the next; an eye sees no such delay
+RECORD_TIMES = 2 ** 32  # seconds until a record's 32 bits of time begin again
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
 CROWDED_PAUSE = 30  # seconds between two notices of it
 
@@ -367,7 +369,7 @@ class Chat:
         self.front = front
         self.listener = listener
         self.port = listener.getsockname()[1]
-        self.network = peers.Network(name, self.port, random.Random(), time.monotonic(), time.time())
+        self.network = peers.Network(name, self.port, random.Random(), time.monotonic(), record_time())
         self.links = {}  # Neighbour -> Link
         self.dials = []
         self.status = None  # the exit status, once it is time to leave
@@ -425,7 +427,7 @@ class Chat:
         self._rewatch()
         ready = self._selector.select(self._timeout(limit))  # rule 1: the one place that waits
         now = self.network.now = time.monotonic()
-        self.network.wall = time.time()
+        self.network.wall = record_time()
         for key, mask in ready:
             handler, subject = key.data
             handler(subject, mask)
@@ -712,7 +714,7 @@ class Chat:
         neighbour = link.neighbour
         who = ", ".join(map(ui.clean_name, neighbour.people[:peers.MAX_NAMED_AT_ONCE])) or "somebody"
         host, port = neighbour.address or (neighbour.host, "?")
-        since = time.strftime("%H:%M:%S", time.localtime(neighbour.since_wall))
+        since = time.strftime("%H:%M:%S", time.localtime(meant(neighbour.since_wall)))
         return f"{who} at {host} {port}, {neighbour.kind.name.lower()} since {since}, {link.unsent} unsent"
 
     def _connect_to(self, text):
@@ -799,7 +801,7 @@ class Chat:
 
     def _show(self, event):
         if self.front.shows_own or not event.mine:
-            when = event.earlier or int(self.network.wall)
+            when = meant(event.earlier or int(self.network.wall))
             self.front.show(event.name, event.texts, when, event.mine, event.earlier != 0)
 
     def _notice(self, event):
@@ -852,6 +854,16 @@ class Chat:
         os.kill(0, signal.SIGTSTP)  # the whole job, as the terminal itself would; without a shell to wake us, nothing
         signal.signal(signal.SIGTSTP, _note_signal)
         os.kill(os.getpid(), signal.SIGCONT)  # also if nothing stopped us; the loop resumes, unless it is to leave
+
+
+def record_time():
+    """Now, as records have it: seconds since 1970 in 32 bits, which begin again in 2106."""
+    return time.time() % RECORD_TIMES
+
+
+def meant(when):
+    """The moment that a record's time stands for: after 2106, the one nearest to now."""
+    return when + max(round((time.time() - when) / RECORD_TIMES), 0) * RECORD_TIMES
 
 
 def _patience(link):

@@ -1,11 +1,60 @@
-"""The tests import the program's modules from the directory above; and what more than one of them needs."""
+"""What more than one test needs: the program's modules, surroundings that are always the same, and who runs which test."""
 
 import os
 import sys
+from itertools import groupby
 
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(1, os.path.dirname(os.path.abspath(__file__)))
+
+import surroundings  # noqa: E402
+
+surroundings.settle()
+
+# First what takes long, so that nobody waits for it at the end; then all others.
+LONGEST = ("test_demo", "test_network", "test_readme", "test_build", "test_surroundings", "test_healing", "test_hostile",
+           "test_terminal", "test_p2pchat")
+TAKEN = os.environ.get("P2PCHAT_TAKEN")  # run.py started several of us: here is who runs what
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "together: the tests of this file need each other, so one process runs them all")
+    config.addinivalue_line("markers", "clock: run again on other days by test_surroundings.py")
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
+def pytest_runtestloop(session):
+    """As pytest's own, but for one's own share of the tests. Returns None where that is all: then pytest's own runs."""
+    if not TAKEN or session.testsfailed or session.config.option.collectonly:
+        return None
+    mine = share(session.items)
+    item = next(mine, None)
+    while item is not None:
+        following = next(mine, None)  # pytest keeps for it what both need
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail or session.shouldstop:
+            raise (session.Failed if session.shouldfail else session.Interrupted)(session.shouldfail or session.shouldstop)
+        item = following
+    return True
+
+
+def share(items):
+    """The tests that nobody else has taken, one after the other; all that are `together` count as one."""
+    def together(item):
+        return item.path if item.get_closest_marker("together") else item.nodeid
+
+    for number, (_, group) in enumerate(groupby(items, together)):
+        try:
+            os.close(os.open(os.path.join(TAKEN, str(number)), os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        yield from group
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Whole members for the tests: stepped in this process, or run as the built program, in line mode or on a pty."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -23,7 +24,7 @@ from message import encode_pairs  # noqa: E402
 BUILT = os.path.join(TOP, "p2pchat")
 HUGE = [2049, 65536, 65537, 2 ** 31, 2 ** 32, 2 ** 63, 2 ** 64 - 1]  # lengths that no frame may have
 REPAINT = b"\x1b[m\x1b[2J"  # begins the screen's first frame of a new size
-PATIENCE = 4  # seconds until a condition that should hold counts as failed: far longer than any needs
+PATIENCE = 30  # seconds until a condition that should hold counts as failed: far longer than any needs on a busy machine
 
 
 class Member:
@@ -301,6 +302,21 @@ def until(condition, seen=lambda: "", pause=0.01):
             return value
         assert time.monotonic() < give_up, f"in vain\n{seen()}"
         time.sleep(pause)
+
+
+@contextlib.contextmanager
+def must_end():
+    """What is done within may take its time, but a call that blocks for ever is a failure."""
+    def give_up(number, frame):
+        raise AssertionError(f"blocked for {PATIENCE} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def unused_port():

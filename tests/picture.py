@@ -18,12 +18,12 @@ from xml.sax.saxutils import escape
 
 from helpers import BUILT, TOP, Program, Terminal, python
 from screen import Model
+from surroundings import zone
 from wcwidth import wcswidth
 
 FOLDER = os.path.join(TOP, ".github")
 ROWS, COLS = 16, 76
 FIRST_PORT, ANNS_PORT = 20123, 20124    # both are in the picture; the system itself gives out higher ones
-CLOCK = 12 * 3600 + 3 * 60 + 5      # what it is in the picture, in seconds since midnight
 
 CELL, LINE, SIZE = 8.4, 19, 14      # width and height of a cell, and the font's size, in pixels
 EDGE, BAR = 14, 34          # around the text; the window's title bar
@@ -139,13 +139,6 @@ class Member(Program):
 
     def close(self):
         self.__exit__()
-
-
-def zone(now):
-    """A time zone, as TZ has it, in which CLOCK is the time of day `now` (seconds since 1970)."""
-    west = (int(now) - CLOCK) % 86400       # seconds by which it is behind UTC; at most a day
-    hours, rest = divmod(west, 3600)
-    return f"XXX{hours}:{rest // 60:02}:{rest % 60:02}"
 
 
 # The drawing ------------------------------------------------------------------------------------------

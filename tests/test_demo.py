@@ -3,10 +3,10 @@
 import glob
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
-import time
 import xml.etree.ElementTree as ElementTree
 from functools import partial
 
@@ -22,6 +22,8 @@ DEMO = os.path.join(TOP, "tests", "demo.py")
 WATCH = os.path.join(TOP, "tests", "watch.py")
 SVG = "{http://www.w3.org/2000/svg}"
 until = partial(helpers.until, pause=0.05)   # each look is a process of tmux
+
+pytestmark = pytest.mark.together  # `make watch` is begun once, and seen last
 
 with_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux here to show the demo in")
 
@@ -81,7 +83,7 @@ def typed(tmux, command):
 
 def own_server(user, place, count):
     """The demo begun outside of tmux, as far as the shell in the user's terminal can tell. Returns its server and panes."""
-    typed(user, f"unset TMUX; {' '.join(python('-B', DEMO, str(count)))}; echo ended $?")
+    typed(user, f"unset TMUX; {shlex.join(python('-B', DEMO, str(count)))}; echo ended $?")
     socket = until(lambda: glob.glob(os.path.join(place, "p2pchat-demo-*", "tmux")))[0]
     tmux = demo.Tmux("-S", socket)
     until(lambda: tmux.attempt("list-clients"))
@@ -115,7 +117,7 @@ def test_outside_of_tmux_the_demo_has_a_server_of_its_own_that_ends_with_its_vie
 
 @with_tmux
 def test_a_terminal_that_tmux_cannot_use_gets_a_sentence_and_nothing_is_left(user, place):
-    typed(user, f"unset TMUX; TERM=dumb {' '.join(python('-B', DEMO, '1'))}; echo ended $?")
+    typed(user, f"unset TMUX; TERM=dumb {shlex.join(python('-B', DEMO, '1'))}; echo ended $?")
     until(lambda: "ended 1" in shown(user, ""), lambda: "\n".join(shown(user, "")))
     assert "p2pchat demo: tmux cannot use this terminal; make watch needs no tmux" in shown(user, "")
     assert os.listdir(place) == ["user"]
@@ -141,7 +143,7 @@ def test_inside_of_tmux_the_demo_is_one_more_window_and_nothing_else_is_touched(
                                            ["show-window-options", "-g"], ["show-window-options", "-t", "0"])]
 
     before = settings()
-    typed(user, " ".join(python("-B", DEMO, "3")))
+    typed(user, shlex.join(python("-B", DEMO, "3")))
     until(lambda: user("display-message", "-p", "#{window_name}") == "p2pchat")
     panes = members(user, "p2pchat")
     ann, *others = panes
@@ -249,15 +251,6 @@ def test_a_cell_is_drawn_where_and_how_the_terminal_has_it():
     assert "-- &lt;a&gt; &amp; b</text>" in drawn and 'fill="#af5f5f"/>' in drawn
     model.feed(b"\x1b[2;1H\x1b[2K\x1b[2;3Hnew")
     assert picture.runs(model)[1:] == [(1, 2, "new", ())]
-
-
-def test_the_clock_of_the_picture_is_always_the_same(monkeypatch):
-    for now in (0, 12 * 3600, 1_700_000_000, 1_700_049_999):
-        monkeypatch.setenv("TZ", picture.zone(now))
-        time.tzset()
-        assert time.strftime("%H:%M:%S", time.localtime(now)) == "12:03:05"
-    monkeypatch.undo()
-    time.tzset()
 
 
 # Last, since it was begun first -----------------------------------------------------------------------

@@ -112,6 +112,7 @@ def watched(started):
 # The chat ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.clock
 def test_two_members_chat_on_two_screens(pair):
     ann, bob = pair
     ann.type(b"hello bob\r")
@@ -186,6 +187,7 @@ def test_page_up_holds_its_place_while_messages_arrive(started):
     ann.wait(lambda t: t.rows[7] == "bob: line 31" and t.rows[8] == "-" * 60)
 
 
+@pytest.mark.clock
 def test_every_size_is_drawn_and_the_first_comes_back_whole(pair):
     ann, bob = pair
     bob.type(b"hello\r" + b"typed")
@@ -307,6 +309,7 @@ def test_commands_of_the_screen_are_answered_in_line_mode(started):
     assert "    :who                   who is here" in bob.err and not any("Ctrl" in row for row in bob.err)
 
 
+@pytest.mark.clock
 def test_who_comes_late_sees_where_the_earlier_messages_end(started):
     hub = started(Program, "hub")
     ann = started(Program, "ann", "127.0.0.1", hub.port)
