@@ -2079,7 +2079,7 @@ class News:
     def __init__(self, clock, links, notice):
         self._clock, self._links, self._notice = clock, links, notice
         self._found = {}  # key -> (verb, Person, label)
-        self._due = None
+        self._due, self._was_held = None, False
         self._uncounted = 0  # what was only counted
         self._bucket = TokenBucket(NOTICES, NOTICE_SECONDS, clock.now)
 
@@ -2109,15 +2109,18 @@ class News:
             return None
         return max(self._due or 0, self._bucket.next_at)
 
-    def tick(self):
-        """Tell what is due, and with it the rest."""
+    def tick(self, hold_until=None):
+        """Tell what is due, and with it the rest; once it is held back until more is known of others (seconds)."""
         if self.deadline is None or self.deadline > self._clock.now:
+            return
+        if hold_until is not None and not self._was_held:
+            self._was_held, self._due = True, hold_until
             return
         if self._uncounted:
             self._bucket.take(self._clock.now)
             self._notice("{} more came or went", f"{self._uncounted:,}")
             self._uncounted = 0
-        found, self._found, self._due = self._found, {}, None
+        found, self._found, self._due, self._was_held = self._found, {}, None, False
         lost = {person.name for verb, person, _ in found.values() if verb == "lost"}
         come = {person.name for verb, person, _ in found.values() if verb == "joined"}
         for verb in NEWS_SECONDS:
@@ -2379,7 +2382,7 @@ class Presence:
             self._tell_silent()
         if self._author.last_word < self._log.start:
             self._author.tell(Kind.HERE, self._author.name)  # so that the log never forgets who is here
-        self._news.tick()
+        self._news.tick(max(self._doubted.values(), default=None))
         self._tell_namesakes()
 
     def _miss(self, origin, since):

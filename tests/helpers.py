@@ -128,6 +128,22 @@ class Program:
                 raise AssertionError(f"in vain; {self.process.args}, {self.out[-10:]}, {self.err[-10:]}")
         return condition(self)
 
+    def wait_alone(self):
+        """Wait until :who says that nobody else is here: whoever left within two seconds of joining gets no notice."""
+        asked = time.monotonic()
+        self.type(":who")
+        answers = len(self.err)
+
+        def is_alone(program):
+            nonlocal asked
+            if any(re.search("(nobody else is|0) here", line) for line in program.err[answers:]):
+                return True
+            if time.monotonic() > asked + 0.1:
+                asked = time.monotonic()
+                program.type(":who")
+            return False
+        self.wait(is_alone)
+
     def end(self):
         """Close its stdin and wait for it to leave. Returns the exit status."""
         self.process.stdin.close()

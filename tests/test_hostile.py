@@ -19,7 +19,7 @@ import ui
 from helpers import BUILT, HUGE, PATIENCE, Program, Terminal, encode_pair, mutated, python, turn
 from hostile import Stranger, greeting, probe, said
 from message import decode_record, encode_frame
-from peers import Attempt, Network, Notice, LinkKind
+from peers import Network, Notice, LinkKind
 from test_network import Liar, everybody_speaks, network_of
 
 
@@ -231,8 +231,7 @@ def test_with_closed_streams_it_chats_on_or_ends(closed):
     with Program("hub") as hub:
         status, _, err = shell(f'(echo hi) | "$P" bot 127.0.0.1 {hub.port} {closed}')
         assert status == 0 and "Traceback" not in err
-        hub.type(":who")
-        hub.wait(lambda program: any("0 here beside you" in line for line in program.err))
+        hub.wait_alone()
         assert ("bot: hi" in hub.out) == ("<&-" not in closed)
 
 

@@ -246,7 +246,8 @@ def test_leaving_restores_the_terminal_and_says_goodbye(started):
         one.type(b"last words\r" + WAYS_OUT[name])
     for name, one in leaving.items():
         assert one.end() == 0 and one.restored, name
-        hub.wait(lambda program: f"{name}: last words" in program.out and f"-- {name} left" in program.err)
+        hub.wait(lambda program: f"{name}: last words" in program.out)
+        hub.wait_alone()
 
 
 def test_what_only_looks_like_a_command_is_said(watched):
@@ -345,7 +346,7 @@ def test_a_signal_restores_the_terminal_and_says_goodbye(started):
         one.process.send_signal(number)
     for number, one in leaving.items():
         assert one.end() == 128 + number and one.restored, number
-        hub.wait(lambda program: f"-- n{number:d} left" in program.err)
+        hub.wait_alone()
 
 
 def test_a_hang_up_of_the_terminal_ends_the_program_with_a_goodbye(watched):
@@ -357,7 +358,8 @@ def test_a_hang_up_of_the_terminal_ends_the_program_with_a_goodbye(watched):
     assert os.WIFSTOPPED(os.waitpid(ann.process.pid, os.WUNTRACED)[1])
     ann.hang_up()
     assert ann.process.wait(PATIENCE) in (0, 128 + signal.SIGHUP)
-    hub.wait(lambda program: program.out[1:] == ["ann: last words"] and "-- ann left" in program.err)
+    hub.wait(lambda program: program.out[1:] == ["ann: last words"])
+    hub.wait_alone()
 
 
 def test_an_exception_restores_the_terminal_and_then_shows_its_traceback(started):
@@ -435,7 +437,7 @@ def test_a_stopped_job_can_be_killed(started, how):
         assert ann.report() == "stopped\n"
     ann.order(b"kill")
     assert ann.report() == "ended 143\n"
-    bob.wait(lambda program: "-- ann left" in program.err)
+    bob.wait_alone()
 
 
 def test_stopped_and_continued_from_outside_it_repaints(pair):
@@ -480,7 +482,7 @@ def test_a_terminal_that_stops_reading_delays_neither_the_network_nor_the_end(st
     bob.process.send_signal(signal.SIGTERM)
     assert bob.process.wait(PATIENCE) == 128 + signal.SIGTERM
     assert termios.tcgetattr(bob.slave) == bob.found
-    eve.wait(lambda program: "-- bob left" in program.err)
+    eve.wait_alone()
     bob.look()  # a frame that was cut in the middle is no trap for the shell either
 
 
@@ -519,7 +521,8 @@ def test_line_mode_writes_no_escape_sequence_and_leaves_the_terminal_alone(start
     else:
         bob.type(b"hi\n:q\n")
     assert bob.end() == 0 and bob.restored and b"\x1b" not in bob.written
-    hub.wait(lambda program: program.out[1:] == ["bob: hi"] and "-- bob left" in program.err)
+    hub.wait(lambda program: program.out[1:] == ["bob: hi"])
+    hub.wait_alone()
 
 
 def test_line_mode_when_stdout_is_no_terminal(started):

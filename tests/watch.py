@@ -27,6 +27,7 @@ NAMES = "ann", "bob", "cy", "dee", "eve", "fay"
 GUIDE, VIEWER = "guide", "you"
 READING = 1.4               # seconds that a viewer gets for what the guide says
 TALKING = 0.25              # seconds between two messages for a viewer
+NEWS = 2.5                  # seconds until all are told of a member; whoever is lost sooner gets no notice
 ENDING = 3                  # seconds that a viewer has for the last words
 PHRASES = ("anybody up for lunch?", "in ten minutes", "the build is green", "who has the adapter?", "on my way",
            "我也去", "look at that", "not again", "I can hear you", "still here", "so am I", "👍", "ça marche", "wait for me")
@@ -68,7 +69,7 @@ class Actor(Program):
         for line in self.out[1:]:
             if line.startswith("    "):     # the viewer's; no member says more than a line
                 continue
-            name, text = re.fullmatch(r"(.+?)(?:~\d+)?(?: \(\d\d:\d\d\))?: (.*)", line).groups()
+            name, text = re.fullmatch(r"(.+?)(?:~\w+)?(?: \(\d\d:\d\d\))?: (.*)", line).groups()
             found.setdefault(name, []).append(text)
         return found
 
@@ -78,7 +79,8 @@ class Actor(Program):
 
     def noticed(self, what, name):
         """How many notices say this of a member of that name, the second one of it (`cy~2`) included."""
-        notice = re.compile(f"-- lost {name}(~\\d+)?;.*" if what == "lost" else f"-- {name}(~\\d+)? {what}")
+        named = rf"\b{name}(~\w+)?\b"
+        notice = re.compile(f"-- lost contact with [^;]*{named}[^;]*;.*" if what == "lost" else f"-- .*{named}.* {what}")
         return sum(notice.fullmatch(line) is not None for line in self.err)
 
 
@@ -147,10 +149,10 @@ class Stage:
         self.pause(READING)
 
     def join(self, name, through):
-        """A member joins, or comes back: everybody is told, and it gets all that was said before."""
-        before = self.guide.noticed("joined", name)
-        self.alive[name] = Actor(name, "127.0.0.1", through.port)
-        self.until(lambda: self.guide.noticed("joined", name) > before, f"nobody is told that {name} joined")
+        """A member joins, or comes back, and gets all that was said before. (Whom the rest is told of two seconds later.)"""
+        actor = self.alive[name] = Actor(name, "127.0.0.1", through.port)
+        self.until(lambda: any("connected to" in line for line in actor.err), f"{name} does not join")
+        self.joined_at = time.monotonic()
         self.returned += any(actor.name == name for actor in self.gone)
         self.pause(TALKING)
 
@@ -167,6 +169,7 @@ class Stage:
 
     def kill(self, *names):
         """SIGKILL for these at once, in the middle of a sentence. The others go on, and miss them."""
+        self.until(lambda: time.monotonic() > self.joined_at + NEWS, "time stands still")
         survivors = [actor for actor in self.everybody() if actor.name not in names]
         before = [actor.noticed("lost", name) for actor in survivors for name in names]
         victims = [self.alive.pop(name) for name in names]
