@@ -2061,9 +2061,9 @@ class Bearers:
         return name + b"~" + _digits(key)[:self._digits]
 
     def _tell_apart(self):
-        origins = [_digits(key) for key in self.keys if not isinstance(key, bytes)]
-        if len(origins) > MAX_COMPARED:
+        if len(self.keys) > MAX_COMPARED:
             return 16
+        origins = [_digits(key) for key in self.keys if not isinstance(key, bytes)]
         return next((count for count in range(2, 16) if len({digits[:count] for digits in origins}) == len(origins)), 16)
 
 

@@ -482,7 +482,7 @@ def test_a_terminal_that_stops_reading_delays_neither_the_network_nor_the_end(st
     bob.process.send_signal(signal.SIGTERM)
     assert bob.process.wait(PATIENCE) == 128 + signal.SIGTERM
     assert termios.tcgetattr(bob.slave) == bob.found
-    eve.wait_alone()
+    eve.wait(lambda program: "-- bob left" in program.err)
     bob.look()  # a frame that was cut in the middle is no trap for the shell either
 
 
