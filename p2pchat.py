@@ -34,6 +34,7 @@ import errno
 import fcntl
 import os
 import random
+import re
 import selectors
 import signal
 import socket
@@ -640,21 +641,26 @@ class Chat:
                 for event in group:
                     self._order(event)
             elif self.status is None:
-                self.network.say(*(text.encode("utf-8", "replace") for text in group))
+                self._say([unescaped(text) for text in group])
+
+    def _say(self, texts):
+        self.network.say(*(text.encode("utf-8", "replace") for text in texts))
 
     def _order(self, event):
         if isinstance(event, ui.Key):
             self._asks[event]()
         elif self.status is None:
-            self._command(*event.partition(" ")[::2])
-
-    def _command(self, word, rest):
-        command = COMMANDS[word]
-        if command.on_screen and not self.front.shows_own:
-            self.front.notice(f"{word} is for the screen; there is none in line mode")
-        else:
             self._obey_network()  # what was said before stands above the answer
-            command.do(self, rest.strip())
+            self._command(event)
+
+    def _command(self, text):
+        word, name, refused = first_word(text), command_in(text), refusal(text)
+        if refused:
+            self.front.refuse(text, f"{refused} (to say it anyway, begin with {word[0]}{word})")
+        elif COMMANDS[name].on_screen and not self.front.shows_own:
+            self.front.notice(f"{word} works on the screen only, not in line mode")
+        else:
+            COMMANDS[name].do(self, text[len(word):].strip())
 
     def _input_ended(self):
         if self.status is None:
@@ -857,7 +863,7 @@ def _patience(link):
 
 class Command(NamedTuple):
     """What :help, Tab and Chat._command know of a command."""
-    takes: str  # what may follow; "": nothing, and the word with something behind it is chat
+    takes: str  # what may follow; "": nothing, and the word with something behind it is refused
     does: str  # for :help; "": another command's help tells
     do: Callable
     on_screen: bool = False  # whether it is about the screen
@@ -880,12 +886,49 @@ COMMANDS = {
 }
 
 
+# What is taken for a mistyped command: `:hlep`, `/msg`, `:q!`; but not `/etc/hosts`, `:-P` or `:thinking:`.
+TYPO = re.compile("[:/][A-Za-z]{2,}|:[A-Za-z]+!")
+LAUGH = re.compile(r":(?:([A-Za-z])\1+|[xX][dD]+)")  # `:DD`, `:xD`
+# What other programs call ours, where the spelling is no help.
+ELSEWHERE = {":join": ":connect", ":exit": ":quit", ":wq": ":quit", ":names": ":who", ":search": ":find", ":w": ":save"}
+
+
+def first_word(text):
+    """What decides whether a text is a command; nothing if it begins with a blank."""
+    return "" if not text or text[0].isspace() else text.split(maxsplit=1)[0]
+
+
+def command_in(text):
+    """The command that a text is, `:who` for `/who` as well; "" if it is none."""
+    word = first_word(text)
+    return ":" + word[1:] if word[:1] in (":", "/") and ":" + word[1:] in COMMANDS else ""
+
+
+def refusal(text):
+    """Why a text is neither obeyed nor sent to everyone: it looks like a command that was not meant so. "" if it does not."""
+    word, command = first_word(text), command_in(text)
+    if command:
+        extra = not COMMANDS[command].takes and text[len(word):].strip()
+        return f"{word} takes nothing after it" if extra else ""
+    if LAUGH.fullmatch(word) or not TYPO.fullmatch(word):
+        return ""
+    import difflib  # 6 ms that only a typo costs
+    meant = ":" + word[1:].lower().rstrip("!")
+    alike = [ELSEWHERE[meant]] if meant in ELSEWHERE else difflib.get_close_matches(meant, COMMANDS, 1)
+    return f"{word} is not a command" + (f"; did you mean {alike[0]}?" if alike else "; see :help")
+
+
+def unescaped(text):
+    """What is said: `:who` for `::who`, for that is how a text that looks like a command is said anyway."""
+    doubled = text[:1] in (":", "/") and text[:1] == text[1:2]
+    return text[1:] if doubled and (command_in(text[1:]) or refusal(text[1:])) else text
+
+
 def is_chat(event):
-    """Whether a front end's event is chat: a text, unless it is a command, followed by something only if it takes it."""
+    """Whether a front end's event is chat: a text that is neither a command nor refused."""
     if isinstance(event, ui.Key):
         return False
-    word, _, rest = event.partition(" ")
-    return word not in COMMANDS or rest.strip() != "" and not COMMANDS[word].takes
+    return event[:1] not in (":", "/") or not command_in(event) and not refusal(event)
 
 
 def save(path, lines, over):

@@ -1157,6 +1157,12 @@ class Screen:
         self._aside += 1
         self._dirty = True
 
+    def refuse(self, text: str, why: str) -> None:
+        """Tell why a text was not sent, and give it back for correction, unless the next one was begun."""
+        self.notice(why)
+        if not self._editor.line.text:
+            self._editor.become(Line(text, len(text)))
+
     def here(self, names: List[bytes]) -> None:
         """Who is here, but our user: for the status row and for Tab."""
         self._here = [clean_name(name) for name in names]
@@ -1600,6 +1606,11 @@ class Lines:
         """Queue `-- text` for stderr; it goes out in draw()."""
         if self._err is not None:
             self._err.put(f"-- {indented(text.encode('utf-8', 'replace'))}\n".encode("utf-8", "replace"))
+
+    def refuse(self, text: str, why: str) -> None:
+        """Tell why a line was not sent; the exit status tells it too, for nobody may be looking."""
+        self.notice(f"not sent: {why.partition(' (')[0]} (--verbatim sends every line as it is)")
+        self.failed = True
 
     def draw(self, now: float) -> None:
         self._push()

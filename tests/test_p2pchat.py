@@ -58,9 +58,9 @@ def test_a_text_goes_from_the_first_to_the_third_by_way_of_the_second(members):
     link(trio, (bob, ann), (cy, bob))
     ann.type("hi :)")
     turn(trio, lambda: cy.out)
-    cy.type("zoë 世界", ":help is chat, as in C")
+    cy.type("zoë 世界", "::help is chat too")
     turn(trio, lambda: len(ann.out) == 2)
-    assert bob.out == ["ann: hi :)", "cy: zoë 世界", "cy: :help is chat, as in C"]
+    assert bob.out == ["ann: hi :)", "cy: zoë 世界", "cy: :help is chat too"]
     assert ann.out == bob.out[1:] and cy.out == bob.out[:1]
 
 
@@ -498,6 +498,48 @@ def test_without_descriptors_listening_pauses_and_chat_goes_on():
         for stranger in strangers:
             stranger.close()
         assert ann.end() == 0
+
+
+# Commands -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("text, said", [
+    *((text, text) for text in (":)", ":D", ":DD", ":xD", ":-P", ":3", ":30", ":thinking: yes", ":+1:", ":std::x", ": x", "/s",
+                                "/etc/hosts is empty", "/r/python is nice", "::1", "// x", " :q", ":", "//", ":Q", "::)", "hi :hlep")),
+    ("::who", ":who"), ("//me", "/me"), ("::quit now", ":quit now"), ("::q", ":q"), ("//msg bob", "/msg bob"), ("::wq", ":wq")])
+def test_what_is_chat(text, said):
+    assert p2pchat.is_chat(text) and p2pchat.unescaped(text) == said
+
+
+@pytest.mark.parametrize("text, reason", [
+    (":hlep", ":hlep is not a command; did you mean :help?"), (":wq", ":wq is not a command; did you mean :quit?"),
+    (":q!", ":q! is not a command; did you mean :q?"), (":quit now", ":quit takes nothing after it"), (":exit", "did you mean :quit?"),
+    (":Help", "did you mean :help?"), (":WHO", "did you mean :who?"), ("/msg bob secret", "/msg is not a command; see :help"),
+    ("/me waves", "/me is not"), ("/join a 1", "did you mean :connect?"), ("/quit now", "/quit takes nothing after it"),
+    (":help\nme", ":help takes nothing"), (":who!", "did you mean :who?"), (":nickname\tx", ":nickname is not")])
+def test_a_typo_is_not_sent_to_everyone(text, reason):
+    assert not p2pchat.is_chat(text) and reason in p2pchat.refusal(text)
+
+
+@pytest.mark.parametrize("text, command", [
+    (":q", ":q"), ("/quit", ":quit"), (":who ", ":who"), ("/who\n", ":who"), (":find a b", ":find"), ("/save! x", ":save!"), (":who\u00a0", ":who")])
+def test_what_is_a_command(text, command):
+    assert not p2pchat.is_chat(text) and p2pchat.command_in(text) == command and not p2pchat.refusal(text)
+
+
+def test_a_refused_line_is_named_on_stderr_and_by_the_exit_status():
+    status, out, err = run("bot", stdin=b":hlep\n::hlep\n/who\n")
+    assert status == 1 and "-- 0 here beside you" in err
+    assert "-- not sent: :hlep is not a command; did you mean :help? (--verbatim sends every line as it is)" in err
+
+
+def test_a_goodbye_that_is_only_said_forgets_nobody(members, cpeers):
+    ann, = members("ann")
+    carl, = cpeers("carl")
+    ann.join(carl.port)
+    turn([ann], lambda: ann.joined)
+    ann.type("::q", "::quit", "still here")
+    turn([ann], lambda: "ann: still here" in carl.screen)
+    assert carl.screen == ["ann:  :q", "ann:  :quit", "ann: still here"]
 
 
 # The loop -------------------------------------------------------------------------------------
