@@ -675,16 +675,16 @@ class Chat:
         """The status row's names, looked up in every turn: nothing has to remember to tell, and 200 members cost 10 us."""
         if not self.front.shows_own:
             return
-        here = [member.label for member in self.network.who()]
+        here = [(member.label, member.guest) for member in self.network.who()]
         if here != self._here:
             self._here = here
-            self.front.here(here)
+            self.front.here([label for label, _ in here], any(guest for _, guest in here))
 
     # Commands; each gets what was written behind it
 
     def _help(self, _):
         rows = [f"{word + ' ' + command.takes:<22} {command.does}" for word, command in COMMANDS.items() if command.does]
-        keys = [ui.KEYS_HELP] * self.front.shows_own
+        keys = [f"{key}: {what}" for key, what in ui.KEYS_HELP] * self.front.shows_own
         self.front.notice("\n".join(["any text is said, but for these:", *rows, *keys]))
 
     def _ring(self, bell):
@@ -960,7 +960,7 @@ class Lookup:
     def __init__(self, host, port):
         from subprocess import DEVNULL, PIPE, Popen  # 10 ms that only this command costs
         self.host, self.port = host, port
-        self._process = Popen([sys.executable, "-c", self.SCRIPT, host], stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
+        self._process = Popen([sys.executable, "-I", "-c", self.SCRIPT, host], stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
         self.output = self._process.stdout
         self._answer = b""
 
