@@ -791,8 +791,8 @@ EDIT_KEYS: List[Tuple[str, str, Callable[[Editor], None]]] = [
     ("KEY_ALT_ENTER KEY_SHIFT_ENTER KEY_CTRL_ENTER", "new line", lambda editor: editor.insert("\n")),
     ("KEY_TAB KEY_CTRL_I", "complete", lambda editor: editor.complete(1)),
     ("KEY_BTAB KEY_SHIFT_TAB", "", lambda editor: editor.complete(-1)),
-    ("KEY_UP", "line up, earlier input", lambda editor: editor.climb(-1)),
-    ("KEY_DOWN", "line down, later input", lambda editor: editor.climb(1)),
+    ("KEY_UP", "up, earlier input", lambda editor: editor.climb(-1)),
+    ("KEY_DOWN", "down, later input", lambda editor: editor.climb(1)),
     ("KEY_CTRL_P", "", lambda editor: editor.recall(-1)),
     ("KEY_CTRL_N", "", lambda editor: editor.recall(1)),
     ("KEY_CTRL_R", "search earlier input", lambda editor: editor.begin_search()),
@@ -804,7 +804,7 @@ EDIT_KEYS: List[Tuple[str, str, Callable[[Editor], None]]] = [
     ("KEY_CTRL_A KEY_HOME", "start of line", edit(home)),
     ("KEY_CTRL_E KEY_END", "end of line", edit(end)),
     ("KEY_CTRL_W", "cut a word back", killing(blank_left)),
-    ("KEY_ALT_BACKSPACE KEY_CTRL_BACKSPACE", "cut back to punctuation", killing(word_left)),
+    ("KEY_ALT_BACKSPACE KEY_CTRL_BACKSPACE", "cut to punctuation", killing(word_left)),
     ("KEY_ALT_D KEY_CTRL_DELETE KEY_ALT_DELETE", "cut a word", killing(word_right)),
     ("KEY_CTRL_U", "cut to start", killing(to_start)),
     ("KEY_CTRL_K", "cut to end", killing(to_end)),
@@ -1484,20 +1484,43 @@ class Screen:
         self._here, self._editor.c_users = names, c_users
         self._here_changed = self._dirty = True
 
-    def find(self, text: str) -> None:
-        """Show the last message that has `text`; without one, or with the same again, the one before that."""
+    def find(self, text: str) -> bool:
+        """Show the last message that has `text`; without one, or with the same again, the one before that.
+
+        Returns False if there never was a text.
+        """
         if text and fold(text) != self._sought:
             self._sought, self._found = fold(text), self._back.end + 1
-        found = self._back.find(self._sought, self._found) if self._sought else None
+        if not self._sought:
+            return False
+        found = self._back.find(self._sought, self._found)
         if found is None:
             earlier = "earlier " * (self._found <= self._back.end)
-            self.notice(f'no {earlier}message contains "{self._sought}"' if self._sought else "usage: :find TEXT")
+            self.notice(f'no {earlier}message contains "{self._sought}"')
             self._found = self._back.end + 1            # the next time begins with the newest
-            return
+            return True
         self._found = self._back.found = found
         self._dirty = True
         self._hold((found, 0))
         self._page(0, -layout(self._rows).messages // 3)
+        return True
+
+    def help(self, intro: str, commands: List[Tuple[str, str]], keys: bool = False) -> None:
+        """Show what can be typed: each (command, what it does), then the keys, in as much detail as there is room for."""
+        width = self._cols - HANG - len(clock(1)) * (self._back.times and self._cols >= TIMES_COLS)
+        room, first = layout(self._rows).messages, self._back.end
+        of_keys = in_columns([f"{key:<13} {what}" for key, what in KEYS_HELP], width)
+        long = [f"{command:<21} {what}" for command, what in commands]
+        short, words = (in_columns([command.split()[0] for command, _ in commands], width) if bare else
+                        in_columns([command for command, _ in commands], width) for bare in (False, True))
+        more = ":help keys lists the keys"
+        for rows in [["keys:", *of_keys]] if keys else [[intro, *long, *of_keys], *([intro, *some, more] for some in (long, short, words))]:
+            needed = len(list(wrap("\n".join(rows), width, width)))
+            if needed <= room:
+                break
+        self.notice("\n".join(rows))
+        if needed > room:                               # its beginning, at least
+            self._hold((first, 0))
 
     def toggle_times(self) -> None:
         self._back.times = not self._back.times
@@ -1762,7 +1785,7 @@ SCREEN_KEYS: List[Tuple[str, str, Callable[[Screen], Optional[Event]]]] = [
     ("KEY_CTRL_END KEY_ALT_END", "newest message", Screen._to_newest),
     ("KEY_CTRL_L", "redraw", Screen.resize),
     ("KEY_CTRL_Z", "suspend (fg resumes)", lambda screen: Key.SUSPEND),
-    ("KEY_CTRL_C", "clear the input, or quit", Screen._interrupt),
+    ("KEY_CTRL_C", "clear input, or quit", Screen._interrupt),
     ("KEY_CTRL_D", "", Screen._end_of_file),
     ("FOCUS_IN", "", Screen._take_focus),
     ("FOCUS_OUT", "", Screen._leave_focus),
@@ -1772,6 +1795,13 @@ KEY_NAMES = {*EDITS, *SEARCH_KEYS, *SCREEN_DEEDS}
 KEYS_HELP = [(readable(names.split()[0]), what) for names, what, _ in [*SCREEN_KEYS, *EDIT_KEYS] if what]
 WHEEL = {"KEY_UP": -1, "KEY_DOWN": 1}       # what a wheel sends on the alternate screen, some at once:
 WHEEL_KEYS = 3
+
+
+def in_columns(items: List[str], width: int) -> List[str]:
+    """Items side by side in as many columns as fit, to be read downwards."""
+    cell = max(map(len, items)) + 2
+    rows = -(-len(items) // max(1, (width + 2) // cell))
+    return ["".join(item.ljust(cell) for item in items[row::rows]).rstrip() for row in range(rows)]
 
 
 def palette(color: Callable[[int], str]) -> Tuple[str, ...]:
@@ -1987,6 +2017,10 @@ class Lines:
         """Queue `-- text` for stderr; it goes out in draw()."""
         if self._err is not None:
             self._err.put(f"-- {indented(text.encode('utf-8', 'replace'))}\n".encode("utf-8", "replace"))
+
+    def help(self, intro: str, commands: List[Tuple[str, str]], keys: bool = False) -> None:
+        """The commands, as a notice; there are no keys."""
+        self.notice("\n".join([intro, *(f"{command:<21} {what}" for command, what in commands)]))
 
     def refuse(self, text: str, why: str) -> None:
         """Tell why a line was not sent; the exit status tells it too, for nobody may be looking."""

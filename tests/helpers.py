@@ -172,6 +172,11 @@ class Terminal:
         return [row.rstrip() for row in self.model.display]
 
     @property
+    def said(self):
+        """The rows without the times before messages."""
+        return [re.sub(r"^(?:\d\d:\d\d |      )(?! )", "", row) for row in self.rows]
+
+    @property
     def port(self):
         """The port on the first line, once it is there."""
         return int(self.wait(lambda t: re.match(r"SERVER: (\d+)", t.rows[0]))[1])
@@ -214,7 +219,7 @@ class Terminal:
         return data
 
     def shows(self, row):
-        self.wait(lambda t: row in t.rows)
+        self.wait(lambda t: row in t.said)
 
     def type(self, data):
         while data:

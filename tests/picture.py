@@ -97,7 +97,7 @@ def session():
         for member, text in ((zoe, "is anybody going for lunch?"), (leo, "🍜 or 🍕?"), (bob, "noodles, in ten minutes :)")):
             member.says(text, (zoe, bob, leo))
         ann = start(Window, "ann", "127.0.0.1", FIRST_PORT, "--port", ANNS_PORT)
-        ann.shows("12:03 bob: noodles, in ten minutes :)")
+        ann.shows("bob: noodles, in ten minutes :)")
         zoe.hears("-- ann joined")
         return converse(ann, zoe, bob, leo)
     finally:
@@ -111,7 +111,7 @@ def converse(ann, zoe, bob, leo):
     bob.hears("ann: count me in")
     zoe.says("我也去", (bob, ann))
     leo.process.send_signal(signal.SIGKILL)
-    ann.wait(lambda t: any(row.startswith("-- lost leo") for row in t.rows))
+    ann.wait(lambda t: any("lost" in row and "leo" in row for row in t.said))
     bob.says("leo's battery, I guess. Ann, take the charger along, please?", (zoe, ann))
     ann.type("sure 👍 see you at the door".encode())
     ann.wait(lambda t: t.rows[-3].startswith("sure 👍 see you at the door"))

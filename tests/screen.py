@@ -37,6 +37,7 @@ class Model:
         self.titles: List[str] = []         # put away by CSI 22 t
         self.style: List[str] = []          # SGR numbers in force
         self.row = self.col = 0
+        self._left = (0, 0)                 # the cursor on the screen behind the alternate one
         self._utf8 = codecs.getincrementaldecoder("utf-8")("strict")
         self._rest = ""
         self._cells = self._blank()
@@ -119,6 +120,7 @@ class Model:
     def _mode(self, name: str, on: bool) -> None:
         if name == "alternate" and on != self.modes[name]:
             self._cells, self._other = (self._blank(), self._cells) if on else (self._other, self._blank())
+            self._left, (self.row, self.col) = ((self.row, self.col), (self.row, self.col)) if on else (self._left, self._left)
         self.modes[name] = on
 
     def _old_title(self) -> None:
@@ -146,9 +148,13 @@ class Model:
         if width == 0:
             return                          # a mark without a base
         if self.col + width > self.cols:
-            if self.modes["autowrap"]:
+            if self.modes["autowrap"] and self.modes["alternate"]:
                 raise Unknown("text at the right margin with autowrap on")
-            self.col = max(0, self.cols - width)
+            if self.modes["autowrap"]:
+                self._control("\r")
+                self._control("\n")
+                row = self._cells[self.row]
+            self.col = max(0, min(self.col, self.cols - width))
         self._write(row, char, width)
 
     def _join(self, row: List[str], at: int, char: str) -> None:
