@@ -317,15 +317,15 @@ PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"
 # "more" is a sequence whose end has not arrived; "bad" is one broken off by a character that cannot belong.
 TOKEN = re.compile(r"""
     (?P<text> [^\x00-\x1f\x7f-\x9f]+ )
-  | (?P<string> \x1b[P\]X^_] [^\x00-\x1f]* (?: \x1b\\ | [\x07\x18\x1a] ) )           # DCS, OSC, SOS, PM, APC
+  | (?P<string> \x1b[P\]X^_] [^\x00-\x1f\x7f]* (?: \x1b\\ | [\x07\x18\x1a] ) )           # DCS, OSC, SOS, PM, APC
   | (?P<more> \x1b (?: \x1b? (?: \[ \[? | \[ [0-?]*[ -/]* | O [0-9;]* )? | \[M [^\x00-\x1f]{0,2}
-           | [P\]X^_] [^\x00-\x1f]* \x1b? ) \Z )
+           | [P\]X^_] [^\x00-\x1f\x7f]* \x1b? ) \Z )
   | (?P<key> \x1b\[\[[A-E] | \x1b\[M [^\x00-\x1f]{3}                                 # linux: F1 to F5; X10: the mouse
            | \x1b?\x1b\[ [0-?]*[ -/]*[@-~] | \x1b?\x1bO [0-9;]*[@-~]                 # CSI, SS3; rxvt: ESC before it for Alt
            | \x1b[^\x1b\[OP\]X^_] | [^\x1b] )                                        # Alt and a key; a control
-  | (?P<bad> \x1b (?: \[ [0-?]*[ -/]* | O [0-9;]* | [P\]X^_] [^\x00-\x1f]* )? )
+  | (?P<bad> \x1b (?: \[ [0-?]*[ -/]* | O [0-9;]* | [P\]X^_] [^\x00-\x1f\x7f]* )? )
 """, re.VERBOSE)
-BARE = re.compile(r"\x1b\x1b?[\[O]?|\x1b[P\]X^_]")     # what a key sends that also begins something longer
+BARE = re.compile(r"\x1b\x1b?(?:[\[O]|\[\d+\$)?|\x1b[P\]X^_]")      # what a key sends that also begins something longer; rxvt: 3$
 
 
 class Decoder:
@@ -352,7 +352,7 @@ class Decoder:
             at = self._step(text, at, tokens) if self._paste is None else self._step_paste(text, at, tokens)
         self.deadline = None
         if not begun or tokens:
-            self._give_up = now + 3 * PIECE_SECONDS
+            self._give_up = now + 10 * PIECE_SECONDS
         if self._paste is not None:
             self.deadline = now + PIECE_SECONDS
         elif self._rest:
@@ -420,7 +420,9 @@ LOCKS = CAPS_LOCK | NUM_LOCK
 
 
 def as_xterm_sends(sequence: str) -> str:
-    """A key's sequence in the one form that blessed knows best: xterm's for named keys, CSI u for characters."""
+    """A key's sequence in the one form that blessed knows for every TERM: xterm's for named keys, CSI u for characters."""
+    if sequence == "\x1b[Z":
+        return "\x1b[9;2u"                              # Shift-Tab
     match = KEY_FORM.fullmatch(sequence)
     if match is None:
         return OTHER_KEYS.sub("\x1b[\\2;\\1u", sequence)
@@ -790,7 +792,7 @@ def killing(motion: Callable[[Line], Line]) -> Callable[[Editor], None]:
 EDIT_KEYS: List[Tuple[str, str, Callable[[Editor], None]]] = [
     ("KEY_ALT_ENTER KEY_SHIFT_ENTER KEY_CTRL_ENTER", "new line", lambda editor: editor.insert("\n")),
     ("KEY_TAB KEY_CTRL_I", "complete", lambda editor: editor.complete(1)),
-    ("KEY_BTAB KEY_SHIFT_TAB", "", lambda editor: editor.complete(-1)),
+    ("KEY_SHIFT_TAB", "", lambda editor: editor.complete(-1)),
     ("KEY_UP", "up, earlier input", lambda editor: editor.climb(-1)),
     ("KEY_DOWN", "down, later input", lambda editor: editor.climb(1)),
     ("KEY_CTRL_P", "", lambda editor: editor.recall(-1)),
@@ -864,7 +866,7 @@ def graphemes(text: str, start: int, stop: int) -> Iterator[Tuple[int, int]]:
     last = ""
     for at, (char, kind) in enumerate(zip(piece, piece.translate(KINDS)), start):
         flags = flags + 1 if "\U0001f1e6" <= char <= "\U0001f1ff" else 0       # letters of which two are a flag
-        on_base = kind in ONTO or flags and not flags % 2 or last >= "\u0300" <= char and glued(last, char)
+        on_base = kind in ONTO or flags and not flags % 2 or last >= "\u0300" and glued(last, char)
         last = char
         if at > begin and (not on_base or at - begin >= GRAPHEME_SPAN):
             yield begin, at
@@ -875,10 +877,8 @@ def graphemes(text: str, start: int, stop: int) -> Iterator[Tuple[int, int]]:
 
 @lru_cache(GRAPHEMES_KEPT)
 def glued(last: str, char: str) -> bool:
-    """Whether two letters or symbols are drawn as one: a family, a skin tone, an Indic conjunct."""
-    if last == "\u200d":
-        return is_symbol(char)
-    return combining(last) == 9 and category(char) == "Lo" or "\U0001f3fb" <= char <= "\U0001f3ff"
+    """Whether two letters or symbols are drawn, and measured, as one: a family, an Indic conjunct, a skin tone."""
+    return last == "\u200d" or combining(last) == 9 or "\U0001f3fb" <= char <= "\U0001f3ff"
 
 
 def fit(text: str, start: int, stop: int, width: int) -> Span:

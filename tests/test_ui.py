@@ -1,8 +1,10 @@
 """The screen and the keys, from one function up to a real pty. Nothing here sleeps."""
 from __future__ import annotations
 
+import datetime
 import errno
 import fcntl
+import io
 import os
 import pty
 import random
@@ -15,12 +17,13 @@ import termios
 import time
 import unicodedata
 
+import blessed
 import pytest
 from wcwidth import iter_graphemes, wcswidth
 
 import ui
 from screen import Model, Unknown
-from ui import Decoder, Key, Line, Lines, Screen, Scrollback, View, clean_name, clean_text, render
+from ui import BARE, Decoder, Key, Line, Lines, Screen, Scrollback, View, clean_name, clean_text, render
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 SEED = int(os.environ.get("SEED", "7"))         # printed by pytest with the failing parameters
@@ -68,12 +71,21 @@ def test_random_bytes_give_only_harmless_characters():
 
 @pytest.mark.parametrize("text", [
     FAMILY, "❤️", "1️⃣", "👍🏽", "🇩🇪", "می‌خواهم", "क्‍ष", "ශ්‍රී", "മലയാളം ന്‍", "한국어", "\u1112\u1161\u11ab", "Việt",
-    "e\u0301", "日本語", "שָׁלוֹם", "ไทยนี้", "a\nb"])
+    "e\u0301", "ر‍م", "र‍्याम", "۲‌نفره", "🙂‍↔️", "PDF‌ها", "👩‍❤️‍👨", "🏳️‍🌈", "⛓️‍💥", "日本語", "שָׁלוֹם", "ไทยนี้", "a\nb"])
 def test_scripts_and_emoji_stay_whole(text):
     assert clean_text(text.encode()) == text
 
 
+def test_an_emoji_newer_than_this_python_is_shown():
+    unknown = [char for char in map(chr, range(0x1f000, 0x1fb00)) if unicodedata.category(char) == "Cn" and wcswidth(char) == 2]
+    for char in unknown or ["🙂"]:
+        assert clean_text(f"a{char}b".encode()) == f"a{char}b" and ui.visible(char) == char
+        assert clean_text(f"👩\u200d{char}".encode()) == f"👩\u200d{char}"
+    assert clean_text("\U0001f0ff\U0001faff".encode()) in ("\ufffd\ufffd", "\U0001f0ff\ufffd"), "what nobody knows is not"
+
+
 @pytest.mark.parametrize("data, shown", [
+    ("ا\u200d\u200d\u200dب".encode(), "ا\u200d\ufffd\u200dب"), ("漢\u200d字".encode(), "漢\ufffd字"), ("\u200dا".encode(), "\ufffdا"),
     (b"a\r\nb\rc", "a\nb\ufffdc"), (b"\tx", "    x"), (b"\x1b[2J", "\ufffd[2J"), (b"\xff\xfe", "\ufffd\ufffd"),
     ("a\u200db".encode(), "a\ufffdb"), ("a\ufe0fb".encode(), "a\ufffdb"), ("\u0301x".encode(), "\u25cc\u0301x"),
     ("a \u0301".encode(), "a \u25cc\u0301"), ("\u202egnp.exe".encode(), "\ufffdgnp.exe"), ("\u3164".encode(), "\ufffd"),
@@ -85,6 +97,10 @@ def test_text_that_hides_or_paints_over_is_shown(data, shown):
 @pytest.mark.parametrize("data, shown", [
     (b"al", "al"), (b"", "\ufffd"), (b"   ", "\ufffd" * 3), (b"a\nb", "a\ufffdb"), (b"-- bob", "\ufffd- bob"), (b"-", "\ufffd"),
     ("\u2013x".encode(), "\ufffdx"), (b"bob: hi", "bob\ufffd hi"), (b"bob:", "bob\ufffd"), (b"a:b", "a:b"), (b" a  b ", "\ufffda \ufffdb\ufffd"), (b"SERVER ", "SERVER\ufffd"), ("SERVER\u00a0".encode(), "SERVER\ufffd"),
+    ("── lost bob".encode(), "\ufffd─ lost bob"), ("⎯⎯ bob left".encode(), "\ufffd⎯ bob left"), ("˗˗ x".encode(), "\ufffd˗ x"),
+    ("ーー x".encode(), "\ufffdー x"), ("ー x".encode(), "\ufffd x"), ("一郎".encode(), "一郎"), ("一 x".encode(), "\ufffd x"), ("ㅡㅡ".encode(), "\ufffdㅡ"),
+    ("➖➖ x".encode(), "\ufffd➖ x"), ("ann∶ hi".encode(), "ann\ufffd hi"), ("ann：hi".encode(), "ann\ufffdhi"), ("bob (12∶03)".encode(), "bob (12\ufffd03)"),
+    (b"SERVER~2", "peer SERVER~2"), (b"error~12", "peer error~12"), ("ＳＥＲＶＥＲ".encode(), "peer ＳＥＲＶＥＲ"), (b"SERVER~x", "SERVER~x"),
     (b" -x", "\ufffd-x"), (b"SERVER", "peer SERVER"), (b"Error", "peer Error"), (b"SERVERS", "SERVERS"), (b"12:03 al", "12\ufffd03 al"),
     (b"al (12:03)", "al (12\ufffd03)"), (b"al 12:03 x", "al 12:03 x"), ("\u0301".encode(), "\u25cc\u0301"), (b"x" * 99, "x" * 31 + "\u2026"), (b"x" * 99 + b"~12", "x" * 28 + "\u2026~12")])
 def test_a_name_is_one_line_that_imitates_nothing(data, shown):
@@ -93,6 +109,30 @@ def test_a_name_is_one_line_that_imitates_nothing(data, shown):
 
 def test_a_wide_name_is_shortened_by_cells():
     assert wcswidth(clean_name(("漢" * 40).encode())) <= ui.NAME_CELLS
+
+
+@pytest.mark.parametrize("name, text, found", [
+    ("Ren", "René", False), ("Ren", "Rene\u0301", False), ("Ren", "Ren\u0301", False), ("Ren", "ren!", True), ("René", "RENE\u0301 hi", True),
+    ("Åsa", "hej åsa", True), ("Åsa", "A\u030asa", True), ("bob", "bobby bob", True), ("bob", "bobby", False), ("राम", "रामायण", False), ("राम", "हे राम!", True),
+    ("阿明", "阿明你好", True), ("me", "漢me字", True), ("민수", "민수야", True), ("Aнна", "aннатолий", False), ("straße", "STRASSE", True), ("me", "me2", False),
+    ("", "x", False), ("a+b", "a+b", True), ("x", "xx xx", False), ("bob", "@bob:", True), ("عمر", "العمرة", False), ("bob~2", "bob~2: hi", True)])
+def test_a_mention_is_a_word_in_every_script_however_it_is_written(name, text, found):
+    assert ui.mentions(ui.fold(name), ui.fold(text)) == found
+
+
+def test_find_sees_through_capitals_and_composition():
+    back = Scrollback()
+    back.add("Zoë".encode(), ["un cafe\u0301, s'il vous plaît".encode(), "Straße".encode(), b"end"])
+    for sought, number in (("CAFÉ", 0), ("cafe\u0301", 0), ("strasse", 1), ("zoe\u0308: end", 2), ("caff", None)):
+        assert back.find(ui.fold(sought), 9) == number, sought
+
+
+def test_comparing_hostile_text_is_not_quadratic():
+    piled = "a" + "\u0301\u0316" * 40_000
+    began = time.process_time()
+    ui.fold(piled)
+    assert ui.fold(piled) == ui.fold(piled[:100]), "what nobody can see is not compared"
+    assert time.process_time() - began < 1, "it took a minute"
 
 
 # ---- keys ---------------------------------------------------------------------------------------------------
@@ -135,6 +175,86 @@ def test_decoder_gives_the_same_tokens_byte_by_byte_and_at_random_splits():
             rest = rest[size:]
         assert joined(tokens) == WHOLE
         assert decoder.deadline is None
+
+
+@pytest.mark.parametrize("answer", [
+    "\x1b[?62;1;22c", "\x1b[24;80R", "\x1b]11;rgb:0000/0000/0000\x1b\\", "\x1b]10;?\x07", "\x1bP>|tmux 3.3a\x1b\\", "\x1b[?2026;2$y", "\x1b[<0;10;20M",
+    "\x1b[M !!", "\x1b[8;24;80t", "\x1b_Gi=1;OK\x1b\\", "\x1b[I", "\x1b[O", "\x1b[?1u", "\x1b[200;1~", "\x1b[48;24;80;0;0t"])
+def test_what_a_terminal_answers_types_nothing_whole_or_in_pieces_a_second_apart(answer):
+    for cuts in [[], *([cut] for cut in range(2, len(answer))), list(range(2, len(answer)))]:
+        decoder, now, tokens = Decoder(), 100.0, []
+        for start, stop in zip([0, *cuts], [*cuts, len(answer)]):
+            now += 0.01 if BARE.fullmatch(answer[:start]) else 0.99 if len(cuts) < 2 else 0.5
+            tokens += decoder.expire(now) + decoder.feed(answer[start:stop].encode(), now)
+        tokens += decoder.feed(b"x", now)
+        assert [token.text for token in tokens if token.kind == "text"] == ["x"], cuts
+        assert all(KEYBOARD.key(token.text)[1] == "" and KEYBOARD.key(token.text)[0] not in ui.EDITS for token in tokens if token.kind == "key")
+
+
+def test_what_begins_an_answer_is_a_key_when_nothing_follows():
+    for bare in ("\x1b", "\x1b[", "\x1bO", "\x1b]", "\x1bP", "\x1b^"):
+        decoder = Decoder()
+        assert decoder.feed(bare.encode(), 1.0) == [] and decoder.deadline == 1.0 + ui.ESC_SECONDS
+        assert decoder.expire(1.1) == [ui.Token("key", bare)] and joined(decoder.feed(b"a", 1.2)) == [("text", "a")]
+
+
+def test_an_answer_whose_end_is_lost_swallows_no_keys_for_long():
+    decoder, now = Decoder(), 100.0
+    decoder.feed(b"\x1b]11;rgb", now)
+    tokens = []
+    for _ in range(100):
+        now += 0.3
+        tokens += decoder.expire(now) + decoder.feed(b"a", now)
+    assert len("".join(token.text for token in tokens)) > 15
+    for key in "\r\x7f\x03":
+        assert decoder.feed(b"\x1b]11;rgb" + key.encode(), now)[-1].text == key
+
+
+# Bytes as typed, what blessed calls the key, and what it types. [kitty 6279, xterm.js 998, tmux 4846]
+KEYS = [
+    ("\x1b[99;5u", "Ctrl-C", ""), ("\x1b[27;5;99~", "Ctrl-C", ""), ("\x03", "Ctrl-C", ""), ("\x1b[97;1u", "A", "a"), ("\x1b[97u", "A", "a"), ("\x1b[228u", "", "ä"),
+    ("\x1b[97;2u", "A", "A"), ("\x1b[97;65u", "A", "A"), ("\x1b[97;129u", "A", "a"), ("\x1b[13;2u", "Shift-Enter", ""), ("\x1b[27;2;13~", "Shift-Enter", ""),
+    ("\x1b\r", "Alt-Enter", ""), ("\x1b\n", "Alt-Enter", ""), ("\n", "Enter", ""), ("\r", "Enter", ""), ("\x1b[106;5u", "Ctrl-J", ""), ("\x1bOM", "Enter", ""), ("\x1b[57414u", "Enter", ""),
+    ("\x1bOq", "1", "1"), ("\x1bOp", "0", "0"), ("\x1bOk", "Add", "+"), ("\x1bOn", "Decimal", "."), ("\x1b[57400u", "1", "1"), ("\x1b[57417u", "Left", ""),
+    ("\x1bOd", "Ctrl-Left", ""), ("\x1bOc", "Ctrl-Right", ""), ("\x1b[d", "Left", ""), ("\x1b\x1b[D", "Alt-Left", ""), ("\x1b\x1bOC", "Alt-Right", ""), ("\x1bO5D", "Ctrl-Left", ""),
+    ("\x1b[5C", "Ctrl-Right", ""), ("\x1b[1;129D", "Left", ""), ("\x1b[1;1:1D", "Left", ""), ("\x1b[1;1:2D", "Left", ""), ("\x1b[1;1:3D", "", ""), ("\x1b[1;2D", "Left", ""),
+    ("\x1b[1;6D", "Ctrl-Left", ""), ("\x1b[D", "Left", ""), ("\x1bOD", "Left", ""), ("\x1b[7~", "Home", ""), ("\x1b[1~", "Home", ""), ("\x1bOH", "Home", ""), ("\x1b[7^", "Ctrl-Home", ""),
+    ("\x1b[8^", "Ctrl-End", ""), ("\x1b[1;5F", "Ctrl-End", ""), ("\x1b[3~", "Delete", ""), ("\x1b[3$", "Delete", ""), ("\x1b[3;133~", "Ctrl-Delete", ""), ("\x1b\x1b[3~", "Alt-Delete", ""),
+    ("\x1b[Z", "Shift-Tab", ""), ("\x1b[9;2u", "Shift-Tab", ""), ("\x1b[27;2;9~", "Shift-Tab", ""), ("\x1b[9u", "Tab", ""), ("\x1b[105;5u", "Ctrl-I", ""), ("\x1b[127u", "Backspace", ""),
+    ("\x1b[127;3u", "Alt-Backspace", ""), ("\x7f", "Backspace", ""), ("\x08", "Backspace", ""), ("\x1b\x7f", "Alt-Backspace", ""), ("\x1bb", "Alt-B", ""), ("\x1bB", "Alt-B", ""),
+    ("\x1b[98;3u", "Alt-B", ""), ("\x1b[27;3;98~", "Alt-B", ""), ("\x1f", "Ctrl-_", ""), ("\x1b[95;5u", "Ctrl-Underscore", ""), ("\x1b[27u", "Escape", ""), ("\x1b[5;1~", "PageUp", ""),
+    ("\x1b[99;5:3u", "", ""), ("\x1b[99;5:2u", "Ctrl-C", ""), ("\x1b[1114112u", "", ""), ("\x1b[99999999999999999999u", "", ""), ("\x1b[27;5;99999999999999999999~", "", ""),
+    ("\x1b[8238u", "", ""), ("\x1b[55296u", "", ""), ("\x1b[0u", "", ""), ("\x1b[1;99999999999999999999D", "", None), ("\x1b[99~", "", ""), ("\x1b[[A", "", None), ("\x1b[M!!!", "", ""),
+    ("\x1b[57441;2u", "Left-Shift", ""), ("\x1b[118;9u", "Super-V", "")]
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "linux", "vt100", "rxvt", "nonsense"])
+def test_every_key_is_what_blessed_calls_it_however_its_bytes_are_cut(term):
+    keyboard = keyboard_of(term)
+    for typed, name, text in KEYS:
+        data = typed.encode()
+        for size in {1, 2, len(data)}:
+            decoder, tokens = Decoder(), []
+            for at in range(0, len(data), size):
+                tokens += decoder.feed(data[at:at + size], 0)
+            tokens += decoder.expire(1)
+            assert [token.text for token in tokens] == [typed], typed
+        called, types = keyboard.key(typed)
+        assert types == "" if text is None else (ui.readable(called) if called else "", types) == (name, text), (term, typed, called, types)
+
+
+def keyboard_of(term):
+    return ui.Keyboard(blessed.Terminal(kind=term, stream=io.StringIO(), force_styling=True))
+
+
+KEYBOARD = keyboard_of("xterm-256color")
+
+
+def test_a_key_is_looked_up_once():
+    keyboard = keyboard_of("xterm-256color")
+    for _ in range(1000):
+        keyboard.key("\x01")
+    assert keyboard.key.cache_info().misses == 1 and keyboard.key.cache_info().maxsize == ui.KEYS_KEPT
 
 
 def test_decoder_never_gives_a_control_as_text_whatever_comes():
@@ -375,6 +495,7 @@ def wrapped(text, width, rest, **kind):
 @pytest.mark.parametrize("text, rows", [
     ("", [""]), ("abc", ["abc"]), ("al: one two three", ["al: one", "two", "three"]), ("abcdefghijklm", ["abcdefgh", "ijklm"]),
     ("a\n\nb", ["a", "", "b"]), ("a\n", ["a", ""]), ("12345678 9", ["12345678", "9"]), ("漢字漢字漢字", ["漢字漢字", "漢字"]),
+    ("a http://x/y-z", ["a", "http:/", "/x/y-z"]), ("ab 23456789", ["ab 23456", "789"]), ("a b https://c", ["a b", "https:", "//c"]),
     ("abcdefg漢", ["abcdefg", "漢"]), ("abcdefge\u0301x", ["abcdefge\u0301", "x"])])
 def test_wrap(text, rows):
     assert wrapped(text, 8, 6) == rows
@@ -388,6 +509,50 @@ def test_simple_characters_are_what_the_shortcut_takes_them_for():
     rng = random.Random(SEED)
     mixed = "".join(rng.choices(simple, k=5000))
     assert list(iter_graphemes(mixed)) == list(mixed)
+
+
+MIXED = [*"aé漢한ไा", FAMILY, "e\u0301", "❤️", "🇩🇪", "🇫🇷", "👍🏽", "क्ष", "र‍्या", "ന്‍", "\u1112\u1161\u11ab", "שָׁ", "🎉", "🙂‍↔️", " ", "\ufffd", "می‌خ", "ำ", "\u0600"]
+
+
+def test_our_graphemes_are_as_wide_as_those_of_wcwidth():
+    rng = random.Random(SEED)
+    for _ in range(2000):
+        text = clean_text("".join(rng.choices(MIXED, k=rng.randrange(1, 12))).encode())
+        parts = [text[start:stop] for start, stop in ui.graphemes(text, 0, len(text))]
+        assert "".join(parts) == text and ui.cells(text) == wcswidth(text), ascii(text)
+
+
+@pytest.mark.parametrize("unit", [FAMILY, "a" + "\u0301\u0316" * 99, "क्\u200d", "\u1112\u1161\u11ab", "\n\u0301", "🇩🇪", "\u0301", "❤\ufe0f", "\u200d", "\x01", "w "])
+def test_of_a_huge_message_only_what_is_in_view_is_laid_out(unit):
+    back = Scrollback("me")
+    back.add(b"eve", [unit.encode() * (60_000 // len(unit.encode()))])
+    assert back.messages == 1 and back.end > 20
+    for anchor in (None, (0, 0), (back.end // 2, 0)):
+        back._entries.clear()
+        render(View("", back, anchor, 0, Line("", 0)), 24, 80, STYLE)
+        assert len(back._entries) <= 20
+        assert sum(span.end - span.start for entry in back._entries.values() for span in entry.spans) < 25_000
+        assert all(len(entry.text) <= ui.PIECE_BYTES + 99 for entry in back._entries.values())
+
+
+def test_a_long_message_is_one_message_whole_and_forges_nothing():
+    text = " ".join(f"word{number}" for number in range(2000)) + "\n-- bob left\n" + "漢" * 3000
+    back = Scrollback("me")
+    back.add(b"al", [text.encode(), b"short"], NOON)
+    assert back.messages == 2 and back.end > 5
+    rows = [row.rstrip() for row in render(View("", back, (0, 0), 0, Line("", 0)), 500, 70, ui.PLAIN).rows][1:-4]
+    rows = [row for row in rows if row]
+    assert rows[0].startswith("12:00 al: word0 ") and all(row[:10].isspace() for row in rows[1:-1]) and rows[-1] == "12:00 al: short"
+    said = " ".join([rows[0][10:], *(row.strip() for row in rows[1:-1])])
+    assert said.replace(" ", "") == text.replace("\n", "").replace(" ", "")
+    assert "".join(back.transcript()) == f"{'12:00 '}al: " + text.replace("\n", "\n" + " " * 10) + "\n12:00 al: short\n"
+
+
+def test_a_piece_never_begins_with_a_mark():
+    for unit in ("ก็", "e\u0301", FAMILY, "क्ष", "🇩🇪"):
+        parts = list(ui.pieces((unit * 3000).encode()))
+        assert b"".join(parts) == (unit * 3000).encode() and all(len(part) <= ui.PIECE_BYTES for part in parts)
+        assert not any(part.decode()[0] in "็\u0301\u200d्" for part in parts), unit
 
 
 def test_wrap_without_words_loses_no_character():
@@ -597,6 +762,15 @@ def test_the_input_wraps_and_scrolls_inside_its_rows(typed, rows, cursor):
     assert ([row.rstrip() for row in shown], at) == (rows, cursor)
 
 
+@pytest.mark.parametrize("typed, up, down", [
+    ("ab\ncd|", "ab|\ncd", None), ("a|b\ncd", None, "ab\nc|d"), ("abcdef|", "ab|cdef", None), ("ab|cdef", None, "abcdef|"), ("abcd|", "|abcd", None),
+    ("漢字漢|字", "漢|字漢字", None), ("漢|字\nabc", None, "漢字\nab|c"), ("|", None, None), ("a\n\n|b", "a\n|\nb", None), ("abc|\nd\nefg", None, "abc\nd|\nefg")])
+def test_up_and_down_move_between_the_rows_of_the_input(typed, up, down):
+    for by, expected in ((-1, up), (1, down)):
+        moved = ui.climb(line(typed), by, 4)
+        assert (marked(moved) if moved else None) == expected
+
+
 def test_far_into_a_long_input_the_rows_are_those_of_the_whole():
     text = "".join(chr(97 + at % 26) for at in range(5000))
     for at in range(0, 5000, 37):
@@ -752,6 +926,95 @@ def test_a_lone_escape_does_nothing_and_keeps_nobody_waiting(session):
     assert session.screen.deadline is None
 
 
+def test_ctrl_c_clears_a_draft_and_leaves_only_without_one(session):
+    session.open()
+    assert session.type("a draft\x03") == [] and session.look()[9] == ""
+    session.type("\x19!")
+    assert session.look()[9] == "a draft!"
+    assert session.type("\x1b[99;5u") == [] and session.type("\x1b[27;5;99~") == [Key.LEAVE]
+
+
+def test_escape_then_enter_is_a_new_line_at_any_pace(session):
+    session.open()
+    session.type("a\x1b")
+    session.screen.expire(session.now + 1)
+    assert session.type("\rb\x1b[13;2uc\x1b[27;2;13~d\x1b\re") == []
+    assert session.type("\x1b[27ux\r") == ["a\nb\nc\nd\nex"], "only directly behind it"
+
+
+def test_up_moves_inside_the_text_before_it_goes_to_the_history(session):
+    session.open()
+    session.type("before\rone\x1b\rtwo\x1b[A")
+    assert session.look()[9:11] == ["one", "two"] and session.model.cursor == (9, 3)
+    session.type("\x1b[A")
+    assert session.look()[9] == "before"
+    session.type("\x1b[B")
+    assert session.look()[9:11] == ["one", "two"]
+
+
+def test_a_turn_of_the_wheel_never_touches_a_draft(session):
+    session.open()
+    assert not session.model.modes["wheel"], "where the mode is known, it sends nothing"
+    fill(session, 50)
+    session.type("before\rdraft")
+    session.type("\x1b[A\x1b[A\x1b[A")
+    assert session.look()[9] == "draft" and "scrolled up" in session.look()[8]
+    session.type("\x1bOB" * 3)
+    assert session.look()[9] == "draft" and "scrolled up" not in session.look()[8]
+    session.type("\x1b[A")
+    assert session.look()[9] == "before"
+
+
+def test_a_tab_in_a_paste_without_brackets_completes_nothing(session):
+    session.open()
+    session.screen.here([b"bob"])
+    assert session.type("some columns: b\tx\r") == ["some columns: b    x"]
+    assert session.type("b\t\r") == ["bob: "]
+
+
+def test_escape_sequences_and_a_byte_order_mark_in_a_paste_are_dropped(session):
+    session.open()
+    session.type("\x1b[200~\ufeff\x1b[1;31mred\x1b[0m \x1b]0;title\x07x\x1b(B\x1b[201~\r")
+    assert session.type("\x1b[200~\ufeff:who\x1b[201~\r") == [":who"]
+    session.type("\x1b[A\x1b[A")
+    assert session.look()[9] == "red x"
+
+
+def test_a_refused_text_comes_back_unless_the_next_was_begun(session):
+    session.open()
+    assert session.type(":hlep\r") == [":hlep"]
+    session.screen.refuse(":hlep", "no")
+    assert session.look()[9] == ":hlep" and "-- no" in session.look()
+    session.type("\x15next")
+    session.screen.refuse(":hlep", "no")
+    assert session.look()[9] == "next"
+
+
+def test_a_keypad_types_what_is_on_its_keys(session):
+    session.open()
+    assert session.type("\x1bOq\x1bOk\x1bOr\x1b[233u\x1bOM") == ["1+2é"]
+    session.type("\x12")
+    session.type("\x1bOq\x1b[M!!!")
+    assert "search: 1" in session.look()[8]
+
+
+def test_a_changed_time_zone_is_noticed(session, monkeypatch):
+    session.open()
+    session.size(12, 70)
+    session.model.resize(12, 70)
+    session.screen.resize()
+    monkeypatch.setenv("TZ", "AAA-1")
+    session.screen._zone_after = 0.0
+    session.screen.show(b"al", [b"hi"], 12 * 3600)
+    assert any(row.startswith("13:00 al: hi") for row in session.look())
+    monkeypatch.setenv("TZ", "BBB-2")
+    session.now += ui.ZONE_SECONDS
+    session.screen._dirty = True
+    assert any(row.startswith("14:00 al: hi") for row in session.look())
+    monkeypatch.undo()
+    time.tzset()
+
+
 def test_a_paste_with_newlines_is_one_text(session):
     session.open()
     assert session.type("\x1b[200~one\r\ntwo\r\x1b[201~") == []
@@ -837,6 +1100,50 @@ def test_a_mention_rings_once_a_second_at_most(session):
     session.screen.show(b"al", [b"hey me"])
     session.look()
     assert session.model.bells == 2
+
+
+def test_a_mention_is_told_to_the_desktop_only_while_we_look_elsewhere(session):
+    session.open()
+    session.screen.show(b"al", [b"hey me"])
+    session.look()
+    assert session.model.notifications == []
+    session.type("\x1b[O")
+    session.screen.show("b\x1bé".encode(), [b"secret, me"])
+    session.look()
+    assert session.model.notifications == ["p2pchat: b\ufffdé mentioned you"]
+    session.screen.ring("off")
+    session.screen.show(b"al", [b"hey me"])
+    session.look()
+    session.screen.ring("mention")
+    session.type("\x1b[I")
+    session.screen.show(b"al", [b"hey me"])
+    session.look()
+    assert len(session.model.notifications) == 1
+
+
+def test_our_name_rings_however_it_is_written():
+    session = Session()
+    session.screen.open(4711, "", "Åsa".encode())
+    session.look()
+    session.screen.show(b"al", ["hej A\u030aSA!".encode()])
+    session.look()
+    assert session.model.bells == 1
+    session.screen.close()
+
+
+def test_names_are_cleaned_once_not_with_each_change(session):
+    session.open()
+    names = [("x\u0301" * 99 + f"{number}").encode() for number in range(2000)]
+    session.screen.here(names)
+    session.look()
+    ui.cleaned_name.cache_clear()
+    for _ in range(5):
+        session.screen.here(names[::-1])
+        session.look()
+    assert ui.cleaned_name.cache_info().misses <= ui.STATUS_NAMES, "the others are only counted"
+    session.type("z\t")
+    session.type("\x7fz\t")
+    assert ui.cleaned_name.cache_info().misses <= 2000
 
 
 @pytest.mark.parametrize("term, title", [("xterm", "p2pchat Me 4711"), ("tmux-256color", "p2pchat Me 4711"), ("linux", ""), ("vt100", "")])
@@ -1048,6 +1355,34 @@ def test_any_size_can_be_typed_into_and_left(rows, cols):
     session.screen.close()
     session.look()
     assert session.restored()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_wheel_is_given_back_as_it_was(session, known):
+    session.model.modes["wheel"] = known
+    session.open()
+    session.screen.suspend()
+    session.screen.resume()
+    session.screen.resume()
+    session.screen.close()
+    session.look()
+    assert session.model.modes["wheel"] is known
+
+
+def test_the_last_line_stays_on_the_terminal(session):
+    session.open()
+    session.screen.close("rejoin with: ./p2pchat Me h 1")
+    assert session.look()[0] == "rejoin with: ./p2pchat Me h 1" and session.restored()
+
+
+def test_letters_stay_whole_where_the_terminal_strips_a_bit(session):
+    modes = termios.tcgetattr(session.slave)
+    modes[0] |= termios.ISTRIP
+    termios.tcsetattr(session.slave, termios.TCSANOW, modes)
+    session.open()
+    assert session.type("é漢\r") == ["é漢"]
+    session.screen.close()
+    assert termios.tcgetattr(session.slave)[0] & termios.ISTRIP
 
 
 def test_close_restores_everything_and_may_be_called_twice(session):
@@ -1263,6 +1598,29 @@ def test_lines_events_end_with_leave(data, events):
     pipes = Pipes()
     assert pipes.events(data) == events + [Key.END]
     assert pipes.lines.input_fd is None and pipes.lines.read(0) == []
+
+
+@pytest.mark.parametrize("data, events", [
+    (b"\xef\xbb\xbf:who\n", [":who"]), (b"\x1b[31mred\x1b[0m\n", ["red"]), (b"a\x1b]0;t\x07b\r\n", ["ab"]), (b"a\tb\n", ["a\tb"]), (b"\x1b[K\n", [])])
+def test_lines_lose_escape_sequences_and_a_byte_order_mark(data, events):
+    assert Pipes().events(data) == events + [Key.END]
+
+
+def test_lines_without_input_have_no_end():
+    lines = Lines(None)
+    assert lines.input_fd is None and lines.deadline is None and lines.read(0) == []
+
+
+def test_lines_with_times():
+    pipes = Pipes()
+    pipes.lines = Lines(None, pipes.stdout_writer, pipes.stderr_writer, times=True)
+    pipes.lines.show(b"al", [b"a\nb", b"c"], NOON)
+    pipes.lines.show(b"al", [b"old"], NOON - 1, earlier=True)
+    pipes.lines.draw(0)
+    rows = pipes.said(pipes.stdout).decode().splitlines()
+    assert rows[1] == "    b" and [row[25:] for row in rows if row[0] != " "] == [" al: a", " al: c", " al: old"]
+    zone = datetime.datetime.fromtimestamp(NOON).astimezone()
+    assert rows[0][:25] == zone.isoformat() and datetime.datetime.fromisoformat(rows[-1][:25]).timestamp() == NOON - 1
 
 
 def test_lines_may_come_in_any_pieces():
