@@ -12,7 +12,7 @@ import time
 import pytest
 
 import ui
-from helpers import BUILT, PATIENCE, Program, Terminal, encode_pair, python, unused_port
+from helpers import BUILT, PATIENCE, Program, Terminal, encode_pair, python, unused_port, until
 
 UP, PAGE_UP, PAGE_DOWN = b"\x1b[A", b"\x1b[5~", b"\x1b[6~"
 PASTE_BEGIN, PASTE_END = b"\x1b[200~", b"\x1b[201~"
@@ -34,6 +34,9 @@ if not job:
     os.close(reports)
     os.execv(program[0], program)
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+if background == 2:
+    os.read(orders, 10)
+    os.tcsetpgrp(0, job)
 while True:
     _, status = os.waitpid(job, os.WUNTRACED)
     if not os.WIFSTOPPED(status):
@@ -53,7 +56,8 @@ while True:
 class Shell(Terminal):
     """The program as the job of a shell; `order` answers a report of it."""
 
-    def __init__(self, *arguments, background=False, **options):
+    def __init__(self, *arguments, background=0, **options):
+        """background: 0, the job begins in the foreground; 1, it does not; 2, the first order is to bring it there as it runs."""
         ordered, self._orders = os.pipe()
         self._reports, reported = os.pipe()
         super().__init__(ordered, reported, int(background), BUILT, *arguments, command=python("-c", SHELL),
@@ -170,6 +174,27 @@ def test_keys_edit_and_recall(watched):
     ann, hub = watched
     ann.type(b"ac\x1b[Db\x01>\x05<\r" + UP + b"\x7f!\x1b[99~\r")
     hub.wait(lambda program: program.out[1:] == ["ann: >abc<", "ann: >abc!"])
+
+
+def test_keys_in_every_form_a_terminal_sends_them(watched):
+    ann, hub = watched
+    ann.type(b"ac\x1b[1;2Db\x1bOd>\x1b[1;129C\x1b[1;1:1C\x1b[97;1u\x1bOq\x1b[27;5;97~<\x1b[99;1:3u\x1b[M!!!\x1bOM")
+    hub.wait(lambda program: program.out[1:] == ["ann: <>aba1c"] or len(program.out) > 1)
+    ann.type(b"one\x1b[13;2utwo\x1b[27;2;13~three\x1b\rfour\x1b")
+    ann.wait(lambda t: t.rows[23] == "four")
+    ann.type(b"\x1b[?62;1;")
+    ann.type(b"22c")
+    ann.type(b"\x1b[1114112u\x1b[99999999999999999999u!\n")
+    hub.wait(lambda program: program.out[2:] == ["ann: one", "    two", "    three", "    four!"])
+    assert hub.out[1] == "ann: <>aba1c"
+
+
+def test_alone_it_is_said_once_that_nobody_hears(started):
+    ann = started(Terminal, "ann")
+    ann.type(b"one\r")
+    ann.shows("ann: one")
+    ann.type(b"two\r")
+    ann.wait(lambda t: t.said[1:5] == ["ann: one", "-- nobody else is here yet; it will be delivered to whoever joins", "ann: two", ""])
 
 
 def test_page_up_holds_its_place_while_messages_arrive(started):
@@ -514,6 +539,23 @@ def test_line_mode_at_a_terminal_that_stops_reading_delays_nobody(started):
     assert bob.process.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
+def test_line_mode_in_the_background_leaves_the_terminal_alone_until_it_is_ours(started, tmp_path):
+    # SIGTTIN stopped `./p2pchat log HOST PORT > chat.log &` at the next key that its user typed for the shell.
+    hub = started(Program, "hub")
+    with open(tmp_path / "log", "wb") as log:
+        bob = started(Shell, "bob", "127.0.0.1", hub.port, "--lines", background=2, stdout=log)
+    hub.wait(lambda program: "-- bob joined" in program.err)
+    os.write(bob.master, b"for the shell\n")
+    hub.type("still there?")
+    until(lambda: b"hub: still there?\n" in (tmp_path / "log").read_bytes())
+    assert not select.select([bob._reports], [], [], 0)[0] and len(hub.out) == 1
+    bob.order(b"fg")
+    hub.wait(lambda program: "bob: for the shell" in program.out)
+    os.write(bob.master, b"and now\n:q\n")
+    hub.wait(lambda program: "bob: and now" in program.out and "-- bob left" in program.err)
+    assert bob.report() == "ended 0\n"
+
+
 LINE_MODES = {
     "TERM=dumb": {"env": {"TERM": "dumb"}},
     "TERM empty": {"env": {"TERM": ""}},
@@ -570,6 +612,18 @@ def test_a_mistake_gets_one_sentence_and_the_terminal_stays_untouched(started):
         assert b"\x1b" not in one.written, case
         assert [row for row in one.rows if row] == one.rows[:1] and one.rows[0].startswith("p2pchat: "), case
         assert MISTAKES[case][1] in one.rows[0] and len(one.rows[0]) < 300, case
+
+
+def test_somebody_elses_terminal_that_is_not_ours_gets_a_sentence(started):
+    if os.getuid():
+        pytest.skip("needs root to become somebody else")
+    code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import os, blessed, p2pchat\n"
+            "child = os.fork()\nif child: sys.exit(os.waitpid(child, 0)[1] >> 8)\n"
+            "os.setsid(); os.fchmod(0, 0o600); os.setgroups([]); os.setgid(65534); os.setuid(65534); p2pchat.main()")
+    ann = started(Terminal, BUILT, "ann", command=python("-c", code), cols=200)
+    ann.process.wait(PATIENCE)
+    ann.look()
+    assert ann.process.returncode == 1 and ann.rows[0].startswith("p2pchat: cannot open this terminal (") and not any(ann.rows[1:])
 
 
 def test_somebody_elses_terminal_will_do(started):
