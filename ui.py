@@ -60,6 +60,7 @@ LOOK_BACK = 64                  # bytes in which a piece without spaces ends bet
 CHARACTERS_PER_CELL = 3         # on average, in one row; real writing stays below. More end the row, or it would cost milliseconds
 KINDS_KEPT = 16_384             # characters of which it is known what they are
 GRAPHEME_SPAN = 64              # characters looked at for one grapheme; a family of emoji has 7 to 11. Keeps a step O(1)
+MOVES_KEPT = 1024               # places of the cursor for which it is known how to get there
 GRAPHEMES_KEPT = 4096           # and graphemes of which the width is
 NAMES_KEPT = 16_384             # and names that were cleaned: all who can be here
 OCCURRENCES = 100               # of our name in a message, looked at for one that is a word of its own
@@ -1394,7 +1395,7 @@ class Screen:
         self._status = ""
         self._anchor: Optional[Place] = None
         self._seen = 0
-        self._style = PLAIN
+        self._style, self._pen = PLAIN, FIRST_PEN
         self._rows, self._cols = 24, 80
         self._shown = Frame([], (0, 0))                 # what the terminal has, or will have after _unsent
         self._unsent = b""
@@ -1550,7 +1551,7 @@ class Screen:
         self._look_around(now)
         view = View(self._status, self._back, self._anchor, self._seen, self._editor.line, self._editor.label, self._name, self._colors)
         frame = render(view, self._rows, self._cols, self._style)
-        self._unsent, self._shown = self._attention(now) + difference(self._shown, frame), frame
+        self._unsent, self._shown = self._attention(now) + difference(self._shown, frame, self._pen), frame
         self._dirty = self._urgent = False
         self._next_frame = now + FRAME_SECONDS
         self._write()
@@ -1641,7 +1642,7 @@ class Screen:
                 colors = () if no_color else palette(terminal.color)
                 self._style = Style(str(terminal.bold), str(terminal.dim), str(terminal.normal), str(terminal.reverse), colors)
                 self._colors = Colors(len(colors))
-                self._keyboard = Keyboard(terminal)
+                self._keyboard, self._pen = Keyboard(terminal), pen_of(terminal)
         finally:
             if no_color is not None:
                 os.environ["NO_COLOR"] = no_color
@@ -1813,7 +1814,26 @@ def palette(color: Callable[[int], str]) -> Tuple[str, ...]:
     return tuple(str(color(number)) for number in numbers if str(color(number)))
 
 
-def difference(old: Frame, new: Frame) -> bytes:
+class Pen(NamedTuple):
+    """How to draw on a terminal."""
+
+    move: Callable[[int, int], str]     # to a row and a column, from 0
+    erase: str                          # from the cursor to the end of its row
+    clear: str                          # the whole screen, and all styles
+
+
+# What nearly every terminal understands: for the first frame, and where blessed knows of none.
+FIRST_PEN = Pen(lambda row, col: f"\x1b[{row + 1};{col + 1}H", "\x1b[K", "\x1b[m\x1b[H\x1b[2J")
+
+
+def pen_of(terminal: "Terminal") -> Pen:
+    if not terminal.move_yx(0, 0):
+        return FIRST_PEN
+    move = lru_cache(MOVES_KEPT)(lambda row, col: str(terminal.move_yx(row, col)))      # 20 us without
+    return Pen(move, str(terminal.clear_eol), str(terminal.normal) + str(terminal.clear))
+
+
+def difference(old: Frame, new: Frame, pen: Pen = FIRST_PEN) -> bytes:
     """The bytes that turn the old frame on a terminal into the new one; none if they are equal.
 
     Each row is placed absolutely and erased first: a terminal that disagrees about a width spoils that row only.
@@ -1821,12 +1841,11 @@ def difference(old: Frame, new: Frame) -> bytes:
     if old == new:
         return b""
     fresh = len(old.rows) != len(new.rows)
-    parts = [FRAME_BEGIN, "\x1b[m\x1b[2J" if fresh else ""]
+    parts = [FRAME_BEGIN, pen.clear if fresh else ""]
     for at, row in enumerate(new.rows):
         if fresh or row != old.rows[at]:
-            parts.append(f"\x1b[{at + 1};1H\x1b[2K{row.rstrip(' ')}")
-    parts.append(f"\x1b[{new.cursor[0] + 1};{new.cursor[1] + 1}H{FRAME_END}")
-    return "".join(parts).encode("utf-8", "replace")
+            parts.append(pen.move(at, 0) + pen.erase + row.rstrip(" "))
+    return "".join([*parts, pen.move(*new.cursor), FRAME_END]).encode("utf-8", "replace")
 
 
 def reopened(fd: int) -> Optional[int]:

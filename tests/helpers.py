@@ -22,7 +22,7 @@ from message import encode_pairs  # noqa: E402
 
 BUILT = os.path.join(TOP, "p2pchat")
 HUGE = [2049, 65536, 65537, 2 ** 31, 2 ** 32, 2 ** 63, 2 ** 64 - 1]  # lengths that no frame may have
-REPAINT = b"\x1b[m\x1b[2J"  # begins the screen's first frame of a new size
+REPAINT = b"\x1b[m\x1b[H"  # begins the screen's first frame of a new size
 PATIENCE = 20  # seconds until a condition that should hold counts as failed: far longer than any needs
 
 

@@ -102,13 +102,13 @@ class Model:
         elif private and final in "sr" and numbers == "1007":
             self._saved.update({numbers: self.modes[MODES[numbers]]} if final == "s" else {})
             self._mode(MODES[numbers], self._saved[numbers])
-        elif final == "H" and not private and len(parts) == 2:
-            self.row, self.col = int(parts[0]) - 1, int(parts[1]) - 1
+        elif final == "H" and not private and len(parts) in (1, 2):
+            self.row, self.col = (int(parts[0]) - 1, int(parts[1]) - 1) if numbers else (0, 0)
             if not (0 <= self.row < self.rows and 0 <= self.col < self.cols):
                 raise Unknown(f"cursor to {numbers} on a screen of {self.rows} x {self.cols}")
-        elif final == "K" and numbers == "2":
+        elif final == "K" and numbers == "" and self.col == 0:
             self._cells[self.row] = [" "] * self.cols
-        elif final == "J" and numbers == "2":
+        elif final == "J" and (numbers == "2" or numbers == "" and (self.row, self.col) == (0, 0)):
             self._cells = self._blank()
         elif final == "m" and not private and STYLES.fullmatch(numbers):
             self.style = [] if numbers in ("", "0") else self.style + parts

@@ -855,6 +855,13 @@ class Session:
         return termios.tcgetattr(self.slave) == self.found and self.model.restored
 
 
+@pytest.fixture(autouse=True)
+def usual_terminal(monkeypatch):
+    """Whatever terminal the tests run in."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
 @pytest.fixture
 def session():
     made = Session()
@@ -1059,7 +1066,7 @@ def test_only_changed_rows_are_sent(session):
     session.type("x")
     session.screen.draw(session.now)
     sent = os.read(session.master, 65536)
-    assert sent == b"\x1b[?2026h\x1b[?25l\x1b[10;1H\x1b[2Kx\x1b[10;2H\x1b[?25h\x1b[?2026l"
+    assert sent == b"\x1b[?2026h\x1b[?25l\x1b[10;1H\x1b[Kx\x1b[10;2H\x1b[?25h\x1b[?2026l"
     session.screen._dirty = True
     session.screen.draw(session.now + 9)
     assert not select.select([session.master], [], [], 0)[0]
@@ -1509,6 +1516,18 @@ def test_hostile_text_never_reaches_the_terminal_as_a_sequence(session):
     session.look()
 
 
+@pytest.mark.parametrize("term", ["xterm-256color", "linux", "vt100", "screen", "rxvt", "nonsense"])
+def test_every_terminal_shows_the_same(term, monkeypatch):
+    monkeypatch.setenv("TERM", term)
+    pen = ui.pen_of(blessed.Terminal(kind=term, stream=io.StringIO(), force_styling=True))
+    model, old = Model(9, 30), ui.Frame([], (0, 0))
+    for text in (b"one", b"\xe6\xbc\xa2 two " * 9, b"three"):
+        frame = render(view((b"al", text)), 9, 30, ui.PLAIN)
+        model.feed(b"\x1b[?7l" + ui.difference(old, frame, pen))
+        old = frame
+        assert model.display == frame.rows and model.cursor == frame.cursor
+
+
 RUN = """
 import os, sys
 sys.path.insert(0, {path!r})
@@ -1744,7 +1763,7 @@ def test_close_gets_the_rest_out_and_does_not_wait_for_ever():
 
 def test_line_mode_never_loads_blessed_or_wcwidth():
     code = ("import sys; sys.path.insert(0, %r); import ui; lines = ui.Lines(); lines.open(1, 'x');"
-            "lines.show('漢字'.encode() * 40, ['❤️'.encode()]); lines.close();"
+            "lines.show(b'\\xe6\\xbc\\xa2' * 40, [b'\\xe2\\x9d\\xa4\\xef\\xb8\\x8f']); lines.close();"
             "print([name for name in ('blessed', 'wcwidth') if name in sys.modules])")
     path = os.path.dirname(os.path.abspath(ui.__file__))
     done = subprocess.run([sys.executable, "-c", code % path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
