@@ -173,11 +173,12 @@ def runs(model):
     for row, col, text, look in model.cells:
         last = found[-1] if found else None
         joins = last and (last.row, last.col + last.width, last.look) == (row, col, look)
-        if joins and wcswidth(text) == 1 and wcswidth(last.text[-1]) == 1 and not (text == " " and last.text[-1] == " "):
+        blanks = text == " " and last is not None and last.text[-1] == " " and not last.text.isspace()
+        if joins and wcswidth(text) == 1 and wcswidth(last.text[-1]) == 1 and not blanks:
             found[-1] = last._replace(text=last.text + text)
         else:
             found.append(Run(row, col, text, look))
-    return [trimmed(run) for run in found if run.text.strip()]
+    return [trimmed(run) for run in found if run.text.strip() or "7" in run.look]
 
 
 def trimmed(run):
