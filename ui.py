@@ -956,14 +956,16 @@ def pieces(text: bytes) -> Iterator[bytes]:
     while len(text) - start > PIECE_BYTES:
         least, most = start + PIECE_BYTES // 2, start + PIECE_BYTES
         stop = (text.rfind(b"\n", least, most) + 1 or text.rfind(b" ", least, most) + 1
-                or next((at for at in range(most, most - LOOK_BACK, -1) if begins_grapheme(text[at:at + 4])), most))
+                or next((at for at in range(most, most - LOOK_BACK, -1) if begins_grapheme(text, at)), most))
         yield text[start:stop]
         start = stop
     yield text[start:]
 
 
-def begins_grapheme(data: bytes) -> bool:
-    return data[0] & 0xC0 != 0x80 and KINDS[ord(data.decode("utf-8", "replace")[0])] == BASE
+def begins_grapheme(text: bytes, at: int) -> bool:
+    if text[at] & 0xC0 == 0x80 or text[at - 3:at] == "\u200d".encode():
+        return False                                    # inside a character, or behind a joiner
+    return KINDS[ord(text[at:at + 4].decode("utf-8", "replace")[0])] == BASE
 
 
 class Scrollback:

@@ -618,9 +618,11 @@ def test_a_mistake_gets_one_sentence_and_the_terminal_stays_untouched(started):
 def test_somebody_elses_terminal_that_is_not_ours_gets_a_sentence(started):
     if os.getuid():
         pytest.skip("needs root to become somebody else")
-    code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import os, blessed, p2pchat\n"
+    code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import os, blessed, p2pchat; take = p2pchat.ui.Screen.open\n"
             "child = os.fork()\nif child: sys.exit(os.waitpid(child, 0)[1] >> 8)\n"
-            "os.setsid(); os.fchmod(0, 0o600); os.setgroups([]); os.setgid(65534); os.setuid(65534); p2pchat.main()")
+            "def open_as_nobody(*arguments):\n"
+            "    os.setsid(); os.fchmod(0, 0o600); os.setgroups([]); os.setgid(65534); os.setuid(65534); take(*arguments)\n"
+            "p2pchat.ui.Screen.open = open_as_nobody; p2pchat.main()")
     ann = started(Terminal, BUILT, "ann", command=python("-c", code), cols=200)
     ann.process.wait(PATIENCE)
     ann.look()
