@@ -8,15 +8,16 @@ and expire() for them.
 Leaves out: mouse, questions to the terminal, right-to-left layout (the terminal's own matter), flags
 made of tag characters (they carry hidden text, so they show as marks).
 
-Reading order: clean_text (what of a peer's bytes may reach a terminal), Decoder (keys), the edits (a Line
-in, a Line out), Editor, EDIT_KEYS (what each key does), wrap, Scrollback, render (a pure function), Screen
-(which owns the terminal), SCREEN_KEYS, Lines.
+Reading order: clean_text (what of a peer's bytes may reach a terminal), fold (what counts as the same text),
+Decoder (bytes to keys), Keyboard (their names), the edits (a Line in, a Line out), Editor, EDIT_KEYS (what each
+key does), wrap, Scrollback, render (a pure function), Screen (which owns the terminal), SCREEN_KEYS, Lines.
 
 The rules of this file:
 1. Everything above Screen is pure or touches only its own object: no descriptor, no clock.
 2. A descriptor is written to in two places: Screen._write and Outlet.push. Neither blocks, but for push(seconds).
 3. Text of a peer is cleaned on its way to the eye, not on arrival: 500,000 messages a second may come
-   in, and thirty frames of fifty rows are what anybody sees.
+   in, and thirty frames of fifty rows are what anybody sees. Of a long message only the pieces in view cost anything.
+4. blessed names keys, and says how to style, move and erase. What is literal has its reason beside it.
 
 The subtle spot: Decoder (ESC is a key, and begins other keys). A write may be partial here, too: rule 2.
 """
@@ -45,50 +46,6 @@ if TYPE_CHECKING:
 # blessed and wcwidth are imported inside functions: together they cost ~100 ms, and the first frame is on
 # the screen before that. Line mode never pays. wcwidth is asked directly; blessed itself measures with it.
 
-READ_BYTES = 64 * 1024          # one read a turn: a paste of a megabyte may not keep the peers waiting
-INPUT_LIMIT = 1024 * 1024       # characters in the input or in one paste: more was hardly meant to be said
-BACKGROUND_SECONDS = 0.5        # between two looks whether the terminal is ours again; only while it has something to read
-ESC_SECONDS = 0.05              # a key's bytes come together; a human needs longer than this between two keys
-PIECE_SECONDS = 2.0             # between two pieces of a paste or of a terminal's answer; given up too early, they are typed
-FRAME_SECONDS = 1 / 30          # for arriving messages; a key press does not wait for it
-CLOSE_SECONDS = 0.3             # the goodbye to a terminal that may have stopped reading
-SEQUENCE_LIMIT = 64             # characters of one escape sequence; real ones stay under twenty
-KEYS_KEPT = 1024                # names of keys that were looked up; people use fewer than a hundred
-PASTED = 16                     # characters in one read that nobody types: a Tab among them completes no name
-PIECE_BYTES = 2048              # of a message that are laid out as one; more of it only if it is in view
-LOOK_BACK = 64                  # bytes in which a piece without spaces ends between two characters
-CHARACTERS_PER_CELL = 3         # on average, in one row; real writing stays below. More end the row, or it would cost milliseconds
-KINDS_KEPT = 16_384             # characters of which it is known what they are
-GRAPHEME_SPAN = 64              # characters looked at for one grapheme; a family of emoji has 7 to 11. Keeps a step O(1)
-MOVES_KEPT = 1024               # places of the cursor for which it is known how to get there
-GRAPHEMES_KEPT = 4096           # and graphemes of which the width is
-NAMES_KEPT = 16_384             # and names that were cleaned: all who can be here
-OCCURRENCES = 100               # of our name in a message, looked at for one that is a word of its own
-SCROLLBACK_MESSAGES = 100_000
-SCROLLBACK_BYTES = 32 << 20     # whichever comes first: a peer may send long messages too
-HISTORY_BYTES = 4 << 20         # earlier inputs, a few large pastes among them
-UNDO_STEPS = 200                # nobody goes back further
-UNDO_CHARACTERS = 4 << 20       # in all of them: each step keeps a whole text
-WORD_SPAN = 1024                # graphemes; Ctrl-W in a megabyte without a space may not be felt
-C_BYTES = 2048                  # of one message in the C program; a longer one is split for its users
-QUERY = 256                     # characters to look for in the history
-COMPLETED = 256                 # characters before the cursor in which a word to complete is looked for
-MAX_ROWS, MAX_COLS = 500, 1000  # a terminal that claims 65535 x 65535 would cost gigabytes a frame
-NAME_CELLS = 32                 # a name is a label; with more, there is no room for the text
-NAME_BYTES = 256                # looked at; enough for NAME_CELLS in any script
-MARKS_PER_BASE = 8              # real writing stays below; "zalgo" stacks hundreds and paints over other rows
-HANG = 4                        # cells: the indent of all rows but a message's first, behind the time
-TIMES_COLS = 60                 # on a narrower screen a time would leave too little for the text
-LATELY = 10_000                 # messages looked at for names to complete
-ZONE_SECONDS = 60               # a new time zone is noticed after that time
-STATUS_NAMES = 20               # in the status row at most, however wide: the others are a number
-BELL_SECONDS = 1.0              # at most one bell in that time: a flood of mentions is no music
-INPUT_ROWS = 3
-INPUT_CHUNK_ROWS = 4            # see input_origin
-UNSENT_LIMIT = 4 << 20          # bytes for a reader of our stdout that is slow, or stopped
-NOTICE_LIMIT = 64 * 1024        # the same for stderr
-WRITES_PER_TURN = 64            # of at most PIPE_BUF each: bounded work, then the next peer's turn
-
 NEWLINE = "\n"
 MARK = "\ufffd"                 # stands for whatever a terminal must not get, or an eye could not see
 
@@ -105,6 +62,12 @@ class Key(Enum):
 Event = Union[str, Key]
 
 # ---- what of a peer's bytes may reach a terminal ------------------------------------------------------------
+
+KINDS_KEPT = 16_384             # characters of which it is known what they are
+NAMES_KEPT = 16_384             # and names that were cleaned: all who can be here
+NAME_CELLS = 32                 # a name is a label; with more, there is no room for the text
+NAME_BYTES = 256                # looked at; enough for NAME_CELLS in any script
+MARKS_PER_BASE = 8              # real writing stays below; "zalgo" stacks hundreds and paints over other rows
 
 JOINERS = "\u200c\u200d"                            # invisible, but Arabic, Indic scripts and emoji need them
 # Scripts in which a joiner changes how its neighbour is written: Arabic to Thaana, Indic, Tibetan to Mongolian, and so on.
@@ -154,12 +117,12 @@ def is_new_emoji(char: str) -> bool:
     return wcwidth(char) == 2
 
 
-@lru_cache(GRAPHEMES_KEPT)
+@lru_cache(KINDS_KEPT)
 def is_symbol(char: str) -> bool:
     return char > "\x7f" and char != MARK and (category(char) in ("So", "Sm", "Sk") or char == "\ufe0f" or is_new_emoji(char))
 
 
-@lru_cache(GRAPHEMES_KEPT)
+@lru_cache(KINDS_KEPT)
 def joins(one: str, other: str) -> bool:
     """Whether an invisible joiner does something between the two."""
     if one.isspace() or one in JOINERS:
@@ -264,6 +227,8 @@ def shorten(name: str) -> str:
 
 # ---- comparing ----------------------------------------------------------------------------------------------
 
+OCCURRENCES = 100               # of our name in a message, looked at for one that is a word of its own
+
 # Scripts that put no spaces between words: there, a name may stand beside any letter.
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff"
                       "\U00020000-\U0003ffff]")
@@ -304,6 +269,12 @@ def continues(edge: str, beside: str) -> bool:
     return in_word(edge) and not UNSPACED.match(beside)
 
 # ---- keys ---------------------------------------------------------------------------------------------------
+
+INPUT_LIMIT = 1024 * 1024       # characters in the input or in one paste: more was hardly meant to be said
+ESC_SECONDS = 0.05              # a key's bytes come together; a human needs longer than this between two keys
+PIECE_SECONDS = 2.0             # between two pieces of a paste or of a terminal's answer; given up too early, they are typed
+SEQUENCE_LIMIT = 64             # characters of one escape sequence; real ones stay under twenty
+KEYS_KEPT = 1024                # names of keys that were looked up; people use fewer than a hundred
 
 
 class Token(NamedTuple):
@@ -480,6 +451,15 @@ class Keyboard:
 # ---- editing: a Line in, a Line out -------------------------------------------------------------------------
 # blessed.line_editor was looked at: one row, no newlines in the text, a list rebuilt at every key. Ours has three.
 
+GRAPHEME_SPAN = 64              # characters looked at for one grapheme; a family of emoji has 7 to 11. Keeps a step O(1)
+WORD_SPAN = 1024                # graphemes; Ctrl-W in a megabyte without a space may not be felt
+HISTORY_BYTES = 4 << 20         # earlier inputs, a few large pastes among them
+UNDO_STEPS = 200                # nobody goes back further
+UNDO_CHARACTERS = 4 << 20       # in all of them: each step keeps a whole text
+QUERY = 256                     # characters to look for in the history
+COMPLETED = 256                 # characters before the cursor in which a word to complete is looked for
+C_BYTES = 2048                  # of one message in the C program; a longer one is split for its users
+
 
 class Line(NamedTuple):
     text: str
@@ -488,7 +468,8 @@ class Line(NamedTuple):
 
 TYPED = dict.fromkeys([*range(0x20), *range(0x7f, 0xa0)])       # never part of a text ...
 TYPED.update({ord("\n"): "\n", ord("\t"): "    "})              # ... but these
-ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[P\]X^_][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-OQ-WYZ\\`-~])|\x9b[0-?]*[ -/]*[@-~]")
+ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[P\]X^_][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-OQ-WYZ\\`-~])|\x9b[0-?]*[ -/]*[@-~]"
+                    "|\x1b(?:\\[[0-?]*[ -/]*|[P\\]X^_][^\x07\x1b\n]*)?$")
 
 
 def without_escapes(text: str) -> str:
@@ -833,6 +814,9 @@ def readable(name: str) -> str:
 
 # ---- widths and wrapping ------------------------------------------------------------------------------------
 
+CHARACTERS_PER_CELL = 3         # on average, in one row; real writing stays below. More end the row, or it would cost milliseconds
+GRAPHEMES_KEPT = 4096           # and graphemes of which the width is
+
 
 class Span(NamedTuple):
     start: int          # characters
@@ -924,6 +908,14 @@ def at_space(text: str, span: Span, stop: int, rest: int) -> Tuple[Span, int]:
     return Span(span.start, space, cells(text[span.start:space])), 1
 
 # ---- the scrollback: kept as it came, wrapped where it is looked at -----------------------------------------
+
+SCROLLBACK_MESSAGES = 100_000
+SCROLLBACK_BYTES = 32 << 20     # whichever comes first: a peer may send long messages too
+PIECE_BYTES = 2048              # of a message that are laid out as one; more of it only if it is in view
+LOOK_BACK = 64                  # bytes in which a piece without spaces ends between two characters
+LATELY = 10_000                 # messages looked at for names to complete
+HANG = 4                        # cells: the indent of all rows but a message's first, behind the time
+TIMES_COLS = 60                 # on a narrower screen a time would leave too little for the text
 
 
 # What a message is. Plain constants: show() is called half a million times a second.
@@ -1125,6 +1117,9 @@ def make_entry(said: Said, above: str, cols: int, times: bool, own: str, found: 
     return Entry(whole, len(above), start, start + max(0, len(head) - 2), hang, [*marks, first, *others], what, name, called, found)
 
 # ---- the frame: a pure function -----------------------------------------------------------------------------
+
+INPUT_ROWS = 3
+INPUT_CHUNK_ROWS = 4            # see input_origin
 
 
 class Style(NamedTuple):
@@ -1352,6 +1347,16 @@ def input_origin(line: Line, height: int, chunk: int) -> int:
 
 # ---- the terminal -------------------------------------------------------------------------------------------
 
+READ_BYTES = 64 * 1024          # one read a turn: a paste of a megabyte may not keep the peers waiting
+FRAME_SECONDS = 1 / 30          # for arriving messages; a key press does not wait for it
+CLOSE_SECONDS = 0.3             # the goodbye to a terminal that may have stopped reading
+BELL_SECONDS = 1.0              # at most one bell in that time: a flood of mentions is no music
+ZONE_SECONDS = 60               # a new time zone is noticed after that time
+STATUS_NAMES = 20               # in the status row at most, however wide: the others are a number
+PASTED = 16                     # characters in one read that nobody types: a Tab among them completes no name
+MOVES_KEPT = 1024               # places of the cursor for which it is known how to get there
+MAX_ROWS, MAX_COLS = 500, 1000  # a terminal that claims 65535 x 65535 would cost gigabytes a frame
+
 # Literal, not asked from a database: they go out before blessed is loaded, and a terminal ignores a mode that it
 # does not know (blessed asks the terminal first and, in tmux 3.3a, then leaves 2004 and 2026 off).
 # Alternate screen, bracketed paste, focus reports, no autowrap; and no arrow keys for a turn of the wheel (1007): they
@@ -1514,15 +1519,12 @@ class Screen:
         room, first = layout(self._rows).messages, self._back.end
         of_keys = in_columns([f"{key:<13} {what}" for key, what in KEYS_HELP], width)
         long = [f"{command:<21} {what}" for command, what in commands]
-        short, words = (in_columns([command.split()[0] for command, _ in commands], width) if bare else
-                        in_columns([command for command, _ in commands], width) for bare in (False, True))
-        more = ":help keys lists the keys"
-        for rows in [["keys:", *of_keys]] if keys else [[intro, *long, *of_keys], *([intro, *some, more] for some in (long, short, words))]:
-            needed = len(list(wrap("\n".join(rows), width, width)))
-            if needed <= room:
-                break
-        self.notice("\n".join(rows))
-        if needed > room:                               # its beginning, at least
+        lists = [long, in_columns([command for command, _ in commands], width), in_columns([command.split()[0] for command, _ in commands], width)]
+        choices = [[intro, *long, *of_keys], *([intro, *rows, ":help keys lists the keys"] for rows in lists)]
+        choices = [["keys:", *of_keys]] if keys else choices
+        fitting = [rows for rows in choices if len(list(wrap("\n".join(rows), width, width))) <= room]
+        self.notice("\n".join((fitting or choices[-1:])[0]))
+        if not fitting:                                 # its beginning, at least
             self._hold((first, 0))
 
     def toggle_times(self) -> None:
@@ -1875,6 +1877,11 @@ def raw(modes: list) -> list:
     return changed
 
 # ---- line mode ----------------------------------------------------------------------------------------------
+
+UNSENT_LIMIT = 4 << 20          # bytes for a reader of our stdout that is slow, or stopped
+NOTICE_LIMIT = 64 * 1024        # the same for stderr
+WRITES_PER_TURN = 64            # of at most PIPE_BUF each: bounded work, then the next peer's turn
+BACKGROUND_SECONDS = 0.5        # between two looks whether the terminal is ours again; only while it has something to read
 
 
 class Outlet:

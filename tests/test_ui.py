@@ -1620,7 +1620,7 @@ def test_lines_events_end_with_leave(data, events):
 
 
 @pytest.mark.parametrize("data, events", [
-    (b"\xef\xbb\xbf:who\n", [":who"]), (b"\x1b[31mred\x1b[0m\n", ["red"]), (b"a\x1b]0;t\x07b\r\n", ["ab"]), (b"a\tb\n", ["a\tb"]), (b"\x1b[K\n", [])])
+    (b"\xef\xbb\xbf:who\n", [":who"]), (b"\x1b[31mred\x1b[0m\n", ["red"]), (b"a\x1b]0;t\x07b\r\n", ["ab"]), (b"a\tb\n", ["a\tb"]), (b"\x1b[K\n", []), (b"cut \x1b[3\nno\x1b\n", ["cut ", "no"])])
 def test_lines_lose_escape_sequences_and_a_byte_order_mark(data, events):
     assert Pipes().events(data) == events + [Key.END]
 
