@@ -1129,7 +1129,7 @@ def resolve(host, port):
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not a host name"
-        raise ValueError(f"the host {host!r} is not known ({reason}); check its spelling or use its address") from error
+        raise ValueError(f"unknown host {host} ({reason}); check the spelling, or use an address") from error
     return [address for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]
 
 

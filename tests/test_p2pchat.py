@@ -669,8 +669,8 @@ MISTAKES = {
     "a port in other digits": (["ann", "localhost", "٣"], "from 1 to 65535"),
     "an own port that is none": (["ann", "--port", "99999"], "from 1 to 65535"),
     "an unknown option": (["ann", "--colour"], "usage"),
-    "a host that does not exist": (["ann", "no-such-host.invalid", "7"], "check its spelling"),
-    "a host that cannot exist": (["ann", "x" * 300, "7"], "check its spelling"),
+    "a host that does not exist": (["ann", "no-such-host.invalid", "7"], "check the spelling"),
+    "a host that cannot exist": (["ann", "x" * 300, "7"], "check the spelling"),
     "an address that is not ours": (["ann", "--bind", "192.0.2.77"], "cannot listen on address 192.0.2.77"),
 }
 
@@ -745,7 +745,7 @@ def test_two_built_programs_chat_in_line_mode():
 def test_a_one_line_bot_and_a_logger():
     with Program("hub") as hub:
         status, out, err = run("bot", "localhost", hub.port, stdin=b"hi\n")
-        assert (status, out[0][:8]) == (0, "SERVER: ")
+        assert (status, out[0][:8]) == (0, "SERVER: ") and err[-1] == f"-- rejoin with: ./p2pchat bot 127.0.0.1 {hub.port}"
         hub.wait(lambda program: "bot: hi" in program.out and "-- bot left" in program.err)
 
 

@@ -250,6 +250,15 @@ def keyboard_of(term):
 KEYBOARD = keyboard_of("xterm-256color")
 
 
+def test_no_sequence_is_too_odd_for_the_keyboard():
+    rng = random.Random(SEED)
+    for _ in range(3000):
+        data = "\x1b" + "".join(rng.choices("\x1b[[O;;:?0123456789~^$@uACDMPRZabdmt \x7f\r", k=rng.randrange(12)))
+        for token in Decoder().feed(data.encode(), 0):
+            name, text = KEYBOARD.key(token.text) if token.kind == "key" else ("", "")
+            assert text.isprintable() and len(text) <= 8 and isinstance(name, str), data
+
+
 def test_a_key_is_looked_up_once():
     keyboard = keyboard_of("xterm-256color")
     for _ in range(1000):
