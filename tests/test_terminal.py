@@ -407,7 +407,7 @@ def test_an_exception_restores_the_terminal_and_then_shows_its_traceback(started
     code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import p2pchat\n"
             "def fail(*_): raise RuntimeError('provoked')\n"
             "p2pchat.Chat._show = fail; p2pchat.main()")
-    ann = started(Terminal, BUILT, "ann", command=python("-c", code), rows=40, cols=200)
+    ann = started(Terminal, BUILT, "ann", command=python("-c", code), rows=40, cols=200, env={"PYTHON_COLORS": "0"})
     ann.wait(lambda t: t.rows[36].startswith("---- ann --"))
     ann.type(b"x\r")
     assert ann.end() == 1 and ann.restored
