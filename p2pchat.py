@@ -998,11 +998,8 @@ def save(path, lines, over):
     messages take half a second, in which nothing else happens.
     """
     import tempfile  # 5 ms that only this command costs
-    if os.path.lexists(path):
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        if not over:
-            raise FileExistsError
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
     descriptor, beside = tempfile.mkstemp(prefix=".p2pchat-", dir=os.path.dirname(path) or ".")  # mode 0600
     try:
         with open(descriptor, "w", encoding="utf-8", errors="replace") as file:

@@ -641,7 +641,7 @@ def test_each_module_imports_only_what_its_layer_may():
 
 STANDARD_LIBRARY = set(getattr(sys, "stdlib_module_names", ())) or {
     "argparse", "bisect", "codecs", "collections", "difflib", "enum", "errno", "fcntl", "os", "re", "select", "selectors", "signal",
-    "socket", "stat", "struct", "sys", "termios", "time", "typing", "unicodedata", "itertools", "functools", "random", "shlex", "subprocess", "tempfile",
+    "socket", "stat", "struct", "sys", "termios", "time", "typing", "unicodedata", "itertools", "functools", "ipaddress", "random", "shlex", "subprocess", "tempfile",
     "zlib"}
 
 

@@ -1639,6 +1639,20 @@ def test_lines_without_input_have_no_end():
     assert lines.input_fd is None and lines.deadline is None and lines.read(0) == []
 
 
+def test_lines_look_at_a_terminal_of_others_now_and_then_not_all_the_time(monkeypatch):
+    master, slave = pty.openpty()
+    os.write(master, b"for the shell\n")
+    lines, background = Lines(slave), [True]
+    monkeypatch.setattr(ui, "in_background", lambda fd: background[0])       # a test cannot be a job of a shell
+    assert lines.read(10.0) == [] and lines.input_fd is None and lines.deadline == 10.0 + ui.BACKGROUND_SECONDS
+    assert lines.expire(10.4) == [] and lines.input_fd is None
+    assert lines.expire(10.5) == [] and lines.input_fd == slave and lines.deadline is None
+    background.clear()
+    background.append(False)
+    assert lines.read(11.0) == ["for the shell"]
+    lines.close()
+
+
 def test_lines_with_times():
     pipes = Pipes()
     pipes.lines = Lines(None, pipes.stdout_writer, pipes.stderr_writer, times=True)
