@@ -110,7 +110,7 @@ def kind_of(char: str) -> str:
 
 
 def is_new_emoji(char: str) -> bool:
-    """Whether it is an emoji that is newer than this Python; wcwidth's tables are newer."""
+    """Whether this is an emoji that this Python's tables do not have yet; those of wcwidth do."""
     if not "\U0001f000" <= char <= "\U0001faff" or category(char) != "Cn":
         return False
     from wcwidth import wcwidth
@@ -273,7 +273,7 @@ def continues(edge: str, beside: str) -> bool:
 INPUT_LIMIT = 1024 * 1024       # characters in the input or in one paste: more was hardly meant to be said
 ESC_SECONDS = 0.05              # a key's bytes come together; a human needs longer than this between two keys
 PIECE_SECONDS = 2.0             # between two pieces of a paste or of a terminal's answer; given up too early, they are typed
-SEQUENCE_LIMIT = 64             # characters of one escape sequence; real ones stay under twenty
+SEQUENCE_LIMIT = 64             # characters kept of one unfinished sequence; keys stay under twenty
 KEYS_KEPT = 1024                # names of keys that were looked up; people use fewer than a hundred
 
 
@@ -642,7 +642,7 @@ class Editor:
         self._typed = self._kill = self._choice = None      # type: Optional[Line]
 
     def key(self, key: str) -> bool:
-        """Obey a key, by its name in blessed. Returns whether it was one of ours."""
+        """Obey a key, by its name in blessed. Returns whether it is one that edits."""
         if self.search is not None and key in SEARCH_KEYS:
             SEARCH_KEYS[key](self, self.search)
             return True
@@ -1350,10 +1350,10 @@ def input_origin(line: Line, height: int, chunk: int) -> int:
 READ_BYTES = 64 * 1024          # one read a turn: a paste of a megabyte may not keep the peers waiting
 FRAME_SECONDS = 1 / 30          # for arriving messages; a key press does not wait for it
 CLOSE_SECONDS = 0.3             # the goodbye to a terminal that may have stopped reading
-BELL_SECONDS = 1.0              # at most one bell in that time: a flood of mentions is no music
+BELL_SECONDS = 1.0              # at most one bell in that time: a flood of mentions must not ring all the time
 ZONE_SECONDS = 60               # a new time zone is noticed after that time
 STATUS_NAMES = 20               # in the status row at most, however wide: the others are a number
-PASTED = 16                     # characters in one read that nobody types: a Tab among them completes no name
+PASTED = 16                     # characters in one read are a paste, not typing: a Tab among them does not complete
 MOVES_KEPT = 1024               # places of the cursor for which it is known how to get there
 MAX_ROWS, MAX_COLS = 500, 1000  # a terminal that claims 65535 x 65535 would cost gigabytes a frame
 
@@ -1435,7 +1435,7 @@ class Screen:
         return min(times) if times else None
 
     def open(self, port: int, hint: str, name: bytes = b"", commands: Iterable[str] = ()) -> None:
-        """Take the terminal, paint the first frame, then load blessed (~100 ms). Raises OSError if there is none."""
+        """Take the terminal, paint the first frame, then load blessed (~100 ms). Raises OSError if the terminal cannot be opened."""
         self._port, self._hint, self._name, self._commands = port, hint.strip(), clean_name(name) if name else "", commands
         self._back.own, self._back.opened = fold(name.decode("utf-8", "replace")), int(self._clock())
         self._fd = reopened(self._tty[1])
@@ -1482,7 +1482,7 @@ class Screen:
         self._dirty = True
 
     def refuse(self, text: str, why: str) -> None:
-        """Tell why a text was not sent, and give it back for correction, unless the next one was begun."""
+        """Say why a text was not sent, and put it back for correction unless the user has begun another."""
         self.notice(why)
         if not self._editor.line.text:
             self._editor.become(Line(text, len(text)))
@@ -1853,7 +1853,7 @@ def difference(old: Frame, new: Frame, pen: Pen = FIRST_PEN) -> bytes:
 
 
 def reopened(fd: int) -> Optional[int]:
-    """The terminal behind `fd`, opened again: non-blocking, and shared with nobody. None if it is none, or not ours to open."""
+    """The terminal behind `fd`, opened again: non-blocking, and shared with nobody. None if `fd` is not a terminal, or not ours to open."""
     try:
         return os.open(os.ttyname(fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
@@ -1956,7 +1956,7 @@ class Lines:
     shows_own = False
 
     def __init__(self, input_fd: Optional[int] = 0, output_fd: int = 1, error_fd: int = 2, times: bool = False) -> None:
-        """input_fd None: there is no input, and no end of it. times: each message has its time in front."""
+        """input_fd None: read nothing, and never end because of that. times: put the time before each message."""
         self._input = input_fd
         self._times, self._second, self._stamp = times, -1, ""
         self._look_again: Optional[float] = None    # when to see whether we are still in the background
@@ -1995,7 +1995,7 @@ class Lines:
         self._push()
 
     def read(self, now: float) -> List[Event]:
-        """One read of at most READ_BYTES; if input_fd is not readable, it blocks. An empty line is no event."""
+        """One read of at most READ_BYTES; if input_fd is not readable, it blocks. An empty line is not an event."""
         if self._input is None:
             return self._bad_news()
         if os.isatty(self._input) and in_background(self._input):
@@ -2047,11 +2047,11 @@ class Lines:
             self._err.put(f"-- {indented(text.encode('utf-8', 'replace'))}\n".encode("utf-8", "replace"))
 
     def help(self, intro: str, commands: List[Tuple[str, str]], keys: bool = False) -> None:
-        """The commands, as a notice; there are no keys."""
+        """Show the commands as a notice; line mode has no keys."""
         self.notice("\n".join([intro, *(f"{command:<21} {what}" for command, what in commands)]))
 
     def refuse(self, text: str, why: str) -> None:
-        """Tell why a line was not sent; the exit status tells it too, for nobody may be looking."""
+        """Say why a line was not sent, and have the exit status say so too: nobody may be watching."""
         self.notice(f"not sent: {why.partition(' (')[0]} (--verbatim sends every line as it is)")
         self.failed = True
 
@@ -2089,7 +2089,7 @@ class Lines:
             if self._err is not None:
                 self._err.push(seconds)
         except OSError:
-            self._err = None                    # nobody listens: that is no reason to end
+            self._err = None                    # nobody listens; keep going
 
     def _push_out(self, seconds: float) -> None:
         if self._out is None:

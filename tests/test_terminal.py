@@ -388,6 +388,7 @@ def test_a_signal_restores_the_terminal_and_says_goodbye(started):
         one.process.send_signal(number)
     for number, one in leaving.items():
         assert one.end() == 128 + number and one.restored, number
+        assert one.rows[0] == f"rejoin with: ./p2pchat n{number:d} 127.0.0.1 {hub.port}"
         hub.wait(lambda program: f"-- n{number:d} left" in program.err)
 
 
