@@ -79,9 +79,8 @@ FILLERS = "\u115f\u1160\u3164\uffa0\u2800"          # letters by category, blank
 UNSEEN_MARKS = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 UNSEEN = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}  # Cn, unassigned, as of this Python's Unicode tables
 BASE, ON_BASE, JOINER, HIDDEN, BLANK = "bojh "      # what a character is to us
-EXCESS = re.compile(f"(?<={ON_BASE * MARKS_PER_BASE}){ON_BASE}+")
 ONTO = ON_BASE + JOINER                            # what is drawn on the character before it
-PART = re.compile(f"{BASE}+|.")
+PART = re.compile(f"{BASE}+|{ON_BASE}+|{HIDDEN}+|.")
 
 
 class Kinds(Dict[int, str]):
@@ -151,34 +150,28 @@ def clean_text(data: bytes) -> str:
 
 def clean_delicate(text: str, kinds: str) -> str:
     shown: List[str] = []
-    base, marks, start = "\n", 0, 0
-    for excess in reversed([match.span() for match in EXCESS.finditer(kinds)]):
-        text, kinds = text[:excess[0]] + text[excess[1]:], kinds[:excess[0]] + kinds[excess[1]:]
+    base, marks = "\n", 0
     for part in PART.finditer(kinds):
         start, stop = part.span()
         kind = kinds[start]
-        if kind == BASE:
-            shown.append(text[start:stop])
-            base, marks = text[stop - 1], 0
-            continue
         if kind == JOINER and not joins(shown[-1][-1] if shown else "\n", text[stop:stop + 1] or " "):
             kind = HIDDEN
-        if kind in (HIDDEN, BLANK):
-            base, marks = MARK if kind == HIDDEN else " ", 0
-            shown.append(base)
+        if kind not in ONTO:
+            shown.append(text[start:stop] if kind == BASE else MARK * (stop - start) if kind == HIDDEN else " ")
+            base, marks = shown[-1][-1], 0
             continue
-        marks += 1
         if base.isspace():                          # it would sit on text of somebody else
             base = "\u25cc"
             shown.append(base)
-        if marks <= MARKS_PER_BASE:
-            shown.append(clean_mark(text[start], base))
+        if marks < MARKS_PER_BASE:
+            shown.append(clean_marks(text[start:min(stop, start + MARKS_PER_BASE - marks)], base))
+        marks += stop - start
     return "".join(shown)
 
 
-def clean_mark(char: str, base: str) -> str:
-    hides = base.isascii() and UNSEEN_MARKS.match(char) and base not in "0123456789#*"      # these make keycaps
-    return MARK if hides else char
+def clean_marks(marks: str, base: str) -> str:
+    hides = base.isascii() and base not in "0123456789#*"      # these make keycaps
+    return UNSEEN_MARKS.sub(MARK, marks) if hides else marks
 
 
 PLAIN_NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_-]{0,%d}" % (NAME_CELLS - 1))
