@@ -769,7 +769,8 @@ class Chat:
 
     def _way_back(self):
         """How our user joins again, through somebody who is still there."""
-        found = next((neighbour.address for neighbour in self.network.neighbours if neighbour.address), None)
+        known = [neighbour.address or neighbour.call and neighbour.call.address for neighbour in self.network.neighbours]
+        found = next(filter(None, known), None)
         if found is None:
             return ""
         from shlex import quote  # 2 ms that only leaving costs

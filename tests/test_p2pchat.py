@@ -264,6 +264,7 @@ def test_leaving_shows_nothing_on_a_c_peers_screen(members, cpeers):
     turn([ann], lambda: ann.joined)
     ann.type("bye", ":quit")
     turn([ann], lambda: ann.chat.finished())
+    assert ann.chat._parting == f"rejoin with: ./p2pchat ann 127.0.0.1 {carl.port}"
     ann.kill()
     carl.wait(lambda screen: screen and not carl.links)
     assert carl.screen == ["ann: bye"]  # no ERROR line: the goodbye came before the end of the stream
