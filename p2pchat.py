@@ -32,6 +32,7 @@ import errno
 import fcntl
 import os
 import random
+import re
 import selectors
 import signal
 import socket
@@ -365,8 +366,13 @@ def _because(error):
 class Chat:
     """A whole member: its network, its sockets and its front end (Screen or Lines), turned by step()."""
 
-    def __init__(self, name, listener, front):
+    def __init__(self, name, listener, front, verbatim=False, no_history=False):
         self.front = front
+        self._verbatim = verbatim  # whether every text is said, commands too
+        self._since = time.time() if no_history else 0  # what was said before that is not shown
+        self._ignored = {}  # names as they are compared -> as they were typed
+        self._told_alone = False  # whether our user knows that nobody hears
+        self._parting = ""  # how to join again; the last line that our user sees
         self.listener = listener
         self.port = listener.getsockname()[1]
         self.network = peers.Network(name, self.port, random.Random(), time.monotonic(), record_time())
@@ -447,6 +453,7 @@ class Chat:
             self.leave_by = now
             return
         self.status, self.leave_by = status, now + LEAVE_SECONDS
+        self._parting = self._way_back()
         for dial in self.dials:
             self._unwatch(dial.sock)
             dial.sock.close()
@@ -467,7 +474,7 @@ class Chat:
 
     def close(self):
         """Give everything back, the terminal first. Safe to call at any moment."""
-        self.front.close()
+        self.front.close(self._parting)
         signal.set_wakeup_fd(-1)
         for closable in (*self.links.values(), *(dial.sock for dial in self.dials), *self._lookups, self.listener,
                          self._signals, self._signal_source, self._selector):
@@ -637,26 +644,38 @@ class Chat:
         self._answer(self.front.flush())
 
     def _answer(self, events):
-        for chat, group in groupby(events, is_chat):
+        for chat, group in groupby(events, self._is_chat):
             if not chat:
                 for event in group:
                     self._order(event)
             elif self.status is None:
-                self.network.say(*(text.encode("utf-8", "replace") for text in group))
+                self._say(group if self._verbatim else map(unescaped, group))
+
+    def _is_chat(self, event):
+        return is_chat(event) or self._verbatim and not isinstance(event, ui.Key)
+
+    def _say(self, texts):
+        self.network.say(*(text.encode("utf-8", "replace") for text in texts))
+        if self.front.shows_own and not self._told_alone and not self.links and not self.network.who():
+            self._told_alone = True
+            self._obey_network()  # the text stands above it
+            self.front.notice("nobody else is here yet; it will be delivered to whoever joins")
 
     def _order(self, event):
         if isinstance(event, ui.Key):
             self._asks[event]()
         elif self.status is None:
-            self._command(*event.partition(" ")[::2])
-
-    def _command(self, word, rest):
-        command = COMMANDS[word]
-        if command.on_screen and not self.front.shows_own:
-            self.front.notice(f"{word} is for the screen; there is none in line mode")
-        else:
             self._obey_network()  # what was said before stands above the answer
-            command.do(self, rest.strip())
+            self._command(event)
+
+    def _command(self, text):
+        word, name, refused = first_word(text), command_in(text), refusal(text)
+        if refused:
+            self.front.refuse(text, f"{refused} (to say it anyway, begin with {word[0]}{word})")
+        elif COMMANDS[name].on_screen and not self.front.shows_own:
+            self.front.notice(f"{word} works on the screen only, not in line mode")
+        else:
+            COMMANDS[name].do(self, text[len(word):].strip())
 
     def _input_ended(self):
         if self.status is None:
@@ -673,54 +692,98 @@ class Chat:
             return
         if self._here != self.network.presence.version:
             self._here = self.network.presence.version
-            self.front.here([person.label for person in self.network.who()])
+            here = self.network.who()
+            self.front.here([person.label for person in here], any(person.guest for person in here))
 
     # Commands; each gets what was written behind it
 
-    def _help(self, _):
-        rows = [f"{word + ' ' + command.takes:<22} {command.does}" for word, command in COMMANDS.items() if command.does]
-        keys = [ui.KEYS_HELP] * self.front.shows_own
-        self.front.notice("\n".join(["any text is said, but for these:", *rows, *keys]))
+    def _help(self, topic):
+        if topic not in ("", "keys"):
+            self._usage(":help")
+            return
+        rows = [(f"{word} {command.takes}".rstrip(), command.does) for word, command in COMMANDS.items() if command.does]
+        self.front.help("Anything you type is sent to everyone, except these commands:", rows, topic == "keys")
+
+    def _usage(self, word):
+        self.front.notice(f"usage: {word} {COMMANDS[word].takes}")
+
+    def _look_for(self, text):
+        if not self.front.find(text):
+            self._usage(":find")
 
     def _ring(self, bell):
         if bell not in BELLS:
-            self.front.notice(f"say :bell {', :bell '.join(BELLS[:-1])} or :bell {BELLS[-1]}")
+            self._usage(":bell")
             return
         self.front.ring(bell)
         self.front.notice(f"bell: {bell}")
 
+    def _ignore(self, name):
+        if name:
+            self._ignored[ui.fold(name)] = name
+        ignored = ", ".join(self._ignored.values())
+        self.front.notice(f"ignoring {ignored}; :unignore NAME shows them again" if ignored else f"usage: :ignore {COMMANDS[':ignore'].takes}")
+
+    def _unignore(self, name):
+        if self._ignored.pop(ui.fold(name), None):
+            self.front.notice(f"no longer ignoring {name}")
+        elif name:
+            self.front.notice(f"{name} was not ignored")
+        else:
+            self._usage(":unignore")
+
     def _save(self, path, over=False):
+        if not path:
+            self._usage(":save")
+            return
         try:
-            save(path, self.front.transcript(), over)
+            save(os.path.expanduser(path), self.front.transcript(), over)
         except FileExistsError:
-            self.front.notice(f"that file exists; to write over it, say :save! {path}")
-        except (OSError, UnicodeError) as error:  # a file name may not exist in this system's encoding
+            self.front.notice(f"{path} exists; :save! {path} overwrites it")
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have here
             reason = getattr(error, "strerror", None) or "this system cannot write that name"
-            self.front.notice(f"cannot save to {path or 'a file without a name'} ({reason}); say :save FILE")
+            self.front.notice(f"cannot save to {path}: {reason}")
         else:
             self.front.notice(f"saved to {path}")
 
     def _who(self, _):
-        names = [ui.clean_name(person.label) + " (C program)" * person.guest for person in self.network.who()]
+        names = [self._called(person) for person in self.network.who()]
         silent = self.network.bridge.silent
-        names += [f"{silent} C program{'s' * (silent > 1)} that said nothing yet"] * bool(silent)
-        self.front.notice(f"{len(names)} here beside you" + ": " * bool(names) + ", ".join(names))
+        count = f"{len(names):,} other{'s' * (len(names) > 1)} here: "
+        quiet = f"{silent} C program{'s' * (silent > 1)} that {'have' if silent > 1 else 'has'} not said anything" * bool(silent)
+        self.front.notice((count + ", ".join(names) if names else "nobody else is here") + f"; also {quiet}" * bool(quiet))
+
+    def _called(self, person):
+        name = ui.clean_name(person.label)
+        ignored = ui.fold(name) in self._ignored
+        return name + " (C program)" * person.guest + " (ignored)" * ignored
 
     def _links(self, _):
         lines = [self._describe(link) for link in self.links.values()]
-        self.front.notice("\n".join(lines) or f"no links; others join with: ./p2pchat NAME HOST {self.port}")
+        self.front.notice("\n".join(lines) or f"no connections; others join with ./p2pchat NAME HOST {self.port}")
 
     def _describe(self, link):
         neighbour = link.neighbour
-        who = ", ".join(map(ui.clean_name, neighbour.people[:peers.MAX_NAMED_AT_ONCE])) or "somebody"
-        host, port = neighbour.address or (neighbour.host, "?")
+        who = ", ".join(map(ui.clean_name, neighbour.people[:peers.MAX_NAMED_AT_ONCE])) or "a C program"
+        where = " ".join(map(str, neighbour.address or (neighbour.host,)))
         since = time.strftime("%H:%M:%S", time.localtime(meant(neighbour.since_wall)))
-        return f"{who} at {host} {port}, {neighbour.kind.name.lower()} since {since}, {link.unsent} unsent"
+        unsent = f", {link.unsent:,} bytes unsent" * bool(link.unsent)
+        return f"{who} at {where}: {neighbour.kind.name.lower()}, connected since {since}{unsent}"
+
+    def _way_back(self):
+        """How our user joins again, through somebody who is still there."""
+        known = [neighbour.address or neighbour.attempt and neighbour.attempt.address for neighbour in self.network.neighbours]
+        found = next(filter(None, known), None)
+        if found is None:
+            return ""
+        from shlex import quote  # 2 ms that only leaving costs
+        name = quote(self.network.name.decode("utf-8", "replace"))
+        return f"rejoin with: ./p2pchat {name} {found[0]} {found[1]}"
 
     def _connect_to(self, text):
         words = text.split()
         if len(words) != 2:
-            self.front.notice("say :connect HOST PORT, with the port that the other's screen shows as SERVER")
+            self.front.notice("usage: :connect HOST PORT (the port is on their first line, after SERVER:)")
             return
         try:
             self._find(words[0], _checked_port(words[1]))
@@ -745,7 +808,7 @@ class Chat:
         self._unwatch(lookup.output)
         lookup.close()
         if not hosts:
-            self.front.notice(f"the host {lookup.host} is not known; check its spelling or use its address")
+            self.front.notice(f"unknown host {lookup.host}; check the spelling, or use an address")
         elif self.status is None:
             self.network.join(f"{lookup.host} {lookup.port}", [(host, lookup.port) for host in hosts])
 
@@ -800,6 +863,8 @@ class Chat:
             self._deeds[type(event)](event)
 
     def _show(self, event):
+        if event.earlier and event.earlier < self._since or self._ignored and ui.fold(ui.clean_name(event.name)) in self._ignored:
+            return
         if self.front.shows_own or not event.mine:
             when = meant(event.earlier or int(self.network.wall))
             self.front.show(event.name, event.texts, when, event.mine, event.earlier != 0)
@@ -873,7 +938,7 @@ def _patience(link):
 
 class Command(NamedTuple):
     """What :help, Tab and Chat._command know of a command."""
-    takes: str  # what may follow; "": nothing, and the word with something behind it is chat
+    takes: str  # what may follow; "": nothing, and the word with something behind it is refused
     does: str  # for :help; "": another command's help tells
     do: Callable
     on_screen: bool = False  # whether it is about the screen
@@ -881,42 +946,102 @@ class Command(NamedTuple):
 
 # What a text must begin with to be a command. The one table: it dispatches, :help prints it, Tab completes from it.
 COMMANDS = {
-    ":help": Command("", "these lines", Chat._help),
-    ":who": Command("", "who is here", Chat._who),
-    ":links": Command("", "our own links: to whom, since when, unsent bytes", Chat._links),
-    ":connect": Command("HOST PORT", "join another member, or network", Chat._connect_to),
-    ":find": Command("TEXT", "the last message with TEXT; :find goes on", lambda chat, text: chat.front.find(text), True),
-    ":time": Command("", "show the times of messages, or hide them", lambda chat, _: chat.front.toggle_times(), True),
-    ":bell": Command("off|mention|all", "ring never, at your name, or always", Chat._ring, True),
-    ":clear": Command("", "empty the screen", lambda chat, _: chat.front.clear(), True),
-    ":save": Command("FILE", "write the messages to FILE; :save! if it exists", Chat._save, True),
+    ":help": Command("[keys]", "show this help, or the keys", Chat._help),
+    ":who": Command("", "list who is here", Chat._who),
+    ":links": Command("", "list your direct connections", Chat._links),
+    ":connect": Command("HOST PORT", "connect to another member and their network", Chat._connect_to),
+    ":find": Command("TEXT", "latest message with TEXT; :find again for older", Chat._look_for, True),
+    ":time": Command("", "show or hide the times of messages", lambda chat, _: chat.front.toggle_times(), True),
+    ":bell": Command("off|mention|all", "ring never, on mentions, or on every message", Chat._ring, True),
+    ":ignore": Command("NAME", "hide what NAME says", Chat._ignore),
+    ":unignore": Command("NAME", "show it again", Chat._unignore),
+    ":clear": Command("", "clear the screen", lambda chat, _: chat.front.clear(), True),
+    ":save": Command("FILE", "save messages to FILE; :save! overwrites", Chat._save, True),
     ":save!": Command("FILE", "", lambda chat, path: chat._save(path, over=True), True),
-    ":quit": Command("", "leave; so does :q", lambda chat, _: chat.leave()),
+    ":quit": Command("", "quit (or :q)", lambda chat, _: chat.leave()),
     ":q": Command("", "", lambda chat, _: chat.leave()),
 }
 
 
+# What is taken for a mistyped command: `:hlep`, `/msg`, `:q!`; but not `/etc/hosts`, `:-P` or `:thinking:`.
+TYPO = re.compile("[:/][A-Za-z]{2,}|:[A-Za-z]+!")
+LAUGH = re.compile(r":(?:([A-Za-z])\1+|[xX][dDpP]+)")  # `:DD`, `:xD`
+# What other programs call ours, where the spelling is no help.
+ELSEWHERE = {":join": ":connect", ":exit": ":quit", ":wq": ":quit", ":names": ":who", ":search": ":find", ":w": ":save"}
+
+
+def first_word(text):
+    """What decides whether a text is a command; nothing if it begins with a blank."""
+    return "" if not text or text[0].isspace() else text.split(maxsplit=1)[0]
+
+
+def command_in(text):
+    """The command that a text is, `:who` for `/who` as well; "" if it is none."""
+    word = first_word(text)
+    return ":" + word[1:] if word[:1] in (":", "/") and ":" + word[1:] in COMMANDS else ""
+
+
+def refusal(text):
+    """Why a text is neither obeyed nor sent to everyone: it looks like a command that was not meant so. "" if it does not."""
+    word, command = first_word(text), command_in(text)
+    if command:
+        extra = not COMMANDS[command].takes and text[len(word):].strip()
+        return f"{word} takes nothing after it" if extra else ""
+    if LAUGH.fullmatch(word) or not TYPO.fullmatch(word):
+        return ""
+    import difflib  # 6 ms that only a typo costs
+    meant = ":" + word[1:].lower().rstrip("!")
+    alike = [ELSEWHERE[meant]] if meant in ELSEWHERE else difflib.get_close_matches(meant, COMMANDS, 1)
+    return f"{word} is not a command" + (f"; did you mean {alike[0]}?" if alike else "; see :help")
+
+
+def unescaped(text):
+    """What is said: `:who` for `::who`, for that is how a text that looks like a command is said anyway."""
+    doubled = text[:1] in (":", "/") and text[:1] == text[1:2]
+    return text[1:] if doubled and (command_in(text[1:]) or refusal(text[1:])) else text
+
+
 def is_chat(event):
-    """Whether a front end's event is chat: a text, unless it is a command, followed by something only if it takes it."""
+    """Whether a front end's event is chat: a text that is neither a command nor refused."""
     if isinstance(event, ui.Key):
         return False
-    word, _, rest = event.partition(" ")
-    return word not in COMMANDS or rest.strip() != "" and not COMMANDS[word].takes
+    return event[:1] not in (":", "/") or not command_in(event) and not refusal(event)
 
 
 def save(path, lines, over):
     """Write lines to a file that only its owner can read: a new one, or `over` the one that is there. Raises OSError.
 
-    No link is followed and no device opened: the name may have been prepared by somebody else, in /tmp say. It is
-    written at once; 100,000 messages take half a second, in which nothing else happens.
+    They go to a file beside it, which then takes its name: a full disk costs nothing that was there before. Links and
+    devices are refused: the name may have been prepared by somebody else, in /tmp say. It is written at once; 100,000
+    messages take half a second, in which nothing else happens.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | (0 if over else os.O_EXCL)
-    with open(os.open(os.path.expanduser(path), flags, 0o600), "w", encoding="utf-8", errors="replace") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        os.fchmod(file.fileno(), 0o600)
-        os.ftruncate(file.fileno(), 0)
-        file.writelines(lines)
+    import tempfile  # 5 ms that only this command costs
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    descriptor, beside = tempfile.mkstemp(prefix=".p2pchat-", dir=os.path.dirname(path) or ".")  # mode 0600
+    try:
+        with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
+            file.writelines(lines)
+        if over:
+            os.replace(beside, path)
+        else:
+            _rename_to_new(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def _rename_to_new(beside, path):
+    """Rename, but never onto a file that came there meanwhile. Raises FileExistsError."""
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.replace(beside, path)
+    else:
+        os.unlink(beside)
 
 
 def _note_signal(number, frame):
@@ -933,7 +1058,7 @@ class Lookup:
     def __init__(self, host, port):
         from subprocess import DEVNULL, PIPE, Popen  # 10 ms that only this command costs
         self.host, self.port = host, port
-        self._process = Popen([sys.executable, "-c", self.SCRIPT, host], stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
+        self._process = Popen([sys.executable, "-I", "-c", self.SCRIPT, host], stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
         self.output = self._process.stdout
         self._answer = b""
 
@@ -950,6 +1075,15 @@ class Lookup:
         self.output.close()
 
 
+# What a name may not have, since others would read it as something else.
+WRONG_NAMES = (
+    (re.compile(r"^\s|\s$"), "begins or ends with a blank"),
+    (re.compile(r"\s\s"), "has two blanks in a row"),
+    (re.compile(r":(\s|$)"), "has a colon where others expect what you say"),
+    (re.compile("^[-\u2010-\u2015\u2212]"), "begins with a dash, as the program's own lines do"),
+)
+
+
 class Arguments(argparse.ArgumentParser):
     """argparse, but a mistake is one sentence and status 1, as in the C program."""
 
@@ -959,30 +1093,38 @@ class Arguments(argparse.ArgumentParser):
 
 
 def parse(arguments):
-    """The command line as a namespace: name (bytes), peer, peer_port, port, bind, lines. Raises ValueError."""
+    """The command line as a namespace: name (bytes), peer, peer_port, port, bind, lines and what implies it. Raises ValueError."""
     parser = Arguments(prog="p2pchat", usage=USAGE[len("usage: "):],
                        description="Chat with everyone on a network, without a server.")
     parser.add_argument("username", help=f"the name that others see, at most {MAX_NAME} bytes")
     parser.add_argument("peer", nargs="?", help="a member to join: a host name, an IPv4 or an IPv6 address")
-    parser.add_argument("peer_port", nargs="?", metavar="port number", help="the port that this member's screen shows as SERVER")
-    parser.add_argument("--port", metavar="N", help="listen on this port instead of one that the system picks")
+    parser.add_argument("peer_port", nargs="?", metavar="port number", help="their port; it is on their first line, after SERVER:")
+    parser.add_argument("--port", metavar="N", help="listen on this port (default: one that the system picks)")
     parser.add_argument("--bind", metavar="ADDRESS", default="", help="listen on this address only (default: every interface)")
-    parser.add_argument("--lines", action="store_true",
-                        help="no screen: messages on stdout, notices on stderr, a line of stdin is said")
+    lines = parser.add_argument_group("line mode (also where input or output is not a terminal)")
+    lines.add_argument("--lines", action="store_true", help="no screen: messages on stdout, notices on stderr; each stdin line is sent")
+    lines.add_argument("--no-input", action="store_true", help="read nothing, and run until a signal")
+    lines.add_argument("--times", action="store_true", help="begin each message with its time, as ISO 8601 has it")
+    lines.add_argument("--no-history", action="store_true", help="show only what is said from now on")
+    lines.add_argument("--verbatim", action="store_true", help="send every line as it is: no commands")
     parser.add_argument("--version", action="version", version=f"p2pchat {VERSION}")
     options = parser.parse_args(arguments)
+    options.lines = options.lines or options.no_input or options.times or options.no_history or options.verbatim
     options.name = _checked_name(options.username)
     if options.peer is not None and options.peer_port is None:
-        raise ValueError(f"the port of {options.peer} is missing. {USAGE}")
+        raise ValueError(f"missing port number after {options.peer}. {USAGE}")
     options.peer_port = _checked_port(options.peer_port) if options.peer is not None else None
     options.port = _checked_port(options.port) if options.port is not None else 0
     return options
 
 
 def _checked_name(name):
-    if not name.strip():
-        raise ValueError(f"the username is empty; choose a name that others see. {USAGE}")
     encoded = name.encode("utf-8", "surrogateescape")
+    if not name.strip():
+        raise ValueError(f"the username is empty; choose a name that others will see. {USAGE}")
+    for wrong, what in WRONG_NAMES:
+        if wrong.search(name):
+            raise ValueError(f"the username {what}; choose another one")
     if ui.MARK in ui.clean_name(encoded):
         raise ValueError("the username has characters that cannot be shown; choose another one")
     if len(encoded) > MAX_NAME:
@@ -993,7 +1135,7 @@ def _checked_name(name):
 def _checked_port(text):
     if text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535:
         return int(text)
-    raise ValueError(f"{text!r} is not a port; it is a number from 1 to 65535, shown as SERVER on the other's screen")
+    raise ValueError(f"{text!r} is not a port, a number from 1 to 65535; theirs is on their first line, after SERVER:")
 
 
 def resolve(host, port):
@@ -1002,7 +1144,7 @@ def resolve(host, port):
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not a host name"
-        raise ValueError(f"the host {host!r} is not known ({reason}); check its spelling or use its address") from error
+        raise ValueError(f"unknown host {host} ({reason}); check the spelling, or use an address") from error
     return [address for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]
 
 
@@ -1014,7 +1156,7 @@ def open_listener(bind, port):
     except OSError as error:
         where = " ".join([f"address {bind}"] * bool(bind) + [f"port {port}"] * bool(port)) or "any port"
         reason = os.strerror(error.errno or 0)
-        raise ValueError(f"cannot listen on {where} ({reason}); choose another or leave the option out") from error
+        raise ValueError(f"cannot listen on {where} ({reason}); choose another, or omit the option") from error
 
 
 def lan_host(bind):
@@ -1038,10 +1180,12 @@ def fill_standard_descriptors():
             return
 
 
-def choose_front(lines):
+def choose_front(options):
     """The screen where there is a capable terminal at both ends, else line mode."""
     terminal = os.isatty(0) and os.isatty(1) and os.environ.get("TERM", "dumb") not in ("", "dumb")
-    return ui.Screen() if terminal and not lines else ui.Lines()
+    if terminal and not options.lines:
+        return ui.Screen()
+    return ui.Lines(None if options.no_input else 0, times=options.times)
 
 
 def start(arguments):
@@ -1050,7 +1194,7 @@ def start(arguments):
     addresses = resolve(options.peer, options.peer_port) if options.peer is not None else None
     listener = open_listener(options.bind, options.port)
     try:
-        chat = Chat(options.name, listener, choose_front(options.lines))
+        chat = Chat(options.name, listener, choose_front(options), options.verbatim, options.no_history)
     except OSError as error:
         raise ValueError(f"cannot start ({error.strerror}); see ulimit -n") from error
     if addresses:
@@ -1069,11 +1213,19 @@ def main():
         sys.exit(128 + signal.SIGINT)
     try:
         chat.take_signals()
-        chat.open(hint)
-        status = chat.run()
+        status = _open(chat, hint) or chat.run()
     finally:
         chat.close()
     sys.exit(status or int(chat.front.failed))
+
+
+def _open(chat, hint):
+    """Take the terminal. Returns why the program ends here, or None."""
+    try:
+        chat.open(hint)
+    except OSError as error:
+        return f"p2pchat: cannot open this terminal ({error.strerror}); use --lines, or `script -c` for a terminal of your own"
+    return None
 
 
 if __name__ == "__main__":

@@ -8,15 +8,16 @@ and expire() for them.
 Leaves out: mouse, questions to the terminal, right-to-left layout (the terminal's own matter), flags
 made of tag characters (they carry hidden text, so they show as marks).
 
-Reading order: clean_text (what of a peer's bytes may reach a terminal), Decoder (keys), the edits (a Line
-in, a Line out), Editor, EDIT_KEYS (what each key does), wrap, Scrollback, render (a pure function), Screen
-(which owns the terminal), SCREEN_KEYS, Lines.
+Reading order: clean_text (what of a peer's bytes may reach a terminal), fold (what counts as the same text),
+Decoder (bytes to keys), Keyboard (their names), the edits (a Line in, a Line out), Editor, EDIT_KEYS (what each
+key does), wrap, Scrollback, render (a pure function), Screen (which owns the terminal), SCREEN_KEYS, Lines.
 
 The rules of this file:
 1. Everything above Screen is pure or touches only its own object: no descriptor, no clock.
 2. A descriptor is written to in two places: Screen._write and Outlet.push. Neither blocks, but for push(seconds).
 3. Text of a peer is cleaned on its way to the eye, not on arrival: 500,000 messages a second may come
-   in, and thirty frames of fifty rows are what anybody sees.
+   in, and thirty frames of fifty rows are what anybody sees. Of a long message only the pieces in view cost anything.
+4. blessed names keys, and says how to style, move and erase. What is literal has its reason beside it.
 
 The subtle spot: Decoder (ESC is a key, and begins other keys). A write may be partial here, too: rule 2.
 """
@@ -33,46 +34,17 @@ import time
 from bisect import bisect_right
 from collections import deque
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
-from typing import Callable, Collection, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
-from unicodedata import category, combining, east_asian_width
+from typing import TYPE_CHECKING, Callable, Collection, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from unicodedata import category, combining, east_asian_width, normalize
 from zlib import crc32
+
+if TYPE_CHECKING:
+    from blessed import Terminal
 
 # blessed and wcwidth are imported inside functions: together they cost ~100 ms, and the first frame is on
 # the screen before that. Line mode never pays. wcwidth is asked directly; blessed itself measures with it.
-
-READ_BYTES = 64 * 1024          # one read a turn: a paste of a megabyte may not keep the peers waiting
-INPUT_LIMIT = 1024 * 1024       # characters in the input or in one paste: more was hardly meant to be said
-ESC_SECONDS = 0.05              # a key's bytes come together; a human needs longer than this between two keys
-PASTE_SECONDS = 2.0             # a paste over a slow line pauses; given up too early, each line of it is sent
-FRAME_SECONDS = 1 / 30          # for arriving messages; a key press does not wait for it
-CLOSE_SECONDS = 0.3             # the goodbye to a terminal that may have stopped reading
-SEQUENCE_LIMIT = 64             # characters of one escape sequence; real ones stay under twenty
-SHOWN_CHARACTERS = 64 * 1024    # of one message: wrapping more would be felt (0.3 s in the slowest script)
-SCROLLBACK_MESSAGES = 100_000
-SCROLLBACK_BYTES = 32 << 20     # whichever comes first: a peer may send long messages too
-HISTORY_BYTES = 4 << 20         # earlier inputs, a few large pastes among them
-UNDO_STEPS = 200                # nobody goes back further
-UNDO_CHARACTERS = 4 << 20       # in all of them: each step keeps a whole text
-WORD_SPAN = 1024                # graphemes; Ctrl-W in a megabyte without a space may not be felt
-C_BYTES = 2048                  # of one message in the C program; a longer one is split for its users
-QUERY = 256                     # characters to look for in the history
-COMPLETED = 256                 # characters before the cursor in which a word to complete is looked for
-MAX_ROWS, MAX_COLS = 500, 1000  # a terminal that claims 65535 x 65535 would cost gigabytes a frame
-NAME_CELLS = 32                 # a name is a label; with more, there is no room for the text
-NAME_BYTES = 512                # looked at; enough for NAME_CELLS in any script
-MARKS_PER_BASE = 8              # real writing stays below; "zalgo" stacks hundreds and paints over other rows
-HANG = 4                        # cells: the indent of all rows but a message's first, behind the time
-STAMPED_COLS = 24               # on a narrower screen a time would leave too little for the text
-LATELY = 10_000                 # messages looked at for names to complete
-STATUS_NAMES = 20               # in the status row at most, however wide: the others are a number
-BELL_SECONDS = 1.0              # at most one bell in that time: a flood of mentions is no music
-INPUT_ROWS = 3
-INPUT_CHUNK_ROWS = 4            # see input_origin
-UNSENT_LIMIT = 4 << 20          # bytes for a reader of our stdout that is slow, or stopped
-NOTICE_LIMIT = 64 * 1024        # the same for stderr
-WRITES_PER_TURN = 64            # of at most PIPE_BUF each: bounded work, then the next peer's turn
 
 NEWLINE = "\n"
 MARK = "\ufffd"                 # stands for whatever a terminal must not get, or an eye could not see
@@ -81,7 +53,7 @@ MARK = "\ufffd"                 # stands for whatever a terminal must not get, o
 class Key(Enum):
     """What the front end asks of the program. Any other event is a `str`: a text that the user entered."""
 
-    LEAVE = "leave"         # Ctrl-C, or Ctrl-D on an empty line
+    LEAVE = "leave"         # Ctrl-C or Ctrl-D on an empty input
     END = "end"             # the end of input in line mode
     SUSPEND = "suspend"     # Ctrl-Z
     GONE = "gone"           # the terminal hung up, or nobody reads our stdout any more
@@ -91,93 +63,143 @@ Event = Union[str, Key]
 
 # ---- what of a peer's bytes may reach a terminal ------------------------------------------------------------
 
-JOINERS = "\u200c\u200d"                            # invisible, but Persian, Indic scripts and emoji need them
+KINDS_KEPT = 16_384             # characters of which it is known what they are
+NAMES_KEPT = 16_384             # and names that were cleaned: all who can be here
+NAME_CELLS = 32                 # a name is a label; with more, there is no room for the text
+NAME_BYTES = 256                # looked at; enough for NAME_CELLS in any script
+MARKS_PER_BASE = 8              # real writing stays below; "zalgo" stacks hundreds and paints over other rows
+
+JOINERS = "\u200c\u200d"                            # invisible, but Arabic, Indic scripts and emoji need them
+# Scripts in which a joiner changes how its neighbour is written: Arabic to Thaana, Indic, Tibetan to Mongolian, and so on.
+JOINING = re.compile("[\u0600-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\u1b00-\u1c4f\ua800-\uabff\ufb50-\ufdff"
+                     "\ufe70-\ufefc\U00010a00-\U00011fff\U0001e900-\U0001e95f]")
 NUMBER_SIGNS = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u0890\u0891\u08e2\U000110bd\U000110cd"
 FILLERS = "\u115f\u1160\u3164\uffa0\u2800"          # letters by category, blank to the eye
 # Variation selectors and their like: without a base that they change, they are hidden text.
 UNSEEN_MARKS = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 UNSEEN = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}  # Cn, unassigned, as of this Python's Unicode tables
+BASE, ON_BASE, JOINER, HIDDEN, BLANK = "bojh "      # what a character is to us
+ONTO = ON_BASE + JOINER                            # what is drawn on the character before it
+PART = re.compile(f"{BASE}+|{ON_BASE}+|{HIDDEN}+|.")
 
 
-def is_mark(char: str) -> bool:
-    """Whether it sits on the character before it: combining marks, and the later parts of a Hangul syllable."""
+class Kinds(Dict[int, str]):
+    """What each character is, for str.translate. Looked up once and kept: hostile text has ten characters in each cell."""
+
+    def __missing__(self, number: int) -> str:
+        if len(self) >= KINDS_KEPT:
+            self.clear()
+        self[number] = kind = kind_of(chr(number))
+        return kind
+
+
+KINDS = Kinds()
+
+
+def kind_of(char: str) -> str:
+    if char in JOINERS:
+        return JOINER
     kind = category(char)
-    return kind[0] == "M" or kind == "Lo" and ("\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7ff")
+    if char in FILLERS or kind in UNSEEN and char not in "\n" + NUMBER_SIGNS and not is_new_emoji(char):
+        return HIDDEN
+    # The later parts of a Hangul syllable are letters by category.
+    if kind[0] == "M" or kind == "Lo" and ("\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7ff"):
+        return ON_BASE
+    return BLANK if kind == "Zs" and char != "\u3000" else BASE     # sixteen spaces of doubtful width
 
 
-def is_delicate(char: str) -> bool:
-    return not (char.isprintable() or char == "\n") or is_mark(char) or char in FILLERS
+def is_new_emoji(char: str) -> bool:
+    """Whether this is an emoji that this Python's tables do not have yet; those of wcwidth do."""
+    if not "\U0001f000" <= char <= "\U0001faff" or category(char) != "Cn":
+        return False
+    from wcwidth import wcwidth
+    return wcwidth(char) == 2
 
 
+@lru_cache(KINDS_KEPT)
+def is_symbol(char: str) -> bool:
+    return char > "\x7f" and char != MARK and (category(char) in ("So", "Sm", "Sk") or char == "\ufe0f" or is_new_emoji(char))
+
+
+@lru_cache(KINDS_KEPT)
 def joins(one: str, other: str) -> bool:
-    """Whether an invisible joiner does something between the two: after a virama, or in non-Latin scripts."""
-    if combining(one) == 9:
-        return True
-    return (not one.isascii() and category(one) in ("Lo", "Mn", "Mc", "So", "Sk")
-            and not other.isascii() and category(other) in ("Lo", "So"))
+    """Whether an invisible joiner does something between the two."""
+    if one.isspace() or one in JOINERS:
+        return False
+    return bool(JOINING.match(one) or JOINING.match(other)) or is_symbol(one) and is_symbol(other)
 
 
 def clean_text(data: bytes) -> str:
     """A peer's bytes as text that is safe to show: what steers a terminal, reorders a line or hides becomes U+FFFD.
 
-    Bytes that are no UTF-8 become U+FFFD too. Only "\\n" breaks lines; a tab is four spaces. Scripts and emoji
-    stay whole, but no more than MARKS_PER_BASE marks stay on one base. Never raises; standard library only.
+    Bytes that are not UTF-8 become U+FFFD too. Only "\\n" breaks lines; a tab is four spaces. Scripts and emoji
+    stay whole, but no more than MARKS_PER_BASE marks stay on one base. Never raises; standard library only, but
+    for emoji that this Python does not know.
     """
     text = data.decode("utf-8", "replace")
     if text.isascii() and text.isprintable():
         return text
     text = text.replace("\r\n", "\n").replace("\t", "    ")
-    if not any(map(is_delicate, set(text))):        # the set: a long text costs as much as its alphabet
+    if text.isascii() and text.replace("\n", "").isprintable():
         return text
-    return clean_delicate(text)
+    kinds = text.translate(KINDS)
+    if kinds.strip(BASE):
+        return clean_delicate(text, kinds)
+    return text
 
 
-def clean_delicate(text: str) -> str:
+def clean_delicate(text: str, kinds: str) -> str:
     shown: List[str] = []
     base, marks = "\n", 0
-    for at, char in enumerate(text):
-        if char in JOINERS:
-            char = char if shown and joins(shown[-1], text[at + 1:at + 2] or " ") else MARK
-        if is_mark(char) or char in JOINERS:
-            marks += 1
-            if base.isspace():                      # it would sit on text of somebody else
-                base = "\u25cc"
-                shown.append(base)
-            if marks <= MARKS_PER_BASE:
-                shown.append(clean_mark(char, base))
+    for part in PART.finditer(kinds):
+        start, stop = part.span()
+        kind = kinds[start]
+        if kind == JOINER and not joins(shown[-1][-1] if shown else "\n", text[stop:stop + 1] or " "):
+            kind = HIDDEN
+        if kind not in ONTO:
+            shown.append(text[start:stop] if kind == BASE else MARK * (stop - start) if kind == HIDDEN else " ")
+            base, marks = shown[-1][-1], 0
             continue
-        base, marks = clean_base(char), 0
-        shown.append(base)
+        if base.isspace():                          # it would sit on text of somebody else
+            base = "\u25cc"
+            shown.append(base)
+        if marks < MARKS_PER_BASE:
+            shown.append(clean_marks(text[start:min(stop, start + MARKS_PER_BASE - marks)], base))
+        marks += stop - start
     return "".join(shown)
 
 
-def clean_base(char: str) -> str:
-    kind = category(char)
-    if char in FILLERS or kind in UNSEEN and char != "\n" and char not in NUMBER_SIGNS:
-        return MARK
-    return " " if kind == "Zs" and char != "\u3000" else char      # sixteen spaces of doubtful width
-
-
-def clean_mark(char: str, base: str) -> str:
-    hides = UNSEEN_MARKS.match(char) and base.isascii() and base not in "0123456789#*"      # these make keycaps
-    return MARK if hides or char in FILLERS else char
+def clean_marks(marks: str, base: str) -> str:
+    hides = base.isascii() and base not in "0123456789#*"      # these make keycaps
+    return UNSEEN_MARKS.sub(MARK, marks) if hides else marks
 
 
 PLAIN_NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_-]{0,%d}" % (NAME_CELLS - 1))
-
-
-OUR_WORDS = (b"SERVER", b"ERROR")        # what lines of the program itself begin with, here or in C
+OUR_WORDS = re.compile("(?:SERVER|ERROR)(?:~[0-9]+)?", re.IGNORECASE)     # how lines of the program begin, here or in C
 UNSEEN_BLANK = re.compile(r"^\s|\s$|(?<=\s)\s|\n")     # by which "ann " would look like "ann"
-# The colons of `other: text`, of the time before an earlier message and, in line mode, of the one after its name.
-FORGED = re.compile(r":(?= |$)|(?<=^\d\d):(?=\d\d)|(?<=\(\d\d):(?=\d\d\)$)")
+# The colons of `other: text`, of a time before a message and, in line mode, of the one after a name; and
+# what looks like a colon anywhere.
+FORGED = re.compile(r":(?= |$)|(?<=^\d\d):(?=\d\d)|(?<=\(\d\d):(?=\d\d\)$)"
+                    "|[\u02d0\u02f8\u0589\u05c3\u0703\u0704\u1361\u16ec\u1803\u1809\u205a\u2236\u2982\ua789\ufe13\ufe55\uff1a]")
+# What looks like the `--` of a notice: dashes, lines and minus signs; and a letter that does when there are two.
+DASH = re.compile("[\u02c9\u02d7\u2043\u207b\u208b\u2212\u23af\u23ba-\u23bd\u23e4\u2500-\u257f\u2796\ua4fe]"
+                  "|[\u30fc\uff70\u3161\u1173\u4e00](?=[\\s\u30fc\uff70\u3161\u1173\u4e00])")
 
 
 def clean_name(data: bytes) -> str:
     """A peer's name as one line of 1 to NAME_CELLS cells that imitates neither a notice nor `other: text`."""
-    if PLAIN_NAME.fullmatch(data):              # nearly all of them
-        return ("peer " * (data.upper() in OUR_WORDS)) + data.decode()
-    name = FORGED.sub(MARK, UNSEEN_BLANK.sub(MARK, clean_text(data[:NAME_BYTES])))
-    if not name or category(name[0]) == "Pd" or name[0] == "\u2212":    # any dash: the eye tells few apart
+    return cleaned_name(data[:NAME_BYTES])
+
+
+@lru_cache(NAMES_KEPT)
+def cleaned_name(data: bytes) -> str:
+    name = data.decode() if PLAIN_NAME.fullmatch(data) else clean_odd_name(data)        # nearly all are plain
+    return "peer " * bool(OUR_WORDS.fullmatch(normalize("NFKC", name))) + name
+
+
+def clean_odd_name(data: bytes) -> str:
+    name = FORGED.sub(MARK, UNSEEN_BLANK.sub(MARK, clean_text(data)))
+    if not name or category(name[0]) == "Pd" or DASH.match(name):
         name = MARK + name[1:]
     return shorten(name)
 
@@ -189,13 +211,63 @@ def shorten(name: str) -> str:
     # Widths by the standard library, good enough to cut with: line mode may not load wcwidth.
     used = 0
     for at, char in enumerate(name):
-        used += 0 if is_mark(char) or char in JOINERS else 2 if east_asian_width(char) in "WF" else 1
+        used += 0 if KINDS[ord(char)] in ONTO else 2 if east_asian_width(char) in "WF" else 1
         if used > NAME_CELLS:
-            tag = TAG.search(name)[0]
+            tag = TAG.search(name)[0]           # type: ignore[index]
             return name[:at - 1 - len(tag)].rstrip() + "\u2026" + tag
     return name
 
+
+# ---- comparing ----------------------------------------------------------------------------------------------
+
+OCCURRENCES = 100               # of our name in a message, looked at for one that is a word of its own
+
+# Scripts that put no spaces between words: there, a name may stand beside any letter.
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff"
+                      "\U00020000-\U0003ffff]")
+LONG_RUN = re.compile(r"([^\w\x00-\x7f]{16})[^\w\x00-\x7f]+")
+
+
+def fold(text: str) -> str:
+    """The text for comparing: the same for all ways to write it, in capitals, composed or decomposed."""
+    if text.isascii():
+        return text.lower()
+    # Normalising sorts the marks on a base; hundreds of them on one would take it seconds.
+    return normalize("NFC", normalize("NFC", LONG_RUN.sub(r"\1", text)).casefold())
+
+
+def in_word(char: str) -> bool:
+    return char.isalnum() or char == "_" or char > "\x7f" and KINDS[ord(char)] in ONTO
+
+
+def mentions(name: str, text: str) -> bool:
+    """Whether a name is in a text as a word of its own. Both are folded."""
+    at = -1
+    for _ in range(OCCURRENCES):
+        at = text.find(name, at + 1) if name else -1
+        if at < 0:
+            return False
+        stop = at + len(name)
+        if not continues(name[0], text[max(0, at - 1):at]) and not continues(name[-1], text[stop:stop + 1]):
+            return True
+    return False
+
+
+def continues(edge: str, beside: str) -> bool:
+    """Whether the character beside the edge of a name makes the name a part of a longer word."""
+    if not beside or not in_word(beside):
+        return False
+    if KINDS[ord(beside)] == ON_BASE:
+        return True
+    return in_word(edge) and not UNSPACED.match(beside)
+
 # ---- keys ---------------------------------------------------------------------------------------------------
+
+INPUT_LIMIT = 1024 * 1024       # characters in the input or in one paste: more was hardly meant to be said
+ESC_SECONDS = 0.05              # a key's bytes come together; a human needs longer than this between two keys
+PIECE_SECONDS = 2.0             # between two pieces of a paste or of a terminal's answer; given up too early, they are typed
+SEQUENCE_LIMIT = 64             # characters kept of one unfinished sequence; keys stay under twenty
+KEYS_KEPT = 1024                # names of keys that were looked up; people use fewer than a hundred
 
 
 class Token(NamedTuple):
@@ -210,12 +282,15 @@ PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"
 # "more" is a sequence whose end has not arrived; "bad" is one broken off by a character that cannot belong.
 TOKEN = re.compile(r"""
     (?P<text> [^\x00-\x1f\x7f-\x9f]+ )
-  | (?P<string> \x1b[P\]X^_] [^\x07\x18\x1a\x1b]* (?: \x1b\\ | [\x07\x18\x1a] ) )    # DCS, OSC, SOS, PM, APC
-  | (?P<more> \x1b (?: \[ \[? | \[ [0-?]*[ -/]* | O [0-9;]* | [P\]X^_] [^\x07\x18\x1a\x1b]* \x1b? )? \Z )
-  | (?P<key> \x1b\[\[[A-E] | \x1b\[ [0-?]*[ -/]*[@-~] | \x1bO [0-9;]*[@-~]           # CSI, SS3
+  | (?P<string> \x1b[P\]X^_] [^\x00-\x1f\x7f]* (?: \x1b\\ | [\x07\x18\x1a] ) )           # DCS, OSC, SOS, PM, APC
+  | (?P<more> \x1b (?: \x1b? (?: \[ \[? | \[ [0-?]*[ -/]* | O [0-9;]* )? | \[M [^\x00-\x1f]{0,2}
+           | [P\]X^_] [^\x00-\x1f\x7f]* \x1b? ) \Z )
+  | (?P<key> \x1b\[\[[A-E] | \x1b\[M [^\x00-\x1f]{3}                                 # linux: F1 to F5; X10: the mouse
+           | \x1b?\x1b\[ [0-?]*[ -/]*[@-~] | \x1b?\x1bO [0-9;]*[@-~]                 # CSI, SS3; rxvt: ESC before it for Alt
            | \x1b[^\x1b\[OP\]X^_] | [^\x1b] )                                        # Alt and a key; a control
-  | (?P<bad> \x1b (?: \[ [0-?]*[ -/]* | O [0-9;]* | [P\]X^_] [^\x07\x18\x1a\x1b]* )? )
+  | (?P<bad> \x1b (?: \[ [0-?]*[ -/]* | O [0-9;]* | [P\]X^_] [^\x00-\x1f\x7f]* )? )
 """, re.VERBOSE)
+BARE = re.compile(r"\x1b\x1b?(?:[\[O]|\[\d+\$)?|\x1b[P\]X^_]")      # what a key sends that also begins something longer; rxvt: 3$
 
 
 class Decoder:
@@ -229,20 +304,24 @@ class Decoder:
         self.deadline: Optional[float] = None
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""                                 # begun, not finished: never more than SEQUENCE_LIMIT
+        self._give_up = 0.0                             # when to stop waiting for the end of it, whatever comes
         self._paste: Optional[List[str]] = None         # the pieces of an open paste
         self._room = self._lost = 0
 
     def feed(self, data: bytes, now: float) -> List[Token]:
         """The tokens that these bytes complete."""
+        begun = bool(self._rest)
         text, at, tokens = self._rest + self._utf8.decode(data), 0, []      # type: str, int, List[Token]
         self._rest = ""
         while at < len(text):
             at = self._step(text, at, tokens) if self._paste is None else self._step_paste(text, at, tokens)
         self.deadline = None
+        if not begun or tokens:
+            self._give_up = now + 10 * PIECE_SECONDS
         if self._paste is not None:
-            self.deadline = now + PASTE_SECONDS
+            self.deadline = now + PIECE_SECONDS
         elif self._rest:
-            self.deadline = now + ESC_SECONDS
+            self.deadline = now + ESC_SECONDS if BARE.fullmatch(self._rest) else min(now + PIECE_SECONDS, self._give_up)
         return tokens
 
     def expire(self, now: float) -> List[Token]:
@@ -252,7 +331,7 @@ class Decoder:
         rest, self._rest, self.deadline = self._rest, "", None
         if self._paste is not None:                     # the end of the paste got lost: keep what came
             return [self._pasted()]
-        return [Token("key", rest)] if rest == "\x1b" else []
+        return [Token("key", rest)] if BARE.fullmatch(rest) else []
 
     def _step(self, text: str, at: int, tokens: List[Token]) -> int:
         match = TOKEN.match(text, at)
@@ -291,12 +370,88 @@ class Decoder:
 
 def abridged(sequence: str) -> str:
     """An unfinished sequence, cut so that one that never ends costs nothing and still swallows its end."""
-    if sequence[1:2] in ("P", "]", "X", "^", "_"):
-        return sequence[:2] + ("\x1b" if sequence.endswith("\x1b") else "")
-    return sequence if len(sequence) <= SEQUENCE_LIMIT else "\x1b[??"       # a CSI that will name no key
+    if len(sequence) <= SEQUENCE_LIMIT:
+        return sequence
+    if sequence[1] in "P]X^_":
+        return sequence[:2] + "?" + "\x1b" * sequence.endswith("\x1b")
+    return "\x1b[??"                                    # a CSI that will name no key
+
+
+# Number, modifiers and end of what xterm, rxvt, the linux console and PuTTY send for one key.
+KEY_FORM = re.compile(r"\x1b(\x1b)?([\[O])(?:(\d+)(?:;(\d+))?)?([A-DFHa-d~^$@])")
+OTHER_KEYS = re.compile(r"\x1b\[27;(\d+);(\d+)~")       # xterm's modifyOtherKeys
+SHIFT, ALT, CTRL, CAPS_LOCK, NUM_LOCK = 1, 2, 4, 64, 128
+LOCKS = CAPS_LOCK | NUM_LOCK
+
+
+def as_xterm_sends(sequence: str) -> str:
+    """A key's sequence in the one form that blessed knows for every TERM: xterm's for named keys, CSI u for characters."""
+    if sequence == "\x1b[Z":
+        return "\x1b[9;2u"                              # Shift-Tab
+    match = KEY_FORM.fullmatch(sequence)
+    if match is None:
+        return OTHER_KEYS.sub("\x1b[\\2;\\1u", sequence)
+    escape, kind, number, modifiers, final = match.groups()
+    named = final in "~^$@"
+    if named and number is None:
+        return sequence
+    if not named and modifiers is None:                 # ESC O 5 D, ESC [ 5 D
+        modifiers = number
+    held = max(0, int(modifiers or 1) - 1) | {"^": CTRL, "$": SHIFT, "@": CTRL | SHIFT}.get(final, 0)
+    if final.islower():
+        held |= CTRL if kind == "O" else SHIFT          # rxvt's arrows
+    held |= ALT if escape else 0
+    final = "~" if named else final.upper()
+    number = number if named else "1"
+    return f"\x1b[{number};{held + 1}{final}" if held else f"\x1b[{number * named}{final}"
+
+
+KEYPAD = {f"KEY_KP_{name}": char for name, char in (*((str(digit), str(digit)) for digit in range(10)), ("MULTIPLY", "*"), ("ADD", "+"),
+          ("SEPARATOR", ","), ("SUBTRACT", "-"), ("DECIMAL", "."), ("DIVIDE", "/"), ("EQUAL", "="))}
+
+
+class Keyboard:
+    """Names keys as blessed does: Keyboard(terminal).key(sequence) is its name and the text that it types.
+
+    Cached, within KEYS_KEPT: blessed takes 40 to 350 us for a key.
+    """
+
+    def __init__(self, terminal: "Terminal") -> None:
+        from blessed.dec_modes import DecModeResponse, DecPrivateMode
+        from blessed.keyboard import get_keyboard_codes, get_keyboard_sequences, resolve_sequence
+        focus = {int(DecPrivateMode.FOCUS_IN_OUT_EVENTS): DecModeResponse.SET}
+        self._resolve = partial(resolve_sequence, mapper=get_keyboard_sequences(terminal), codes=get_keyboard_codes(),
+                                final=True, dec_mode_cache=focus)
+        self.key = lru_cache(KEYS_KEPT)(self._key)
+
+    def _key(self, sequence: str) -> Tuple[str, str]:
+        sequence = as_xterm_sends(sequence)
+        try:
+            key = self._resolve(sequence)
+            text = key.value
+        except (ValueError, OverflowError):             # the number of a key that no character has
+            return "", ""
+        if key != sequence or key.released:             # it knows a part of it, which would be another key
+            return "", ""
+        name, held = key.key_name or "", key.modifiers_bits
+        text = KEYPAD.get(name, text) if not held & ~(SHIFT | LOCKS) else ""
+        if bool(held & SHIFT) != bool(held & CAPS_LOCK):
+            text = text.upper()
+        if name not in KEY_NAMES:
+            name = name.replace("SHIFT_", "").replace("KP_", "")
+        return name, text if text.isprintable() else ""
 
 # ---- editing: a Line in, a Line out -------------------------------------------------------------------------
 # blessed.line_editor was looked at: one row, no newlines in the text, a list rebuilt at every key. Ours has three.
+
+GRAPHEME_SPAN = 64              # characters looked at for one grapheme; a family of emoji has 7 to 11. Keeps a step O(1)
+WORD_SPAN = 1024                # graphemes; Ctrl-W in a megabyte without a space may not be felt
+HISTORY_BYTES = 4 << 20         # earlier inputs, a few large pastes among them
+UNDO_STEPS = 200                # nobody goes back further
+UNDO_CHARACTERS = 4 << 20       # in all of them: each step keeps a whole text
+QUERY = 256                     # characters to look for in the history
+COMPLETED = 256                 # characters before the cursor in which a word to complete is looked for
+C_BYTES = 2048                  # of one message in the C program; a longer one is split for its users
 
 
 class Line(NamedTuple):
@@ -306,11 +461,17 @@ class Line(NamedTuple):
 
 TYPED = dict.fromkeys([*range(0x20), *range(0x7f, 0xa0)])       # never part of a text ...
 TYPED.update({ord("\n"): "\n", ord("\t"): "    "})              # ... but these
-GRAPHEME_SPAN = 64      # characters looked at for one; a family of emoji has 7 to 11. Keeps a step O(1)
+ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[P\]X^_][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-OQ-WYZ\\`-~])|\x9b[0-?]*[ -/]*[@-~]"
+                    "|\x1b(?:\\[[0-?]*[ -/]*|[P\\]X^_][^\x07\x1b\n]*)?$")
+
+
+def without_escapes(text: str) -> str:
+    """A text as a program printed it for a terminal, without colours and the like, nor a leading byte order mark."""
+    return ESCAPE.sub("", text[text.startswith("\ufeff"):])
 
 
 def insert(line: Line, piece: str) -> Line:
-    piece = piece.replace("\r\n", "\n").replace("\r", "\n").translate(TYPED)
+    piece = without_escapes(piece).replace("\r\n", "\n").replace("\r", "\n").translate(TYPED)
     return Line(line.text[:line.at] + piece + line.text[line.at:], line.at + len(piece))
 
 
@@ -374,10 +535,6 @@ def stride(line: Line, step: Callable[[str, int], int], of_word: Callable[[str],
     return Line(text, at)
 
 
-def in_word(char: str) -> bool:
-    return char.isalnum() or char == "_"
-
-
 word_left = partial(stride, step=before, of_word=in_word)
 word_right = partial(stride, step=after, of_word=in_word)
 blank_left = partial(stride, step=before, of_word=lambda char: not char.isspace())
@@ -430,6 +587,10 @@ class History:
         text = self._draft if to == len(self._texts) else self._texts[to]
         return Line(text, len(text))
 
+    @property
+    def at_end(self) -> bool:
+        return self.at == len(self._texts)
+
     def find(self, query: str, start: int) -> Optional[int]:
         """The number of the newest input up to `start` that has `query` in it."""
         newest = min(start, len(self._texts) - 1)
@@ -464,6 +625,8 @@ class Editor:
     def __init__(self, complete: Callable[[str, bool], List[str]]) -> None:
         self.line = Line("", 0)
         self.search: Optional[Search] = None
+        self.cols = 80                  # of the screen, for moving between its rows
+        self.c_users = False            # whether somebody uses the C program
         self._complete = complete       # a word, and whether it begins the line: what it may become
         self._history = History()
         self._undo: List[Line] = []
@@ -472,11 +635,11 @@ class Editor:
         self._typed = self._kill = self._choice = None      # type: Optional[Line]
 
     def key(self, key: str) -> bool:
-        """Obey a key. Returns whether it was one of ours."""
+        """Obey a key, by its name in blessed. Returns whether it is one that edits."""
         if self.search is not None and key in SEARCH_KEYS:
             SEARCH_KEYS[key](self, self.search)
             return True
-        self.search = None
+        self.search = None if key in KEY_NAMES else self.search
         if key not in EDITS:
             return False
         EDITS[key](self)
@@ -499,10 +662,10 @@ class Editor:
         if self.search is not None:
             return f"search: {self.search.query}" + ", not found" * self.search.failed
         text = self.line.text
-        size = len(text.encode("utf-8", "replace")) if len(text) > C_BYTES // 4 else 0
-        parts = [f"{text.count(NEWLINE) + 1:,} lines, Enter sends"] * (NEWLINE in text)
-        parts += [f"{size:,} bytes: {-(-size // C_BYTES)} messages for C users"] * (size > C_BYTES)
-        return ", ".join(parts)
+        size = len(text.encode("utf-8", "replace")) if self.c_users and len(text) > C_BYTES // 4 else 0
+        parts = [f"{text.count(NEWLINE) + 1:,} lines; Enter to send"] * (NEWLINE in text)
+        parts += [f"C users will see {-(-size // C_BYTES)} messages"] * (size > C_BYTES)
+        return "; ".join(parts)
 
     def take(self) -> str:
         """The finished text; the line is empty then."""
@@ -534,12 +697,27 @@ class Editor:
         self.become(Line(text[:start] + text[stop:], start))
         self._kill = self.line
 
+    def drop(self) -> None:
+        """Clear the input; yank() brings it back."""
+        self._killed = self.line.text
+        self.become(Line("", 0))
+
     def yank(self) -> None:
         if len(self.line.text) + len(self._killed) <= INPUT_LIMIT:
             self.become(insert(self.line, self._killed))
 
     def recall(self, by: int) -> None:
         self.become(self._history.move(self.line, by))
+
+    def climb(self, by: int) -> None:
+        """To the row above or below; from the first and the last one, through the history."""
+        moved = climb(self.line, by, self.cols)
+        self.become(moved) if moved is not None else self.recall(by)
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether there is something that was never sent."""
+        return self.line.text != "" and self._history.at_end
 
     def begin_search(self) -> None:
         self.search = Search("", self.line, self._history.at)
@@ -576,25 +754,6 @@ class Editor:
 
 # ---- which key does what ------------------------------------------------------------------------------------
 
-# Literal keys (xterm, VT, linux console, rxvt, tmux; SS3 is turned into CSI before the look-up) and not blessed's
-# names: these few are the same everywhere, and must work in the 100 ms before blessed is there.
-NAMED_KEYS = {"Up": "A", "Down": "B", "Right": "C", "Left": "D", "Home": "H 1~ 7~", "End": "F 4~ 8~", "Delete": "3~",
-              "PageUp": "5~", "PageDown": "6~"}
-PLAIN_KEYS = {"Enter": "\r\n", "Tab": "\t", "Backspace": "\x7f\x08", "Escape": "\x1b"}
-
-
-def sequences(name: str) -> List[str]:
-    """What terminals send for the key that is called `name` in the help."""
-    held, _, key = name.rpartition("-")
-    if key in NAMED_KEYS:
-        modifier = {"": "", "Alt": ";3", "Ctrl": ";5"}[held]
-        ends = [(end[:-1] or "1" * bool(held), end[-1]) for end in NAMED_KEYS[key].split()]
-        return [f"\x1b[{number}{modifier}{final}" for number, final in ends]
-    chars = PLAIN_KEYS.get(key, key.lower())
-    if held == "Ctrl":
-        return [chr(ord(chars) & 31)]
-    return ["\x1b" * (held == "Alt") + char for char in chars]
-
 
 def edit(change: Callable[[Line], Line]) -> Callable[[Editor], None]:
     return lambda editor: editor.become(change(editor.line))
@@ -604,38 +763,52 @@ def killing(motion: Callable[[Line], Line]) -> Callable[[Editor], None]:
     return lambda editor: editor.kill(motion)
 
 
-# What the user calls the keys, what they do, and how. The help is made from this table, and so are the look-ups.
+# Blessed's names of the keys, what they do, and how. The help is made from this table, and so are the look-ups.
 EDIT_KEYS: List[Tuple[str, str, Callable[[Editor], None]]] = [
-    ("Alt-Enter", "new line", lambda editor: editor.insert("\n")),
-    ("Tab", "complete", lambda editor: editor.complete(1)),
-    ("Up Ctrl-P", "earlier input", lambda editor: editor.recall(-1)),
-    ("Down Ctrl-N", "later input", lambda editor: editor.recall(1)),
-    ("Ctrl-R", "search earlier input", Editor.begin_search),
-    ("Ctrl-_", "undo", Editor.undo),
-    ("Left Ctrl-B", "", edit(left)),
-    ("Right Ctrl-F", "", edit(right)),
-    ("Alt-B Ctrl-Left Alt-Left", "word back", edit(word_left)),
-    ("Alt-F Ctrl-Right Alt-Right", "word on", edit(word_right)),
-    ("Ctrl-A Home", "start", edit(home)),
-    ("Ctrl-E End", "end", edit(end)),
-    ("Ctrl-W", "cut word back", killing(blank_left)),
-    ("Alt-Backspace", "cut part of a word", killing(word_left)),
-    ("Alt-D", "cut word", killing(word_right)),
-    ("Ctrl-U", "cut to start", killing(to_start)),
-    ("Ctrl-K", "cut to end", killing(to_end)),
-    ("Ctrl-Y", "paste what was cut", Editor.yank),
-    ("Ctrl-T", "swap characters", edit(transpose)),
-    ("Backspace", "", edit(backspace)),
-    ("Delete", "", edit(delete)),
+    ("KEY_ALT_ENTER KEY_SHIFT_ENTER KEY_CTRL_ENTER", "new line", lambda editor: editor.insert("\n")),
+    ("KEY_TAB KEY_CTRL_I", "complete", lambda editor: editor.complete(1)),
+    ("KEY_SHIFT_TAB", "", lambda editor: editor.complete(-1)),
+    ("KEY_UP", "up, earlier input", lambda editor: editor.climb(-1)),
+    ("KEY_DOWN", "down, later input", lambda editor: editor.climb(1)),
+    ("KEY_CTRL_P", "", lambda editor: editor.recall(-1)),
+    ("KEY_CTRL_N", "", lambda editor: editor.recall(1)),
+    ("KEY_CTRL_R", "search earlier input", lambda editor: editor.begin_search()),
+    ("KEY_CTRL__ KEY_CTRL_UNDERSCORE KEY_CTRL_SLASH KEY_CTRL_SHIFT_MINUS", "undo", lambda editor: editor.undo()),
+    ("KEY_LEFT KEY_CTRL_B", "", edit(left)),
+    ("KEY_RIGHT KEY_CTRL_F", "", edit(right)),
+    ("KEY_ALT_B KEY_CTRL_LEFT KEY_ALT_LEFT", "back a word", edit(word_left)),
+    ("KEY_ALT_F KEY_CTRL_RIGHT KEY_ALT_RIGHT", "forward a word", edit(word_right)),
+    ("KEY_CTRL_A KEY_HOME", "start of line", edit(home)),
+    ("KEY_CTRL_E KEY_END", "end of line", edit(end)),
+    ("KEY_CTRL_W", "cut a word back", killing(blank_left)),
+    ("KEY_ALT_BACKSPACE KEY_CTRL_BACKSPACE", "cut to punctuation", killing(word_left)),
+    ("KEY_ALT_D KEY_CTRL_DELETE KEY_ALT_DELETE", "cut a word", killing(word_right)),
+    ("KEY_CTRL_U", "cut to start", killing(to_start)),
+    ("KEY_CTRL_K", "cut to end", killing(to_end)),
+    ("KEY_CTRL_Y", "paste what was cut", lambda editor: editor.yank()),
+    ("KEY_CTRL_T", "swap characters", edit(transpose)),
+    ("KEY_BACKSPACE KEY_CTRL_H", "", edit(backspace)),
+    ("KEY_DELETE", "", edit(delete)),
 ]
-EDITS = {sequence: deed for names, _, deed in EDIT_KEYS for name in names.split() for sequence in sequences(name)}
-EDITS["\x1b[Z"] = lambda editor: editor.complete(-1)        # Shift-Tab
+EDITS = {name: deed for names, _, deed in EDIT_KEYS for name in names.split()}
+ESCAPES = ("KEY_ESCAPE", "KEY_ALT_ESCAPE", "KEY_CTRL_LEFT_SQUARE_BRACKET")
 SEARCH_KEYS: Dict[str, Callable[[Editor, Search], None]] = {
-    "\x12": Editor.search_on, "\x7f": Editor.search_less, "\x08": Editor.search_less,
-    "\x1b": Editor.search_off, "\x07": Editor.search_off, "\x03": Editor.search_off,
-}
+    "KEY_CTRL_R": Editor.search_on, "KEY_BACKSPACE": Editor.search_less, "KEY_CTRL_H": Editor.search_less,
+    **dict.fromkeys((*ESCAPES, "KEY_CTRL_G", "KEY_CTRL_C"), Editor.search_off)}
+
+
+SPELLED = {"Pgup": "PageUp", "Pgdown": "PageDown"}
+
+
+def readable(name: str) -> str:
+    """What people call a key: Ctrl-Left for KEY_CTRL_LEFT."""
+    words = re.findall("_$|[^_]+", name)[1:]
+    return "-".join(SPELLED.get(word.capitalize(), word.capitalize()) for word in words)
 
 # ---- widths and wrapping ------------------------------------------------------------------------------------
+
+CHARACTERS_PER_CELL = 3         # on average, in one row; real writing stays below. More end the row, or it would cost milliseconds
+GRAPHEMES_KEPT = 4096           # and graphemes of which the width is
 
 
 class Span(NamedTuple):
@@ -644,10 +817,10 @@ class Span(NamedTuple):
     cells: int          # of text[start:end]
 
 
-# Each of these is a grapheme of its own next to any other of them: one cell below U+1100 and two above. Graphemes
-# cost 4 us a character; with this, Latin, Greek, Cyrillic, Chinese, Japanese and Korean cost a tenth of it.
+# Each of these is a grapheme of its own next to any other of them: one cell below U+1100 and two above.
 SIMPLE = re.compile("[ -~\u00a1-\u00a8\u00aa-\u00ac\u00af-\u02ff\u0370-\u0377\u037a-\u037f\u0391-\u03a1\u03a3-\u0482"
                     "\u048a-\u052f\u3001-\u3029\u3041-\u3096\u30a1-\u30fe\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]*")
+URL = re.compile("[a-z][a-z0-9+.-]*://")
 
 
 def cells(text: str) -> int:
@@ -655,8 +828,35 @@ def cells(text: str) -> int:
         return len(text)
     if SIMPLE.fullmatch(text):
         return sum(2 if char >= "\u1100" else 1 for char in text)
+    return sum(grapheme_cells(text[start:stop]) for start, stop in graphemes(text, 0, len(text)))
+
+
+@lru_cache(GRAPHEMES_KEPT)
+def grapheme_cells(grapheme: str) -> int:
     from wcwidth import wcswidth
-    return max(0, wcswidth(text))
+    return max(0, wcswidth(grapheme))
+
+
+def graphemes(text: str, start: int, stop: int) -> Iterator[Tuple[int, int]]:
+    """Where each grapheme begins and ends, as wcwidth has it for what clean_text lets pass, at a tenth of the cost."""
+    begin, flags = start, 0
+    piece = text[start:stop]
+    last = ""
+    for at, (char, kind) in enumerate(zip(piece, piece.translate(KINDS)), start):
+        flags = flags + 1 if "\U0001f1e6" <= char <= "\U0001f1ff" else 0       # letters of which two are a flag
+        on_base = kind in ONTO or flags and not flags % 2 or last >= "\u0300" and glued(last, char)
+        last = char
+        if at > begin and (not on_base or at - begin >= GRAPHEME_SPAN):
+            yield begin, at
+            begin = at
+    if begin < stop:
+        yield begin, stop
+
+
+@lru_cache(GRAPHEMES_KEPT)
+def glued(last: str, char: str) -> bool:
+    """Whether two letters or symbols are drawn, and measured, as one: a family, an Indic conjunct, a skin tone."""
+    return last == "\u200d" or combining(last) == 9 or "\U0001f3fb" <= char <= "\U0001f3ff"
 
 
 def fit(text: str, start: int, stop: int, width: int) -> Span:
@@ -665,20 +865,13 @@ def fit(text: str, start: int, stop: int, width: int) -> Span:
     if text[start:near].isascii():
         cut = min(stop, start + width)
         return Span(start, cut, cut - start)
-    cut, used = start, 0
-    for unit in units(text, start, stop, near):
-        used += cells(unit)
-        if used > width and cut > start:
-            break
-        cut += len(unit)
-    return Span(start, cut, cells(text[start:cut]))
-
-
-def units(text: str, start: int, stop: int, near: int) -> Iterable[str]:
-    if SIMPLE.fullmatch(text, start, near):
-        return text[start:near]
-    from wcwidth import iter_graphemes
-    return iter_graphemes(text[start:min(stop, start + 16 * (near - start))])      # 16: no real one is longer
+    used, cut = 0, start
+    for begin, cut in graphemes(text, start, min(stop, start + CHARACTERS_PER_CELL * (width + 1))):
+        more = grapheme_cells(text[begin:cut])
+        if used + more > width and begin > start:
+            return Span(start, begin, used)
+        used += more
+    return Span(start, cut, used)
 
 
 def wrap(text: str, width: int, rest: int, words: bool = True, start: int = 0) -> Iterator[Span]:
@@ -698,17 +891,29 @@ def wrap(text: str, width: int, rest: int, words: bool = True, start: int = 0) -
 
 
 def at_space(text: str, span: Span, stop: int, rest: int) -> Tuple[Span, int]:
-    """The row up to its last space, and how much to skip; all of it if the next word is longer than a row."""
+    """The row up to its last space, and how much to skip; all of it if the next word, not a URL, is longer than a row."""
     space = text.rfind(" ", span.start + 1, span.end + 1)
-    if space < 0 or stop > space + 1 + rest and text.find(" ", space + 1, space + 2 + rest) < 0:
+    if space < 0:
+        return span, 0
+    long = stop > space + 1 + rest and text.find(" ", space + 1, space + 2 + rest) < 0
+    if long and not URL.match(text, space + 1, stop):
         return span, 0
     return Span(span.start, space, cells(text[span.start:space])), 1
 
 # ---- the scrollback: kept as it came, wrapped where it is looked at -----------------------------------------
 
+SCROLLBACK_MESSAGES = 100_000
+SCROLLBACK_BYTES = 32 << 20     # whichever comes first: a peer may send long messages too
+PIECE_BYTES = 2048              # of a message that are laid out as one; more of it only if it is in view
+LOOK_BACK = 64                  # bytes in which a piece without spaces ends between two characters
+LATELY = 10_000                 # messages looked at for names to complete
+HANG = 4                        # cells: the indent of all rows but a message's first, behind the time
+TIMES_COLS = 60                 # on a narrower screen a time would leave too little for the text
+
 
 # What a message is. Plain constants: show() is called half a million times a second.
 LIVE, EARLIER, OWN, NOTICE = range(4)
+MORE = 4                                # added to one of these: a further piece of the message before it
 Said = Tuple[bytes, bytes, int, int]    # name, text, when (seconds since 1970; 0: not known), what
 
 
@@ -716,13 +921,13 @@ class Entry(NamedTuple):
     """A message as it is shown: marks above it, a row each; then the time, the name, ": " and the text, cleaned."""
 
     text: str
-    body: int           # where the time begins, or the name if none is shown
+    body: int           # where the time begins, or the name if none is shown; -1 if a piece before it has both
     name: int
     named: int          # where the name ends
     hang: int           # cells before all further rows
     spans: List[Span]
     what: int
-    color: int          # a number that stays with the name
+    speaker: bytes
     called: bool        # our user's name is in it
     found: bool         # it is what :find found
 
@@ -730,37 +935,59 @@ class Entry(NamedTuple):
 Place = Tuple[int, int]     # a message's number (they never change) and a row in it; or a character in it
 
 
-def mention(name: str) -> "re.Pattern[str]":
-    """What finds `name` in a text; Latin letters beside it make it a part of another word."""
-    return re.compile(f"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])" if name else "(?!)", re.IGNORECASE)
+def pieces(text: bytes) -> Iterator[bytes]:
+    """A long text in parts of at most PIECE_BYTES, ended by a line's end or a space: laid out one by one, if in view."""
+    start = 0
+    while len(text) - start > PIECE_BYTES:
+        least, most = start + PIECE_BYTES // 2, start + PIECE_BYTES
+        stop = (text.rfind(b"\n", least, most) + 1 or text.rfind(b" ", least, most) + 1
+                or next((at for at in range(most, most - LOOK_BACK, -1) if begins_grapheme(text, at)), most))
+        yield text[start:stop]
+        start = stop
+    yield text[start:]
+
+
+def begins_grapheme(text: bytes, at: int) -> bool:
+    if text[at] & 0xC0 == 0x80 or text[at - 3:at] == "\u200d".encode():
+        return False                                    # inside a character, or behind a joiner
+    return KINDS[ord(text[at:at + 4].decode("utf-8", "replace")[0])] == BASE
 
 
 class Scrollback:
-    """What was said and noticed, numbered from 0 for ever, the oldest dropped; and how our user wants to see it."""
+    """What was said and noticed, numbered from 0 for ever, the oldest dropped; and how our user wants to see it.
+
+    A long message has a number for each of its pieces; `messages` counts it once.
+    """
 
     def __init__(self, own_name: str = "", opened: int = 0) -> None:
         self.start = self.end = 0               # numbers of the oldest kept, and of the next to come
-        self.times = False                      # whether each message has its time; earlier ones always have
+        self.messages = 0                       # how many came, ever; notices are none
+        self.times = True                       # whether messages have their time, where there is room for it
         self.read: Optional[int] = None         # the number of the first message that came after our user left
         self.found: Optional[int] = None        # the number of the message that stands out as found
         self.opened = opened                    # a day line tells when the day is another than this one's
-        self.own = mention(own_name)
+        self.own = fold(own_name)
         self._kept: Deque[Said] = deque()
         self._bytes = 0
         self._entries: Dict[int, Entry] = {}    # only what the last window showed, as _look wants it
         self._look: tuple = ()
 
     def add(self, name: bytes, texts: Collection[bytes], when: int = 0, what: int = LIVE) -> None:
-        self._kept += [(name, text, when, what) for text in texts]
-        self.end += len(texts)
-        self._bytes += sum(map(len, texts)) + len(name) * len(texts)
+        self.messages += len(texts) if what != NOTICE else 0
+        if len(max(texts, key=len, default=b"")) > PIECE_BYTES:
+            said = [(name, piece, when, what | MORE * bool(at)) for text in texts for at, piece in enumerate(pieces(text))]
+        else:
+            said = [(name, text, when, what) for text in texts]
+        self._kept += said
+        self.end += len(said)
+        self._bytes += sum(map(len, texts)) + len(name) * len(said)
         while self._bytes > SCROLLBACK_BYTES or len(self._kept) > SCROLLBACK_MESSAGES:
             name, text, _, _ = self._kept.popleft()
             self._bytes -= len(text) + len(name)
             self.start += 1
 
     def entry(self, number: int, cols: int) -> Entry:
-        look = (cols, self.times, self.read, self.found)
+        look = (cols, self.times, self.read, self.found, time.tzname)
         if look != self._look:
             self._look, self._entries = look, {}
         if number not in self._entries:
@@ -773,10 +1000,10 @@ class Scrollback:
         self._kept.clear()
 
     def find(self, text: str, before: int) -> Optional[int]:
-        """The number of the last message before `before` that has `text` (case-folded) in its name or text."""
+        """The number of the last message before `before` that has `text` (folded) in its name or text."""
         for number in range(min(before, self.end) - 1, self.start - 1, -1):
             name, said, _, what = self._kept[number - self.start]
-            if what != NOTICE and text in (name + b": " + said).decode("utf-8", "replace").casefold():
+            if what | MORE != NOTICE | MORE and text in fold((name + b": " + said).decode("utf-8", "replace")):
                 return number
         return None
 
@@ -787,22 +1014,28 @@ class Scrollback:
 
     def transcript(self) -> Iterator[str]:
         """All of it as lines of text, cleaned like on the screen, always with times; a text's further lines indented."""
-        for number, said in enumerate(self._kept, self.start):
-            head, shown = worded(said)
-            yield self._above(number) + clock(said[2]) + head + shown.replace("\n", "\n" + " " * (6 + HANG)) + "\n"
+        kept = list(self._kept)
+        heads = [at for at, said in enumerate(kept) if not said[3] & MORE or at == 0]
+        for at, stop in zip(heads, [*heads[1:], len(kept)]):
+            name, text, when, what = kept[at]
+            whole = (name, b"".join(said[1] for said in kept[at:stop]), when, what)
+            head, shown = worded(whole)
+            yield self._above(at + self.start) + clock(when) + head + shown.replace("\n", "\n" + " " * (6 + HANG)) + "\n"
 
     def _above(self, number: int) -> str:
         """The marks between a message and the one before it, each with its newline."""
         _, _, when, what = self._kept[number - self.start]
+        if what & MORE:
+            return ""
         earlier = self._kept[number - self.start - 1] if number > self.start else (b"", b"", self.opened, NOTICE)
         marks = []
-        if earlier[3] == EARLIER != what:
+        if earlier[3] & ~MORE == EARLIER != what:
             marks.append("earlier messages end here")
         # Midnight is on a quarter of an hour in every time zone: most pairs need no calendar.
         if when and earlier[2] and when // 900 != earlier[2] // 900 and day(when) != day(earlier[2]):
             marks.append(day(when))
         if number == self.read and number > self.start:
-            marks.append("you have read up to here")
+            marks.append("new messages")
         return "".join(f"-- {mark}\n" for mark in marks)
 
     def move(self, place: Place, by: int, cols: int) -> Place:
@@ -850,33 +1083,36 @@ def day(when: int) -> str:
 
 
 def worded(said: Said) -> Tuple[str, str]:
-    """What is read before the text, and the text, both cleaned. The text is cut to SHOWN_CHARACTERS."""
+    """What is read before the text, and the text, both cleaned."""
     name, text, _, what = said
-    shown = clean_text(text).rstrip("\n")
-    if len(shown) > SHOWN_CHARACTERS:
-        shown = f"{shown[:SHOWN_CHARACTERS]}\n[{len(shown) - SHOWN_CHARACTERS:,} more characters]"
-    return "-- " if what == NOTICE else clean_name(name) + ": ", shown
+    head = "" if what & MORE else "-- " if what == NOTICE else clean_name(name) + ": "
+    return head, clean_text(text).rstrip("\n")
 
 
 def clock(when: int) -> str:
     return time.strftime("%H:%M ", time.localtime(when)) if when else " " * 6
 
 
-def make_entry(said: Said, above: str, cols: int, times: bool, own: "re.Pattern[str]", found: bool) -> Entry:
+def make_entry(said: Said, above: str, cols: int, times: bool, own: str, found: bool) -> Entry:
     name, _, when, what = said
     head, shown = worded(said)
-    stamp = clock(when) if (times or what == EARLIER) and cols >= STAMPED_COLS else ""
-    whole = above + stamp + head + shown
+    stamp = clock(when) if times and cols >= TIMES_COLS else ""
     hang = min(len(stamp) + HANG, cols // 2)
-    marks = [fit(whole, found.start(), found.end(), cols) for found in re.finditer(".+", above)]
+    called = what & ~MORE == LIVE and mentions(own, fold(shown))
+    if what & MORE:
+        return Entry(shown, -1, 0, 0, hang, list(wrap(shown, cols - hang, cols - hang)), what & ~MORE, name, called, found)
+    whole = above + stamp + head + shown
+    marks = [fit(whole, mark.start(), mark.end(), cols) for mark in re.finditer(".+", above)]
     # The first row as if without the time, so that no row ends between the two; then with it.
-    first, *others = wrap(whole, cols - len(stamp), cols - hang, start=len(above) + len(stamp))
-    first = Span(len(above), first.end, first.cells + len(stamp))
     start = len(above) + len(stamp)
-    return Entry(whole, len(above), start, start + len(head) - 2, hang, [*marks, first, *others], what,
-                 crc32(name), what == LIVE and own.search(shown) is not None, found)
+    first, *others = wrap(whole, cols - len(stamp), cols - hang, start=start)
+    first = Span(len(above), first.end, first.cells + len(stamp))
+    return Entry(whole, len(above), start, start + max(0, len(head) - 2), hang, [*marks, first, *others], what, name, called, found)
 
 # ---- the frame: a pure function -----------------------------------------------------------------------------
+
+INPUT_ROWS = 3
+INPUT_CHUNK_ROWS = 4            # see input_origin
 
 
 class Style(NamedTuple):
@@ -899,15 +1135,38 @@ COLORS_256 = (131, 130, 64, 28, 29, 30, 31, 27, 62, 99, 97, 129, 133, 164, 162, 
 COLORS_8 = (1, 2, 5, 6)
 
 
+class Colors:
+    """Which colour each name has: one that stays with it, but two who are here share none while there are enough."""
+
+    def __init__(self, count: int = 0) -> None:
+        self._count = count
+        self._given: Dict[bytes, int] = {}      # to those who are here
+
+    def here(self, names: Iterable[bytes]) -> None:
+        """Those who are here now. Who came first keeps its colour."""
+        names = list(islice(names, self._count))
+        self._given = {name: self._given[name] for name in names if name in self._given}
+        for name in names:
+            if name not in self._given:
+                taken = set(self._given.values())
+                choices = [(crc32(name) + more) % self._count for more in range(self._count)]
+                self._given[name] = next(choice for choice in choices if choice not in taken)
+
+    def of(self, name: bytes) -> int:
+        return self._given.get(name, crc32(name) % max(1, self._count))
+
+
 class View(NamedTuple):
     """All that a frame depends on, but the size."""
 
     status: str
     back: Scrollback
     anchor: Optional[Place]     # the character at the top of a view that is scrolled up; None: follow the newest
-    seen: int                   # the number of the first message that came after scrolling up
+    seen: int                   # how many messages there were when it was scrolled up
     line: Line
     label: str = ""             # about the input, on the rule
+    name: str = ""              # our user's, on the rule
+    colors: Colors = Colors()
 
 
 class Frame(NamedTuple):
@@ -932,9 +1191,9 @@ def layout(rows: int) -> Layout:
 def render(view: View, rows: int, cols: int, style: Style) -> Frame:
     """Exactly `rows` strings of exactly `cols` cells (styles take none), and the cursor inside. 1 x 1 is enough."""
     heights = layout(rows)
-    frame = [clip(view.status, cols)] * heights.status
+    frame = [style.paint(style.reverse, clip(view.status, cols))] * heights.status
     shown = view.back.window(view.anchor, heights.messages, cols)
-    frame += [message_row(entry, row, cols, style) for entry, row in shown]
+    frame += [message_row(entry, row, cols, style, view.colors) for entry, row in shown]
     frame += [" " * cols] * (heights.messages - len(shown))
     frame += [style.paint(style.dim, rule(view, cols))] * heights.rule
     typed, (row, column) = input_rows(view.line, heights.input, cols)
@@ -954,7 +1213,7 @@ def padded(text: str, span: Span, cols: int, fill: str = " ") -> str:
     return text[span.start:span.end] + fill * (cols - span.cells)
 
 
-def message_row(entry: Entry, row: int, cols: int, style: Style) -> str:
+def message_row(entry: Entry, row: int, cols: int, style: Style, colors: Colors) -> str:
     span = entry.spans[row]
     indent = entry.hang if span.start > entry.body else 0
     shown = padded(entry.text, span, cols - indent)
@@ -963,45 +1222,70 @@ def message_row(entry: Entry, row: int, cols: int, style: Style) -> str:
     if entry.what == NOTICE or span.start < entry.body:
         return " " * indent + style.paint(style.dim, text) + blank
     name, named = max(0, entry.name - span.start), max(0, entry.named - span.start)
-    return (" " * indent + style.paint(style.dim, text[:name]) + style.paint(name_style(entry, style), text[name:named])
+    return (" " * indent + style.paint(style.dim, text[:name]) + style.paint(name_style(entry, style, colors), text[name:named])
             + style.paint(style.bold * entry.called + style.reverse * entry.found, text[named:]) + blank)
 
 
-def name_style(entry: Entry, style: Style) -> str:
+def name_style(entry: Entry, style: Style, colors: Colors) -> str:
     if entry.what == OWN:
         return style.bold
-    color = style.colors[entry.color % len(style.colors)] if style.colors else ""
+    color = style.colors[colors.of(entry.speaker) % len(style.colors)] if style.colors else ""
     return color + style.reverse * entry.called
 
 
-def status(port: int, names: List[str], hint: str, cols: int) -> str:
-    """The port, who is here and how to join, in as much detail as there is room for; the port matters most."""
+def status(port: int, names: List[str], count: int, hint: str, cols: int) -> str:
+    """The port, who is here (`count`, the first of them by name) and how to join, in as much detail as there is room for."""
     server, words = f"SERVER: {port}", hint.split()
     short = " ".join(words[:1] + words[-2:])            # of `join: ./p2pchat NAME host port`, what cannot be guessed
-    most = min(len(names) - 1, STATUS_NAMES)
-    some = [", ".join(names[:shown]) + f" and {len(names) - shown} more" for shown in range(most, 0, -1)]
-    everybody = [", ".join(names)] * (len(names) <= STATUS_NAMES)
-    named = [f"  here: {who}" for who in (*everybody, *some)] if names else [""]
-    counted = [f"  here: {len(names)}"] * bool(names)
     joins = [f"  {how}" for how in (hint, short) if how]
-    rows = [server + who + join for here in (named, counted) for join in joins for who in here]
-    return first_fit(rows + [server + who for who in named + counted] * (not hint or bool(names)) + [server] * bool(names), cols)
+    if not count:
+        return first_fit([server + join for join in joins] or [server], cols)
+    for here in (partial(who_is_here, names, count), lambda room: f"  here: {count}"):
+        for join in joins:
+            found = here(cols - len(server) - cells(join))
+            if found and cells(server + found + join) <= cols:
+                return server + found + join
+    named = who_is_here(names, count, cols - len(server))
+    return server + named if named else first_fit([f"{server}  here: {count}", server], cols)
+
+
+def who_is_here(names: List[str], count: int, room: int) -> str:
+    """As many names as fit `room` cells; nothing if not even one does."""
+    widths = [cells(name) + 2 for name in names]        # each once: a hostile one is slow to measure
+    for shown in range(len(names), 0, -1):
+        more = f" and {count - shown} more" * (count > shown)
+        if len("  here: ") + sum(widths[:shown]) - 2 + len(more) <= room:
+            return f"  here: {', '.join(names[:shown])}{more}"
+    return ""
 
 
 def rule(view: View, cols: int) -> str:
-    new, label = view.back.end - view.seen, "".join(map(visible, view.label)).replace(NEWLINE, " ")
-    scrolled = view.anchor is not None
-    parts = [f"{new:,} new, PageDown" if new else "earlier messages, PageDown"] * scrolled + [label] * bool(label)
-    short = f"{new} new" * bool(new) if scrolled else label
-    return clip(first_fit([f"---- {', '.join(parts)} ", short] if parts else [""], cols), cols, "-")
+    """Who we are, what to do about a view that is scrolled up, and what to know about the input."""
+    new, label = view.back.messages - view.seen, "".join(map(visible, view.label)).replace(NEWLINE, " ")
+    scrolled = (f"{new:,} new; PageDown for newer" if new else "scrolled up; PageDown for newer") if view.anchor is not None else ""
+    news = [part for part in (scrolled, label) if part]
+    help_hint = [] if news or view.back.messages else [":help for help"]
+    short = scrolled.partition(";")[0] or label
+    full = "".join(f"---- {part} " for part in [view.name, *help_hint, *news] if part)
+    return clip(first_fit([full, "".join(f"---- {part} " for part in news or [view.name] if part), short], cols), cols, "-")
 
 
 def first_fit(texts: List[str], cols: int) -> str:
     return next((text for text in texts if cells(text) <= cols), texts[-1])
 
 
-def input_rows(line: Line, height: int, cols: int) -> Tuple[List[str], Tuple[int, int]]:
-    """`height` rows of the input around the cursor, and the cursor in them. Cost independent of the length."""
+class InputLayout(NamedTuple):
+    """The rows of the input around the cursor."""
+
+    begin: int          # where `text` begins in the input
+    text: str
+    spans: List[Span]
+    row: int            # of the cursor, in `spans`
+    column: int
+
+
+def lay_out_input(line: Line, height: int, cols: int) -> InputLayout:
+    """At least `height` rows on each side of the cursor, where there are so many. Cost independent of the length."""
     begin = input_origin(line, height, cols * INPUT_CHUNK_ROWS)
     limit = line.at + 4 * height * cols + GRAPHEME_SPAN     # more characters than the rows can hold
     text, at = "".join(map(visible, line.text[begin:limit])), line.at - begin
@@ -1013,17 +1297,31 @@ def input_rows(line: Line, height: int, cols: int) -> Tuple[List[str], Tuple[int
     if at == len(text) and spans[-1].cells >= cols:
         spans.append(Span(at, at, 0))           # the last row is full: the cursor waits in the next one
     row = bisect_right([span.start for span in spans], at) - 1
-    column = min(cols - 1, cells(text[spans[row].start:at]))
+    return InputLayout(begin, text, spans, row, min(cols - 1, cells(text[spans[row].start:at])))
+
+
+def input_rows(line: Line, height: int, cols: int) -> Tuple[List[str], Tuple[int, int]]:
+    """`height` rows of the input around the cursor, and the cursor in them."""
+    _, text, spans, row, column = lay_out_input(line, height, cols)
     top = max(0, min(row - height // 2, len(spans) - height))
     shown = [padded(text, span, cols) for span in spans[top:top + height]]
     return shown + [" " * cols] * (height - len(shown)), (row - top, column)
 
 
+def climb(line: Line, by: int, cols: int) -> Optional[Line]:
+    """The cursor in the row above (-1) or below (1) on the screen; None if there is none."""
+    begin, text, spans, row, column = lay_out_input(line, INPUT_ROWS, cols)
+    if not 0 <= row + by < len(spans):
+        return None
+    start, end, _ = spans[row + by]
+    to = fit(text, start, end, column).end if column else start
+    return Line(line.text, begin + to)
+
+
 def visible(char: str) -> str:
     """What stands for one character of our own user's input: one cell for one that has no look of its own."""
-    if char.isprintable() or char == "\n" or char in JOINERS:
-        return char
-    return " " if category(char) == "Zs" else MARK
+    kind = KINDS[ord(char)]
+    return MARK if kind == HIDDEN else " " if kind == BLANK else char
 
 
 def input_origin(line: Line, height: int, chunk: int) -> int:
@@ -1042,10 +1340,23 @@ def input_origin(line: Line, height: int, chunk: int) -> int:
 
 # ---- the terminal -------------------------------------------------------------------------------------------
 
+READ_BYTES = 64 * 1024          # one read a turn: a paste of a megabyte may not keep the peers waiting
+FRAME_SECONDS = 1 / 30          # for arriving messages; a key press does not wait for it
+CLOSE_SECONDS = 0.3             # the goodbye to a terminal that may have stopped reading
+BELL_SECONDS = 1.0              # at most one bell in that time: a flood of mentions must not ring all the time
+ZONE_SECONDS = 60               # a new time zone is noticed after that time
+STATUS_NAMES = 20               # in the status row at most, however wide: the others are a number
+PASTED = 16                     # characters in one read are a paste, not typing: a Tab among them does not complete
+MOVES_KEPT = 1024               # places of the cursor for which it is known how to get there
+MAX_ROWS, MAX_COLS = 500, 1000  # a terminal that claims 65535 x 65535 would cost gigabytes a frame
+
 # Literal, not asked from a database: they go out before blessed is loaded, and a terminal ignores a mode that it
 # does not know (blessed asks the terminal first and, in tmux 3.3a, then leaves 2004 and 2026 off).
-ENTER = b"\x1b[?1049h\x1b[?2004h\x1b[?1004h\x1b[?7l"        # alternate screen, bracketed paste, focus reports, no autowrap
-LEAVE = b"\x1b[?2026l\x1b[m\x1b[?25h\x1b[?7h\x1b[?1004l\x1b[?2004l\x1b[?1049l"
+# Alternate screen, bracketed paste, focus reports, no autowrap; and no arrow keys for a turn of the wheel (1007): they
+# would replace a draft. The terminal remembers what 1007 was; where it cannot, 1007 was on, or is not known at all.
+ENTER = b"\x1b[?1049h\x1b[?2004h\x1b[?1004h\x1b[?7l\x1b[?1007l"
+LEAVE = b"\x1b[?2026l\x1b[m\x1b[?25h\x1b[?7h\x1b[?1007h\x1b[?1007r\x1b[?1004l\x1b[?2004l\x1b[?1049l"
+SAVE_WHEEL = b"\x1b[?1007s"
 PUT_TITLE_AWAY, OLD_TITLE = b"\x1b[22;2t", b"\x1b[23;2t"
 NO_TITLE = b"\x1b]2;\x07"                                   # before OLD_TITLE, for terminals that put nothing away
 NO_TITLES = ("linux", "vt", "ansi", "cons", "sun")          # consoles that would print the text of a title
@@ -1060,33 +1371,39 @@ class Screen:
     hangup_fds: List[int] = []      # a terminal's end is seen by reading
     failed = False          # a terminal that is gone is everyday life
 
-    def __init__(self, input_fd: int = 0, output_fd: int = 1, error_fd: int = 2) -> None:
+    def __init__(self, input_fd: int = 0, output_fd: int = 1, clock: Callable[[], float] = time.time) -> None:
         self._input: Optional[int] = input_fd           # None: it hung up
+        self._clock = clock                             # seconds since 1970
         self._tty = (input_fd, output_fd)
         self._fd: Optional[int] = None                  # our own, non-blocking: shared with nobody
         self._modes: Optional[list] = None              # as found; None while the terminal is not ours
         self._decoder, self._back = Decoder(), Scrollback()
         self._editor = Editor(self._completions)
         self._port, self._hint = 0, ""
-        self._own_name = b""                            # in lower case
-        self._here: List[str] = []                      # the others' names
+        self._name = ""                                 # our user's
+        self._here: List[bytes] = []                    # the others' names
+        self._here_changed = False                      # since the status row was made
+        self._colors = Colors()
         self._bell = "mention"
-        self._called, self._bell_after = False, 0.0     # whether our name was said since the last frame; the next bell
+        self._called: Optional[bytes] = None            # who said our name since the last frame
+        self._bell_after = 0.0
         self._others = 0                                # messages of others up to the last frame
-        self._aside = 0                                 # messages that count as read: our own, earlier ones, notices
+        self._aside = 0                                 # messages that count as read: our own, earlier ones
         self._read: Optional[int] = None                # how many others had come when our user went; None: is here
         self._titles = not os.environ.get("TERM", "").startswith(NO_TITLES)
         self._title = b""                               # as the terminal has it
         self._status = ""
         self._anchor: Optional[Place] = None
         self._seen = 0
-        self._style = PLAIN
+        self._style, self._pen = PLAIN, FIRST_PEN
         self._rows, self._cols = 24, 80
         self._shown = Frame([], (0, 0))                 # what the terminal has, or will have after _unsent
         self._unsent = b""
         self._dirty = self._urgent = False
         self._next_frame = 0.0
         self._lost = False                              # writing failed, and nobody was told yet
+        self._escaped = False                           # whether the last key was Escape
+        self._zone_after = 0.0                          # when to ask again for the time zone: machines travel
         self._commands: Iterable[str] = ()              # for Tab
         self._sought, self._found = "", 0               # the last :find, and which message it found
 
@@ -1111,14 +1428,14 @@ class Screen:
         return min(times) if times else None
 
     def open(self, port: int, hint: str, name: bytes = b"", commands: Iterable[str] = ()) -> None:
-        """Take the terminal, paint the first frame, then load blessed (~100 ms). Raises OSError if there is none."""
-        self._port, self._hint, self._own_name, self._commands = port, hint.strip(), name.lower(), commands
-        self._back.own, self._back.opened = mention(name.decode("utf-8", "replace")), int(time.time())
+        """Take the terminal, paint the first frame, then load blessed (~100 ms). Raises OSError if the terminal cannot be opened."""
+        self._port, self._hint, self._name, self._commands = port, hint.strip(), clean_name(name) if name else "", commands
+        self._back.own, self._back.opened = fold(name.decode("utf-8", "replace")), int(self._clock())
         self._fd = reopened(self._tty[1])
         if self._fd is None:                            # a container may hide its name; after `su` it is not ours to open
             self._fd = os.open("/dev/tty", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
         self.resume()
-        self._load_styles()
+        self._load_blessed()
 
     def read(self, now: float) -> List[Event]:
         """One read of at most READ_BYTES; call it when input_fd is readable, else it blocks."""
@@ -1148,39 +1465,66 @@ class Screen:
             return
         self._back.add(name, texts, when)
         joined = b"\n".join(texts)
-        if self._own_name in joined.lower() and not self._called:
-            self._called = self._back.own.search(joined.decode("utf-8", "replace")) is not None
+        own = self._back.own
+        if self._called is None and (not joined.isascii() or own.encode() in joined.lower()):
+            self._called = name if mentions(own, fold(joined.decode("utf-8", "replace"))) else None
 
     def notice(self, text: str) -> None:
         """Add a line of the program's own, `-- text`. No name can begin like that: see clean_name."""
-        self._back.add(b"", [text.encode("utf-8", "replace")], int(time.time()), NOTICE)
-        self._aside += 1
+        self._back.add(b"", [text.encode("utf-8", "replace")], int(self._clock()), NOTICE)
         self._dirty = True
 
-    def here(self, names: List[bytes]) -> None:
-        """Who is here, but our user: for the status row and for Tab."""
-        self._here = [clean_name(name) for name in names]
-        self._status = status(self._port, self._here, self._hint, self._cols)
-        self._dirty = True
+    def refuse(self, text: str, why: str) -> None:
+        """Say why a text was not sent, and put it back for correction unless the user has begun another."""
+        self.notice(why)
+        if not self._editor.line.text:
+            self._editor.become(Line(text, len(text)))
 
-    def find(self, text: str) -> None:
-        """Show the last message that has `text`; without one, or with the same again, the one before that."""
-        if text and text.casefold() != self._sought:
-            self._sought, self._found = text.casefold(), self._back.end + 1
-        found = self._back.find(self._sought, self._found) if self._sought else None
+    def here(self, names: List[bytes], c_users: bool = False) -> None:
+        """Who is here, but our user: for the status row, the colours and Tab; and whether somebody uses the C program."""
+        self._here, self._editor.c_users = names, c_users
+        self._here_changed = self._dirty = True
+
+    def find(self, text: str) -> bool:
+        """Show the last message that has `text`; without one, or with the same again, the one before that.
+
+        Returns False if there never was a text.
+        """
+        if text and fold(text) != self._sought:
+            self._sought, self._found = fold(text), self._back.end + 1
+        if not self._sought:
+            return False
+        found = self._back.find(self._sought, self._found)
         if found is None:
-            earlier = " earlier" * (self._found <= self._back.end)
-            self.notice(f'no{earlier} message has "{self._sought}"' if self._sought else "say :find TEXT")
+            earlier = "earlier " * (self._found <= self._back.end)
+            self.notice(f'no {earlier}message contains "{self._sought}"')
             self._found = self._back.end + 1            # the next time begins with the newest
-            return
+            return True
         self._found = self._back.found = found
         self._dirty = True
         self._hold((found, 0))
         self._page(0, -layout(self._rows).messages // 3)
+        return True
+
+    def help(self, intro: str, commands: List[Tuple[str, str]], keys: bool = False) -> None:
+        """Show what can be typed: each (command, what it does), then the keys, in as much detail as there is room for."""
+        width = self._cols - HANG - len(clock(1)) * (self._back.times and self._cols >= TIMES_COLS)
+        room, first = layout(self._rows).messages, self._back.end
+        of_keys = in_columns([f"{key:<13} {what}" for key, what in KEYS_HELP], width)
+        long = [f"{command:<21} {what}" for command, what in commands]
+        lists = [long, in_columns([command for command, _ in commands], width), in_columns([command.split()[0] for command, _ in commands], width)]
+        choices = [[intro, *long, *of_keys], *([intro, *rows, ":help keys lists the keys"] for rows in lists)]
+        choices = [["keys:", *of_keys]] if keys else choices
+        fitting = [rows for rows in choices if len(list(wrap("\n".join(rows), width, width))) <= room]
+        self.notice("\n".join((fitting or choices[-1:])[0]))
+        if not fitting:                                 # its beginning, at least
+            self._hold((first, 0))
 
     def toggle_times(self) -> None:
         self._back.times = not self._back.times
         self._dirty = True
+        if self._back.times and self._cols < TIMES_COLS:
+            self.notice(f"times show on screens of {TIMES_COLS} columns or more")
 
     def ring(self, bell: str) -> None:
         """When to ring from now on: "off", "mention" or "all"."""
@@ -1201,12 +1545,23 @@ class Screen:
             return
         if now < self._next_frame and not self._urgent:
             return
-        view = View(self._status, self._back, self._anchor, self._seen, self._editor.line, self._editor.label)
+        self._look_around(now)
+        view = View(self._status, self._back, self._anchor, self._seen, self._editor.line, self._editor.label, self._name, self._colors)
         frame = render(view, self._rows, self._cols, self._style)
-        self._unsent, self._shown = self._attention(now) + difference(self._shown, frame), frame
+        self._unsent, self._shown = self._attention(now) + difference(self._shown, frame, self._pen), frame
         self._dirty = self._urgent = False
         self._next_frame = now + FRAME_SECONDS
         self._write()
+
+    def _look_around(self, now: float) -> None:
+        if self._here_changed:
+            names = [clean_name(name) for name in self._here[:STATUS_NAMES]]
+            self._status = status(self._port, names, len(self._here), self._hint, self._cols)
+            self._colors.here(self._here)
+            self._here_changed = False
+        if now >= self._zone_after:
+            time.tzset()
+            self._zone_after = now + ZONE_SECONDS
 
     def flush(self) -> List[Event]:
         """Go on with the unfinished frame. May return [Key.GONE]."""
@@ -1223,17 +1578,18 @@ class Screen:
             cols, rows = 80, 24
         self._rows, self._cols = min(rows, MAX_ROWS), min(cols, MAX_COLS)
         self._shown = Frame([], (0, 0))
-        self._status = status(self._port, self._here, self._hint, self._cols)
-        self._dirty = self._urgent = True
+        self._editor.cols = self._cols
+        self._here_changed = self._dirty = self._urgent = True
         self._settle()
 
-    def suspend(self) -> None:
-        """Leave the terminal as it was found. May block for CLOSE_SECONDS; never raises."""
+    def suspend(self, parting: str = "") -> None:
+        """Leave the terminal as it was found, with a parting line. May block for CLOSE_SECONDS; never raises."""
         if self._modes is None or self._fd is None:
             return
         modes, self._modes = self._modes, None
         titles = (NO_TITLE if self._titles else b"") + OLD_TITLE
-        goodbye, self._unsent = (CANCEL if self._unsent else b"") + LEAVE + titles, b""
+        last = f"{parting}\r\n".encode("utf-8", "replace") if parting else b""
+        goodbye, self._unsent = (CANCEL if self._unsent else b"") + LEAVE + titles + last, b""
         try:
             outlet = Outlet(self._fd, len(goodbye))
             outlet.put(goodbye)
@@ -1258,21 +1614,21 @@ class Screen:
             # Anything else: it is gone. A hang-up sends SIGCONT too, and then all that is left is to say goodbye.
             self._lost = error.args[0] != errno.EINTR
             return
-        away = PUT_TITLE_AWAY if self._modes is None else b""       # once: it is a stack
+        away = SAVE_WHEEL + PUT_TITLE_AWAY if self._modes is None else b""      # once: we change them, and titles are a stack
         self._modes = modes
-        self._unsent, self._title = (CANCEL if self._unsent else b"") + ENTER + away, b""
+        self._unsent, self._title = (CANCEL if self._unsent else b"") + away + ENTER, b""
         self._write()
         self.resize()
         self.draw(self._next_frame)
 
-    def close(self) -> None:
+    def close(self, parting: str = "") -> None:
         """suspend(), for good. Safe to call twice, or without open()."""
-        self.suspend()
+        self.suspend(parting)
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
-    def _load_styles(self) -> None:
+    def _load_blessed(self) -> None:
         from blessed import Terminal
         # With NO_COLOR blessed gives up bold as well as cursor movement; we give up colours, but not bold and dim.
         # A stream of our own, since for sys.__stdout__ blessed asks the terminal, and waits up to 10 s.
@@ -1282,28 +1638,36 @@ class Screen:
                 terminal = Terminal(stream=stream)
                 colors = () if no_color else palette(terminal.color)
                 self._style = Style(str(terminal.bold), str(terminal.dim), str(terminal.normal), str(terminal.reverse), colors)
+                self._colors = Colors(len(colors))
+                self._keyboard, self._pen = Keyboard(terminal), pen_of(terminal)
         finally:
             if no_color is not None:
                 os.environ["NO_COLOR"] = no_color
-        self._dirty = True
+        self._here_changed = self._dirty = True
 
     def _attention(self, now: float) -> bytes:
         """What the terminal should know beside the frame: the window's title, and a bell."""
-        others = self._back.end - self._aside
+        others = self._back.messages - self._aside
         unread = others - self._read if self._read is not None else 0
-        title = f"\x1b]2;p2pchat {self._port}{f' ({unread:,} unread)' * bool(unread)}\x07".encode()
+        title = f"\x1b]2;p2pchat {self._name} {self._port}{f' ({unread:,} unread)' * bool(unread)}\x07".encode("utf-8", "replace")
         news = title if self._titles and title != self._title else b""
         self._title = title
-        due = self._called if self._bell == "mention" else self._bell == "all" and others > self._others
+        due = self._called is not None if self._bell == "mention" else self._bell == "all" and others > self._others
         if due and now >= self._bell_after:
-            news += b"\x07"
+            news += self._notification() + b"\x07"
             self._bell_after = now + BELL_SECONDS
-        self._called, self._others = False, others
+        self._called, self._others = None, others
         return news
+
+    def _notification(self) -> bytes:
+        """OSC 9, which a desktop shows: who said our name while we looked elsewhere, but nothing of what was said."""
+        if self._called is None or self._read is None or not self._titles:
+            return b""
+        return f"\x1b]9;p2pchat: {clean_name(self._called)} mentioned you\x07".encode("utf-8", "replace")
 
     def _leave_focus(self) -> None:
         """The window lost the focus: what comes from now on is new."""
-        self._read, self._back.read = self._back.end - self._aside, self._back.end
+        self._read, self._back.read = self._back.messages - self._aside, self._back.end
 
     def _take_focus(self) -> None:
         self._read = None
@@ -1325,16 +1689,26 @@ class Screen:
     def _take(self, tokens: List[Token]) -> List[Event]:
         if tokens:
             self._dirty = self._urgent = True
+        names = [self._keyboard.key(token.text)[0] if token.kind == "key" else "" for token in tokens]
+        if len(tokens) >= WHEEL_KEYS and names.count(names[0]) == len(names) and names[0] in WHEEL and self._editor.is_draft:
+            self._page(0, WHEEL[names[0]] * len(names))     # a wheel where mode 1007 is not known, not the history
+            return self._bad_news()
+        if sum(len(token.text) for token in tokens if token.kind == "text") >= PASTED:
+            tokens = [Token("text", "    ") if token.text == "\t" else token for token in tokens]
         events = [self._apply(token) for token in tokens]
         return [event for event in events if event is not None] + self._bad_news()
 
     def _apply(self, token: Token) -> Optional[Event]:
-        if token.kind != "key":
-            return self._insert(token)
-        key = token.text.replace("\x1bO", "\x1b[")      # SS3: what some terminals send for cursor keys
-        if self._editor.key(key):
+        escaped, self._escaped = self._escaped, False
+        name, text = self._keyboard.key(token.text) if token.kind == "key" else ("", token.text)
+        if text:
+            return self._insert(Token(token.kind.replace("key", "text"), text, token.lost))
+        if escaped and name == "KEY_ENTER":             # Escape, then Enter, at whatever pace: as in readline, Alt
+            name = "KEY_ALT_ENTER"
+        if self._editor.key(name):
             return None
-        return SCREEN_DEEDS[key](self) if key in SCREEN_DEEDS else None
+        self._escaped = name in ESCAPES
+        return SCREEN_DEEDS[name](self) if name in SCREEN_DEEDS else None
 
     def _insert(self, token: Token) -> None:
         room = INPUT_LIMIT - len(self._editor.line.text)
@@ -1350,6 +1724,13 @@ class Screen:
         self._anchor = self._back.found = None
         return text
 
+    def _interrupt(self) -> Optional[Event]:
+        """Ctrl-C: clear the draft, and leave only if there is none."""
+        if not self._editor.line.text:
+            return Key.LEAVE
+        self._editor.drop()
+        return None
+
     def _end_of_file(self) -> Optional[Event]:
         if not self._editor.line.text:
             return Key.LEAVE
@@ -1357,10 +1738,10 @@ class Screen:
         return None
 
     def _completions(self, word: str, begins: bool) -> List[str]:
-        if begins and word.startswith(":"):
-            return [command + " " for command in self._commands if command.startswith(word)]
-        names = dict.fromkeys(self._back.speakers() + self._here)
-        return [name + (": " if begins else " ") for name in names if name.casefold().startswith(word.casefold())]
+        if begins and word[:1] in (":", "/"):
+            return [word[0] + command[1:] + " " for command in self._commands if command.startswith(":" + word[1:])]
+        names = dict.fromkeys(self._back.speakers() + [clean_name(name) for name in self._here])
+        return [name + (": " if begins else " ") for name in names if fold(name).startswith(fold(word))]
 
     def _page(self, by: int, rows: int = 0) -> None:
         """Scroll by so many half pages, and rows."""
@@ -1376,7 +1757,7 @@ class Screen:
     def _hold(self, anchor: Optional[Place]) -> None:
         """Have the view begin with this character; None: follow the newest."""
         if self._anchor is None:
-            self._seen = self._back.end
+            self._seen = self._back.messages
         self._anchor = anchor
 
     def _to_oldest(self) -> None:
@@ -1395,20 +1776,30 @@ class Screen:
 
 # As EDIT_KEYS: the names, what they do, how.
 SCREEN_KEYS: List[Tuple[str, str, Callable[[Screen], Optional[Event]]]] = [
-    ("Enter", "send", Screen._enter),
-    ("PageUp", "scroll up", lambda screen: screen._page(-1)),
-    ("PageDown", "down", lambda screen: screen._page(1)),
-    ("Ctrl-Home Alt-Home", "oldest", Screen._to_oldest),
-    ("Ctrl-End Alt-End", "newest", Screen._to_newest),
-    ("Ctrl-L", "draw again", Screen.resize),
-    ("Ctrl-Z", "stop (fg goes on)", lambda screen: Key.SUSPEND),
-    ("Ctrl-C", "leave", lambda screen: Key.LEAVE),
-    ("Ctrl-D", "", Screen._end_of_file),
+    ("KEY_ENTER KEY_CTRL_J KEY_CTRL_M", "send (or Ctrl-J)", Screen._enter),
+    ("KEY_PGUP KEY_PAGE_UP", "scroll up", lambda screen: screen._page(-1)),
+    ("KEY_PGDOWN KEY_PAGE_DOWN", "scroll down", lambda screen: screen._page(1)),
+    ("KEY_CTRL_HOME KEY_ALT_HOME", "oldest message", Screen._to_oldest),
+    ("KEY_CTRL_END KEY_ALT_END", "newest message", Screen._to_newest),
+    ("KEY_CTRL_L", "redraw", Screen.resize),
+    ("KEY_CTRL_Z", "suspend (fg resumes)", lambda screen: Key.SUSPEND),
+    ("KEY_CTRL_C", "clear input, or quit", Screen._interrupt),
+    ("KEY_CTRL_D", "", Screen._end_of_file),
+    ("FOCUS_IN", "", Screen._take_focus),
+    ("FOCUS_OUT", "", Screen._leave_focus),
 ]
-SCREEN_DEEDS = {sequence: deed for names, _, deed in SCREEN_KEYS for name in names.split() for sequence in sequences(name)}
-SCREEN_DEEDS.update({"\x1b[I": Screen._take_focus, "\x1b[O": Screen._leave_focus})
-SCREEN_DEEDS.update({"\x1b[7^": Screen._to_oldest, "\x1b[8^": Screen._to_newest})         # rxvt, with Ctrl
-KEYS_HELP = "; ".join(f"{names.split()[0]}: {what}" for names, what, _ in [*SCREEN_KEYS, *EDIT_KEYS] if what)
+SCREEN_DEEDS = {name: deed for names, _, deed in SCREEN_KEYS for name in names.split()}
+KEY_NAMES = {*EDITS, *SEARCH_KEYS, *SCREEN_DEEDS}
+KEYS_HELP = [(readable(names.split()[0]), what) for names, what, _ in [*SCREEN_KEYS, *EDIT_KEYS] if what]
+WHEEL = {"KEY_UP": -1, "KEY_DOWN": 1}       # what a wheel sends on the alternate screen, some at once:
+WHEEL_KEYS = 3
+
+
+def in_columns(items: List[str], width: int) -> List[str]:
+    """Items side by side in as many columns as fit, to be read downwards."""
+    cell = max(map(len, items)) + 2
+    rows = -(-len(items) // max(1, (width + 2) // cell))
+    return ["".join(item.ljust(cell) for item in items[row::rows]).rstrip() for row in range(rows)]
 
 
 def palette(color: Callable[[int], str]) -> Tuple[str, ...]:
@@ -1420,7 +1811,26 @@ def palette(color: Callable[[int], str]) -> Tuple[str, ...]:
     return tuple(str(color(number)) for number in numbers if str(color(number)))
 
 
-def difference(old: Frame, new: Frame) -> bytes:
+class Pen(NamedTuple):
+    """How to draw on a terminal."""
+
+    move: Callable[[int, int], str]     # to a row and a column, from 0
+    erase: str                          # from the cursor to the end of its row
+    clear: str                          # the whole screen, and all styles
+
+
+# What nearly every terminal understands: for the first frame, and where blessed knows of none.
+FIRST_PEN = Pen(lambda row, col: f"\x1b[{row + 1};{col + 1}H", "\x1b[K", "\x1b[m\x1b[H\x1b[2J")
+
+
+def pen_of(terminal: "Terminal") -> Pen:
+    if not terminal.move_yx(0, 0):
+        return FIRST_PEN
+    move = lru_cache(MOVES_KEPT)(lambda row, col: str(terminal.move_yx(row, col)))      # 20 us without
+    return Pen(move, str(terminal.clear_eol), str(terminal.normal) + str(terminal.clear))
+
+
+def difference(old: Frame, new: Frame, pen: Pen = FIRST_PEN) -> bytes:
     """The bytes that turn the old frame on a terminal into the new one; none if they are equal.
 
     Each row is placed absolutely and erased first: a terminal that disagrees about a width spoils that row only.
@@ -1428,16 +1838,15 @@ def difference(old: Frame, new: Frame) -> bytes:
     if old == new:
         return b""
     fresh = len(old.rows) != len(new.rows)
-    parts = [FRAME_BEGIN, "\x1b[m\x1b[2J" if fresh else ""]
+    parts = [FRAME_BEGIN, pen.clear if fresh else ""]
     for at, row in enumerate(new.rows):
         if fresh or row != old.rows[at]:
-            parts.append(f"\x1b[{at + 1};1H\x1b[2K{row.rstrip(' ')}")
-    parts.append(f"\x1b[{new.cursor[0] + 1};{new.cursor[1] + 1}H{FRAME_END}")
-    return "".join(parts).encode("utf-8", "replace")
+            parts.append(pen.move(at, 0) + pen.erase + row.rstrip(" "))
+    return "".join([*parts, pen.move(*new.cursor), FRAME_END]).encode("utf-8", "replace")
 
 
 def reopened(fd: int) -> Optional[int]:
-    """The terminal behind `fd`, opened again: non-blocking, and shared with nobody. None if it is none, or not ours to open."""
+    """The terminal behind `fd`, opened again: non-blocking, and shared with nobody. None if `fd` is not a terminal, or not ours to open."""
     try:
         return os.open(os.ttyname(fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
@@ -1452,16 +1861,20 @@ def in_background(fd: int) -> bool:
 
 
 def raw(modes: list) -> list:
-    """Terminal modes with every key given to us: Ctrl-S must not freeze us, nor Ctrl-C kill us half drawn."""
+    """Terminal modes with every byte given to us as it is: Ctrl-S must not freeze us, nor Ctrl-C kill us half drawn."""
     changed = list(modes)
-    changed[0] &= ~(termios.IXON | termios.ICRNL | termios.INLCR | termios.IGNCR)
+    changed[0] &= ~(termios.IXON | termios.ICRNL | termios.INLCR | termios.IGNCR | termios.ISTRIP | termios.PARMRK | termios.INPCK)
     changed[3] &= ~(termios.ISIG | termios.IEXTEN | termios.ICANON | termios.ECHO)
     changed[6] = list(modes[6])
     changed[6][termios.VMIN], changed[6][termios.VTIME] = 1, 0
     return changed
 
-
 # ---- line mode ----------------------------------------------------------------------------------------------
+
+UNSENT_LIMIT = 4 << 20          # bytes for a reader of our stdout that is slow, or stopped
+NOTICE_LIMIT = 64 * 1024        # the same for stderr
+WRITES_PER_TURN = 64            # of at most PIPE_BUF each: bounded work, then the next peer's turn
+BACKGROUND_SECONDS = 0.5        # between two looks whether the terminal is ours again; only while it has something to read
 
 
 class Outlet:
@@ -1535,8 +1948,11 @@ class Lines:
 
     shows_own = False
 
-    def __init__(self, input_fd: int = 0, output_fd: int = 1, error_fd: int = 2) -> None:
-        self.input_fd: Optional[int] = input_fd
+    def __init__(self, input_fd: Optional[int] = 0, output_fd: int = 1, error_fd: int = 2, times: bool = False) -> None:
+        """input_fd None: read nothing, and never end because of that. times: put the time before each message."""
+        self._input = input_fd
+        self._times, self._second, self._stamp = times, -1, ""
+        self._look_again: Optional[float] = None    # when to see whether we are still in the background
         self._out: Optional[Outlet] = Outlet(output_fd, UNSENT_LIMIT)       # None: its reader is gone
         self._err: Optional[Outlet] = Outlet(error_fd, NOTICE_LIMIT)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
@@ -1544,6 +1960,11 @@ class Lines:
         self._held = 0                          # characters in them
         self._lost = False
         self.failed = False                     # lines were lost though somebody wanted them: the disk is full, say
+
+    @property
+    def input_fd(self) -> Optional[int]:
+        """To be waited for; None after its end, and for a moment if it is a terminal that others are reading from."""
+        return self._input if self._look_again is None else None
 
     @property
     def output_fds(self) -> List[int]:
@@ -1556,7 +1977,7 @@ class Lines:
 
     @property
     def deadline(self) -> Optional[float]:
-        return 0.0 if self._lost else None
+        return 0.0 if self._lost else self._look_again
 
     def open(self, port: int, hint: str, name: bytes = b"", commands: Iterable[str] = ()) -> None:
         """Print `SERVER: <port>`, and the hint as a notice."""
@@ -1567,39 +1988,65 @@ class Lines:
         self._push()
 
     def read(self, now: float) -> List[Event]:
-        """One read of at most READ_BYTES; if input_fd is not readable, it blocks. An empty line is no event."""
-        if self.input_fd is None:
+        """One read of at most READ_BYTES; if input_fd is not readable, it blocks. An empty line is not an event."""
+        if self._input is None:
             return self._bad_news()
+        if os.isatty(self._input) and in_background(self._input):
+            # Reading would stop us, and no signal tells a running job that it came to the foreground.
+            self._look_again = now + BACKGROUND_SECONDS
+            return []
         try:
-            data = os.read(self.input_fd, READ_BYTES)
+            data = os.read(self._input, READ_BYTES)
         except BlockingIOError:
             return []
         except OSError:                         # EIO: a terminal that hung up; nothing more will come
             data = b""
         lines = self._split(self._utf8.decode(data, final=not data))
         if not data:
-            self.input_fd = None
+            self._input = None
             return [*lines, *self._finish_line(), Key.END, *self._bad_news()]
         return [*lines, *self._bad_news()]
 
     def expire(self, now: float) -> List[Event]:
+        if self._look_again is not None and self._look_again <= now:
+            self._look_again = None
         return self._bad_news()
 
     def show(self, name: bytes, texts: Collection[bytes], when: int = 0, mine: bool = False, earlier: bool = False) -> None:
         """Queue `name: text`, or `name (12:03): text`. A text's further lines are indented: no peer can forge a line."""
         if self._out is None:
             return
-        stamp = time.strftime(" (%H:%M)", time.localtime(when)) if earlier else ""
-        head = f"{clean_name(name)}{stamp}: ".encode("utf-8", "replace")
-        self._out.put(head + (b"\n" + head).join(clean_lines(texts)) + b"\n", len(texts))
+        if self._times:
+            head = f"{self._iso(when)} {clean_name(name)}: "
+        else:
+            head = clean_name(name) + (time.strftime(" (%H:%M): ", time.localtime(when)) if earlier else ": ")
+        start = head.encode("utf-8", "replace")
+        self._out.put(start + (b"\n" + start).join(clean_lines(texts)) + b"\n", len(texts))
 
-    def here(self, names: List[bytes]) -> None:
+    def _iso(self, when: int) -> str:
+        """2026-11-22T12:03:05+01:00; made once a second."""
+        if when != self._second:
+            time.tzset()                        # machines travel
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(when))
+            self._second, self._stamp = when, f"{stamp[:-2]}:{stamp[-2:]}"
+        return self._stamp
+
+    def here(self, names: List[bytes], c_users: bool = False) -> None:
         """Nothing: line mode tells who comes and goes, and answers :who."""
 
     def notice(self, text: str) -> None:
         """Queue `-- text` for stderr; it goes out in draw()."""
         if self._err is not None:
             self._err.put(f"-- {indented(text.encode('utf-8', 'replace'))}\n".encode("utf-8", "replace"))
+
+    def help(self, intro: str, commands: List[Tuple[str, str]], keys: bool = False) -> None:
+        """Show the commands as a notice; line mode has no keys."""
+        self.notice("\n".join([intro, *(f"{command:<21} {what}" for command, what in commands)]))
+
+    def refuse(self, text: str, why: str) -> None:
+        """Say why a line was not sent, and have the exit status say so too: nobody may be watching."""
+        self.notice(f"not sent: {why.partition(' (')[0]} (--verbatim sends every line as it is)")
+        self.failed = True
 
     def draw(self, now: float) -> None:
         self._push()
@@ -1613,8 +2060,10 @@ class Lines:
 
     suspend = resume = resize
 
-    def close(self) -> None:
-        """Get unsent lines out, for at most CLOSE_SECONDS. Never raises."""
+    def close(self, parting: str = "") -> None:
+        """Get unsent lines and a parting notice out, for at most CLOSE_SECONDS. Never raises."""
+        if parting:
+            self.notice(parting)
         self._push(CLOSE_SECONDS)
         for outlet in (self._out, self._err):
             if outlet is not None:
@@ -1633,7 +2082,7 @@ class Lines:
             if self._err is not None:
                 self._err.push(seconds)
         except OSError:
-            self._err = None                    # nobody listens: that is no reason to end
+            self._err = None                    # nobody listens; keep going
 
     def _push_out(self, seconds: float) -> None:
         if self._out is None:
@@ -1641,7 +2090,7 @@ class Lines:
         self._out.push(seconds)
         self._out.check()
         if self._out.dropped and len(self._out) < UNSENT_LIMIT // 2:
-            self.notice(f"{self._out.dropped:,} lines were dropped: our output was not read fast enough")
+            self.notice(f"dropped {self._out.dropped:,} lines because standard output was not read fast enough")
             self._out.dropped = 0
 
     def _bad_news(self) -> List[Event]:
@@ -1652,7 +2101,7 @@ class Lines:
         lines: List[Event] = []
         *whole, rest = text.split("\n")
         for piece in whole:
-            if self._parts or len(piece) > INPUT_LIMIT or piece.endswith("\r"):
+            if self._parts or len(piece) > INPUT_LIMIT or not piece.isprintable():
                 lines += self._hold(piece) + self._finish_line()
             elif piece:
                 lines.append(piece)
@@ -1673,7 +2122,7 @@ class Lines:
     def _finish_line(self) -> List[Event]:
         line = "".join(self._parts)
         self._parts, self._held = [], 0
-        line = line[:-1] if line.endswith("\r") else line
+        line = without_escapes(line[:-1] if line.endswith("\r") else line)
         return [line] if line else []
 
 

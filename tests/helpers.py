@@ -23,7 +23,7 @@ from message import encode_pairs  # noqa: E402
 
 BUILT = os.path.join(TOP, "p2pchat")
 HUGE = [2049, 65536, 65537, 2 ** 31, 2 ** 32, 2 ** 63, 2 ** 64 - 1]  # lengths that no frame may have
-REPAINT = b"\x1b[m\x1b[2J"  # begins the screen's first frame of a new size
+REPAINT = b"\x1b[m\x1b[H"  # begins the screen's first frame of a new size
 PATIENCE = 30  # seconds until a condition that should hold counts as failed: far longer than any needs on a busy machine
 
 
@@ -189,6 +189,11 @@ class Terminal:
         return [row.rstrip() for row in self.model.display]
 
     @property
+    def said(self):
+        """The rows without the times before messages."""
+        return [re.sub(r"^(?:\d\d:\d\d |      )(?! )", "", row) for row in self.rows]
+
+    @property
     def port(self):
         """The port on the first line, once it is there."""
         return int(self.wait(lambda t: re.match(r"SERVER: (\d+)", t.rows[0]))[1])
@@ -231,7 +236,7 @@ class Terminal:
         return data
 
     def shows(self, row):
-        self.wait(lambda t: row in t.rows)
+        self.wait(lambda t: row in t.said)
 
     def type(self, data):
         while data:

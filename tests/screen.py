@@ -13,10 +13,11 @@ from typing import Dict, List, Tuple
 from wcwidth import iter_graphemes, wcswidth
 
 SEQUENCE = re.compile(r"\x1b\[(?P<private>\??)(?P<numbers>[\d;]*)(?P<final>[@-~])|\x1b\((?P<charset>B)"
-                      r"|\x1b\]2;(?P<title>[^\x07\x1b]*)(?:\x07|\x1b\\)|\x18")
+                      r"|\x1b\]2;(?P<title>[^\x07\x1b]*)(?:\x07|\x1b\\)|\x1b\]9;(?P<notification>[^\x07\x1b]*)\x07|\x18")
 UNFINISHED = re.compile(r"\x1b(\[\??[\d;]*|\(|\][^\x07\x1b]*\x1b?)?\Z")
-MODES = {"1049": "alternate", "2004": "paste", "2026": "synchronized", "25": "cursor", "7": "autowrap", "1004": "focus"}
-AS_FOUND = {"alternate": False, "paste": False, "synchronized": False, "cursor": True, "autowrap": True, "focus": False}
+MODES = {"1049": "alternate", "2004": "paste", "2026": "synchronized", "25": "cursor", "7": "autowrap", "1004": "focus",
+         "1007": "wheel"}
+AS_FOUND = {"alternate": False, "paste": False, "synchronized": False, "cursor": True, "autowrap": True, "focus": False, "wheel": True}
 STYLES = re.compile(r"[0127]?|3[1256]|38;5;\d+")      # normal, bold, dim, reverse, the colours of names
 UNPRINTED = "\u200c\u200d\u3000\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u0890\u0891\u08e2\U000110bd\U000110cd"
 
@@ -30,10 +31,13 @@ class Model:
         self.rows, self.cols = rows, cols
         self.modes: Dict[str, bool] = dict(AS_FOUND)
         self.bells = 0
+        self.notifications: List[str] = []      # OSC 9
+        self._saved: Dict[str, bool] = {}       # modes that were put away by CSI ? s
         self.title = ""
         self.titles: List[str] = []         # put away by CSI 22 t
         self.style: List[str] = []          # SGR numbers in force
         self.row = self.col = 0
+        self._left = (0, 0)                 # the cursor on the screen behind the alternate one
         self._utf8 = codecs.getincrementaldecoder("utf-8")("strict")
         self._rest = ""
         self._cells = self._blank()
@@ -76,7 +80,7 @@ class Model:
         if text[at] in "\r\n":
             self._control(text[at])
             return at + 1
-        if text[at].isprintable() or text[at] in UNPRINTED:
+        if text[at].isprintable() or text[at] in UNPRINTED or "\U0001f000" <= text[at] <= "\U0001faff":   # newer than this Python
             self._put(text[at])
             return at + 1
         match = SEQUENCE.match(text, at)
@@ -84,6 +88,8 @@ class Model:
             raise Unknown(repr(text[at:at + 20]))
         if match.group("title") is not None:
             self.title = match.group("title")
+        elif match.group("notification") is not None:
+            self.notifications.append(match.group("notification"))
         elif match.group("final"):
             self._csi(match.group("private"), match.group("numbers"), match.group("final"))
         return match.end()
@@ -93,13 +99,16 @@ class Model:
         if private and final in "hl" and all(part in MODES for part in parts):
             for part in parts:
                 self._mode(MODES[part], final == "h")
-        elif final == "H" and not private and len(parts) == 2:
-            self.row, self.col = int(parts[0]) - 1, int(parts[1]) - 1
+        elif private and final in "sr" and numbers == "1007":
+            self._saved.update({numbers: self.modes[MODES[numbers]]} if final == "s" else {})
+            self._mode(MODES[numbers], self._saved[numbers])
+        elif final == "H" and not private and len(parts) in (1, 2):
+            self.row, self.col = (int(parts[0]) - 1, int(parts[1]) - 1) if numbers else (0, 0)
             if not (0 <= self.row < self.rows and 0 <= self.col < self.cols):
                 raise Unknown(f"cursor to {numbers} on a screen of {self.rows} x {self.cols}")
-        elif final == "K" and numbers == "2":
+        elif final == "K" and numbers == "" and self.col == 0:
             self._cells[self.row] = [" "] * self.cols
-        elif final == "J" and numbers == "2":
+        elif final == "J" and (numbers == "2" or numbers == "" and (self.row, self.col) == (0, 0)):
             self._cells = self._blank()
         elif final == "m" and not private and STYLES.fullmatch(numbers):
             self.style = [] if numbers in ("", "0") else self.style + parts
@@ -111,6 +120,7 @@ class Model:
     def _mode(self, name: str, on: bool) -> None:
         if name == "alternate" and on != self.modes[name]:
             self._cells, self._other = (self._blank(), self._cells) if on else (self._other, self._blank())
+            self._left, (self.row, self.col) = ((self.row, self.col), (self.row, self.col)) if on else (self._left, self._left)
         self.modes[name] = on
 
     def _old_title(self) -> None:
@@ -138,9 +148,13 @@ class Model:
         if width == 0:
             return                          # a mark without a base
         if self.col + width > self.cols:
-            if self.modes["autowrap"]:
+            if self.modes["autowrap"] and self.modes["alternate"]:
                 raise Unknown("text at the right margin with autowrap on")
-            self.col = max(0, self.cols - width)
+            if self.modes["autowrap"]:
+                self._control("\r")
+                self._control("\n")
+                row = self._cells[self.row]
+            self.col = max(0, min(self.col, self.cols - width))
         self._write(row, char, width)
 
     def _join(self, row: List[str], at: int, char: str) -> None:

@@ -53,8 +53,9 @@ def user(place):
 
 
 def shown(tmux, pane):
-    """The rows of a pane, wrapped ones joined."""
-    return tmux.attempt("capture-pane", "-p", "-t", pane).replace("\n    ", " ").splitlines()
+    """The rows of a pane, wrapped ones joined, without times."""
+    rows = re.sub(r"\n(?: {10}| {4})(?! )", " ", tmux.attempt("capture-pane", "-p", "-t", pane)).splitlines()
+    return [re.sub(r"^\d\d:\d\d ", "", row) for row in rows]
 
 
 def until_all(tmux, panes, row):
@@ -105,7 +106,7 @@ def test_outside_of_tmux_the_demo_has_a_server_of_its_own_that_ends_with_its_vie
     until(lambda: list(members(tmux)) == others)
     user("send-keys", "C-b", "J")
     late = until(lambda: set(members(tmux)) - set(others)).pop()
-    until_all(tmux, [late], r"\d\d:\d\d ann: hello")
+    until_all(tmux, [late], "ann: hello")
     until_all(tmux, others, "-- .*eve joined")
     until_all(tmux, others, "-- lost contact with ann; still connected through")
     left = members(tmux)
@@ -238,7 +239,7 @@ def test_the_picture_is_safe_text_inside_its_frame_and_tells_of_the_session(name
     assert {element.tag for element in root.iter()} == {SVG + tag for tag in ("svg", "title", "rect", "path", "circle", "text")}
     words = [text.text for text in texts]
     for said in ("-- earlier messages end here", "12:03", "zoë", "🍜", "去", "-- lost leo; the network holds through", "ann"):
-        assert any(word.startswith(said) for word in words), said
+        assert any(said in word for word in words), said
 
 
 def test_a_cell_is_drawn_where_and_how_the_terminal_has_it():
@@ -249,7 +250,7 @@ def test_a_cell_is_drawn_where_and_how_the_terminal_has_it():
         (1, 10, "去", ("1",)), (1, 12, "🍜", ("1",)), (1, 14, "y", ("1",))]
     drawn = picture.draw(model, picture.THEMES["light"])
     assert "-- &lt;a&gt; &amp; b</text>" in drawn and 'fill="#af5f5f"/>' in drawn
-    model.feed(b"\x1b[2;1H\x1b[2K\x1b[2;3Hnew")
+    model.feed(b"\x1b[2;1H\x1b[K\x1b[2;3Hnew")
     assert picture.runs(model)[1:] == [(1, 2, "new", ())]
 
 

@@ -461,7 +461,7 @@ def test_rubbish_through_real_sockets_leaves_a_strict_terminal_whole():
                 stranger.send(greeting(b"eve", seed + 1) * (seed % 2) + mutated(stream(seed % 2 == 1, rng), rng))
         with Stranger(ann.port) as stranger:
             stranger.say(b"bob", b"all is well")
-            ann.wait(lambda terminal: "bob: all is well" in terminal.rows)
+            ann.wait(lambda terminal: "bob: all is well" in terminal.said)
         assert ann.rows[0].startswith(f"SERVER: {ann.port}") and not any(UNSHOWN.search(row) for row in ann.rows)
     finally:
         ann.close()

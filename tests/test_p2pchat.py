@@ -1,5 +1,6 @@
 """Whole programs: several of ours turned in this process, C peers beside them, and the built file as a user runs it."""
 
+import errno
 import os
 import re
 import resource
@@ -7,6 +8,7 @@ import shlex
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 
@@ -60,9 +62,9 @@ def test_a_text_goes_from_the_first_to_the_third_by_way_of_the_second(members):
     link(trio, (bob, ann), (cy, bob))
     ann.type("hi :)")
     turn(trio, lambda: cy.out)
-    cy.type("zoë 世界", ":help is chat, as in C")
+    cy.type("zoë 世界", "::help is chat too")
     turn(trio, lambda: len(ann.out) == 2)
-    assert bob.out == ["ann: hi :)", "cy: zoë 世界", "cy: :help is chat, as in C"]
+    assert bob.out == ["ann: hi :)", "cy: zoë 世界", "cy: :help is chat too"]
     assert ann.out == bob.out[1:] and cy.out == bob.out[:1]
 
 
@@ -176,12 +178,12 @@ def test_who_and_links_tell_what_there_is(members, cpeers):
     carl.say("hi")
     turn(trio, lambda: "carl: hi" in other.out)
     ann.type(":who", ":links")
-    turn(trio, lambda: len([line for line in ann.err if "unsent" in line]) == 3)
+    turn(trio, lambda: len([line for line in ann.err if "connected since" in line]) == 3)
     bobs = [f"bob~{member.chat.network.author.origin >> 56:02x}" for member in (bob, other)]
-    found = [line for line in ann.err if "here beside you" in line]
-    assert all(bob in found[0] for bob in bobs) and "carl (C program)" in found[0] and "-- 3 " in found[0]
-    assert sum(" mesh since " in line for line in ann.err) == 2
-    assert any("carl at 127.0.0.1 ?, plain since " in line and "0 unsent" in line for line in ann.err)
+    found = next(line for line in ann.err if "others here" in line)
+    assert all(bob in found for bob in bobs) and "carl (C program)" in found and found.startswith("-- 3 others here: ")
+    assert sum(": mesh, connected since " in line for line in ann.err) == 2
+    assert any("carl at 127.0.0.1: plain, connected since " in line for line in ann.err)
     other.type("which bob am I?")
     turn(trio, lambda: f"{bobs[1]}: which bob am I?" in ann.out)
 
@@ -191,7 +193,7 @@ def test_connect_joins_two_networks_at_run_time(members):
     link(trio, (bob, ann))
     cy.type(":connect", f":connect 127.0.0.1 {unused_port()}", f":connect localhost {bob.port}")
     turn(trio, lambda: all(len(member.chat.links) == 2 for member in trio))
-    assert any("say :connect HOST PORT" in line for line in cy.err) and any("can't connect" in line for line in cy.err)
+    assert any("usage: :connect HOST PORT" in line for line in cy.err) and any("can't connect" in line for line in cy.err)
     assert "-- looking up localhost" in cy.err and f"-- connected to localhost {bob.port}" in cy.err
     cy.type("hello both")
     turn(trio, lambda: ann.out == bob.out == ["cy: hello both"])
@@ -270,6 +272,7 @@ def test_leaving_shows_nothing_on_a_c_peers_screen(members, cpeers):
     turn([ann], lambda: ann.joined)
     ann.type("bye", ":quit")
     turn([ann], lambda: ann.chat.finished())
+    assert ann.chat._parting == f"rejoin with: ./p2pchat ann 127.0.0.1 {carl.port}"
     ann.kill()
     carl.wait(lambda screen: screen and not carl.links)
     assert carl.screen == ["ann: bye"]  # no ERROR line: the goodbye came before the end of the stream
@@ -511,6 +514,110 @@ def test_without_descriptors_listening_pauses_and_chat_goes_on():
         assert ann.end() == 0
 
 
+# Commands -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("text, said", [
+    *((text, text) for text in (":)", ":D", ":DD", ":xD", ":-P", ":3", ":30", ":thinking: yes", ":+1:", ":std::x", ": x", "/s",
+                                "/etc/hosts is empty", "/r/python is nice", "::1", "// x", " :q", ":", "//", ":Q", "::)", "hi :hlep")),
+    ("::who", ":who"), ("//me", "/me"), ("::quit now", ":quit now"), ("::q", ":q"), ("//msg bob", "/msg bob"), ("::wq", ":wq")])
+def test_what_is_chat(text, said):
+    assert p2pchat.is_chat(text) and p2pchat.unescaped(text) == said
+
+
+@pytest.mark.parametrize("text, reason", [
+    (":hlep", ":hlep is not a command; did you mean :help?"), (":wq", ":wq is not a command; did you mean :quit?"),
+    (":q!", ":q! is not a command; did you mean :q?"), (":quit now", ":quit takes nothing after it"), (":exit", "did you mean :quit?"),
+    (":Help", "did you mean :help?"), (":WHO", "did you mean :who?"), ("/msg bob secret", "/msg is not a command; see :help"),
+    ("/me waves", "/me is not"), ("/join a 1", "did you mean :connect?"), ("/quit now", "/quit takes nothing after it"),
+    (":who\nme", ":who takes nothing"), (":who!", "did you mean :who?"), (":nickname\tx", ":nickname is not")])
+def test_a_typo_is_not_sent_to_everyone(text, reason):
+    assert not p2pchat.is_chat(text) and reason in p2pchat.refusal(text)
+
+
+@pytest.mark.parametrize("text, command", [
+    (":q", ":q"), ("/quit", ":quit"), (":who ", ":who"), ("/who\n", ":who"), (":find a b", ":find"), ("/save! x", ":save!"), (":who\u00a0", ":who")])
+def test_what_is_a_command(text, command):
+    assert not p2pchat.is_chat(text) and p2pchat.command_in(text) == command and not p2pchat.refusal(text)
+
+
+def test_a_refused_line_is_named_on_stderr_and_by_the_exit_status():
+    status, out, err = run("bot", stdin=b":hlep\n::hlep\n/who\n")
+    assert status == 1 and "-- nobody else is here" in err
+    assert "-- not sent: :hlep is not a command; did you mean :help? (--verbatim sends every line as it is)" in err
+
+
+def test_whoever_is_ignored_is_not_shown_until_it_is_shown_again(members):
+    ann, bob, cy = trio = members("ann", "Bőb", "cy")
+    link(trio, (bob, ann), (cy, ann))
+    turn(trio, lambda: "-- cy joined" in ann.err)
+    ann.type(":ignore", ":ignore bo\u030bB", ":unignore cy", ":unignore", ":who")
+    turn(trio, lambda: ann.err[-1].startswith("-- 2 others here"))
+    assert ann.err[-5:] == ["-- usage: :ignore NAME", "-- ignoring bo\u030bB; :unignore NAME shows them again", "-- cy was not ignored",
+                            "-- usage: :unignore NAME", "-- 2 others here: Bőb (ignored), cy"]
+    bob.type("one")
+    turn(trio, lambda: cy.out)
+    cy.type("two")
+    turn(trio, lambda: ann.out)
+    ann.type(":unignore BŐB")
+    turn(trio, lambda: "-- no longer ignoring BŐB" in ann.err)
+    bob.type("three")
+    turn(trio, lambda: len(ann.out) == 2)
+    assert ann.out == ["cy: two", "Bőb: three"]
+
+
+def test_a_saved_file_is_whole_or_what_was_there_before(tmp_path):
+    file, folder = tmp_path / "chat", lambda: sorted(entry.name for entry in tmp_path.iterdir())
+
+    def half():
+        yield "half\n" * 10_000
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError):
+        p2pchat.save(str(file), half(), False)
+    assert folder() == []
+    p2pchat.save(str(file), ["whole\n"], False)
+    assert file.read_text() == "whole\n" and file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        p2pchat.save(str(file), ["other\n"], False)
+    with pytest.raises(OSError):
+        p2pchat.save(str(file), half(), True)
+    assert file.read_text() == "whole\n" and folder() == ["chat"]
+    file.chmod(0o644)
+    p2pchat.save(str(file), ["new\n"], True)
+    assert file.read_text() == "new\n" and folder() == ["chat"] and file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_links_and_devices_are_never_written_to(tmp_path, over):
+    (tmp_path / "aim").write_text("aim")
+    (tmp_path / "link").symlink_to(tmp_path / "aim")
+    (tmp_path / "broken").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "fifo")
+    for name in (tmp_path / "link", tmp_path / "broken", tmp_path / "fifo", tmp_path, "/dev/null"):
+        with pytest.raises(OSError, match="not a regular file"):
+            p2pchat.save(str(name), ["x"], over)
+    assert (tmp_path / "aim").read_text() == "aim" and not (tmp_path / "nothing").exists()
+    assert not stat.S_ISREG(os.stat("/dev/null").st_mode)
+
+
+def test_where_there_are_no_hard_links_a_new_file_is_saved_all_the_same(tmp_path, monkeypatch):
+    def fail(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+    monkeypatch.setattr(os, "link", fail)
+    p2pchat.save(str(tmp_path / "chat"), ["x\n"], False)
+    assert (tmp_path / "chat").read_text() == "x\n" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_goodbye_that_is_only_said_forgets_nobody(members, cpeers):
+    ann, = members("ann")
+    carl, = cpeers("carl")
+    ann.join(carl.port)
+    turn([ann], lambda: ann.joined)
+    ann.type("::q", "::quit", "still here")
+    turn([ann], lambda: "ann: still here" in carl.screen)
+    assert carl.screen == ["ann:  :q", "ann:  :quit", "ann: still here"]
+
+
 # The loop -------------------------------------------------------------------------------------
 
 def test_an_idle_member_sleeps_until_a_ping_is_due_and_without_mesh_links_for_ever(members, cpeers):
@@ -545,8 +652,8 @@ def test_each_module_imports_only_what_its_layer_may():
 
 
 STANDARD_LIBRARY = set(getattr(sys, "stdlib_module_names", ())) or {
-    "argparse", "bisect", "codecs", "collections", "enum", "errno", "fcntl", "os", "re", "select", "selectors", "signal",
-    "socket", "stat", "struct", "sys", "termios", "time", "typing", "unicodedata", "itertools", "functools", "random", "subprocess",
+    "argparse", "bisect", "codecs", "collections", "difflib", "enum", "errno", "fcntl", "os", "re", "select", "selectors", "signal",
+    "socket", "stat", "struct", "sys", "termios", "time", "typing", "unicodedata", "itertools", "functools", "ipaddress", "random", "shlex", "subprocess", "tempfile",
     "zlib"}
 
 
@@ -558,8 +665,13 @@ MISTAKES = {
     "a name of spaces": (["  "], "choose a name"),
     "a name that cannot be shown": (["a\x1b[2J"], "choose another"),
     "a name that is no UTF-8": (["a\udcff"], "choose another"),
+    "a name that begins with a dash": (["--", "-x"], "begins with a dash"),
+    "a name that ends with a blank": (["a "], "begins or ends with a blank"),
+    "a name that begins with a blank": ([" a"], "begins or ends with a blank"),
+    "a name with two blanks": (["a  b"], "two blanks in a row"),
+    "a name with a colon": (["a: b"], "a colon"),
     "an over-long name": (["x" * 65], "choose a shorter one"),
-    "a peer without a port": (["ann", "localhost"], "the port of localhost is missing"),
+    "a peer without a port": (["ann", "localhost"], "missing port number after localhost"),
     "too much": (["ann", "localhost", "1", "2"], "usage"),
     "port 0": (["ann", "localhost", "0"], "from 1 to 65535"),
     "port 65536": (["ann", "localhost", "65536"], "from 1 to 65535"),
@@ -569,8 +681,8 @@ MISTAKES = {
     "a port in other digits": (["ann", "localhost", "٣"], "from 1 to 65535"),
     "an own port that is none": (["ann", "--port", "99999"], "from 1 to 65535"),
     "an unknown option": (["ann", "--colour"], "usage"),
-    "a host that does not exist": (["ann", "no-such-host.invalid", "7"], "check its spelling"),
-    "a host that cannot exist": (["ann", "x" * 300, "7"], "check its spelling"),
+    "a host that does not exist": (["ann", "no-such-host.invalid", "7"], "check the spelling"),
+    "a host that cannot exist": (["ann", "x" * 300, "7"], "check the spelling"),
     "an address that is not ours": (["ann", "--bind", "192.0.2.77"], "cannot listen on address 192.0.2.77"),
 }
 
@@ -623,7 +735,8 @@ def test_joining_oneself_is_refused(host):
 
 def test_help_and_version():
     status, out, err = run("--help")
-    assert status == 0 and out[0] == p2pchat.USAGE and {"--port", "--bind", "--lines"} < set(" ".join(out).split())
+    options = {"--port", "--bind", "--lines", "--no-input", "--times", "--no-history", "--verbatim"}
+    assert status == 0 and out[0] == p2pchat.USAGE and options < set(" ".join(out).split())
     assert run("--version") == (0, [f"p2pchat {p2pchat.VERSION}"], [])
 
 
@@ -644,7 +757,7 @@ def test_two_built_programs_chat_in_line_mode():
 def test_a_one_line_bot_and_a_logger():
     with Program("hub") as hub:
         status, out, err = run("bot", "localhost", hub.port, stdin=b"hi\n")
-        assert (status, out[0][:8]) == (0, "SERVER: ")
+        assert (status, out[0][:8]) == (0, "SERVER: ") and err[-1] == f"-- rejoin with: ./p2pchat bot 127.0.0.1 {hub.port}"
         hub.wait(lambda program: "bot: hi" in program.out)
         assert not any("bot" in line for line in hub.err), "whoever comes for a moment costs one row, not three"
 
@@ -658,6 +771,53 @@ def test_stdin_may_be_a_file_or_nothing(stdin):
         hub.wait_alone()
         if stdin.endswith("Makefile"):
             assert "bot: # make          build ./p2pchat, one executable file" in hub.out
+
+
+def test_verbatim_sends_commands_and_typos_too():
+    with Program("hub") as hub:
+        status, out, err = run("bot", "localhost", hub.port, "--verbatim", stdin=b":q\n:hlep\n::who\n\xef\xbb\xbf:who\n\x1b[31mred\x1b[0m\n")
+        hub.wait_alone()
+        assert status == 0 and hub.out[1:] == ["bot: :q", "bot: :hlep", "bot: ::who", "bot: :who", "bot: red"]
+
+
+def test_a_bot_without_history_and_with_times():
+    with Program("hub") as hub:
+        hub.type("before")
+        with Program("log", "localhost", hub.port, "--times", "--no-history", env={"TZ": "XXX-5:30"}) as log:
+            hub.wait(lambda program: any("log joined" in line for line in program.err))
+            hub.type("one", "two")
+            log.wait(lambda program: len(program.out) == 3)
+        with Program("old", "localhost", hub.port, "--times") as old:
+            old.wait(lambda program: len(program.out) == 4)
+        assert [re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+05:30 hub: (.*)", line)[1] for line in log.out[1:]] == ["one", "two"]
+        assert [line[25:] for line in old.out[1:]] == [" hub: before", " hub: one", " hub: two"][:3]
+
+
+def test_without_input_it_runs_until_a_signal():
+    with Program("hub") as hub:
+        command = [BUILT, "log", "localhost", str(hub.port), "--no-input"]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as log:
+            hub.wait(lambda program: any("log joined" in line for line in program.err))
+            hub.type("still there?")
+            assert log.stdout.readline() and log.stdout.readline() == b"hub: still there?\n"
+            log.terminate()
+            assert log.wait(PATIENCE) == 128 + signal.SIGTERM
+            assert log.stderr.read().decode().splitlines()[-1] == f"-- rejoin with: ./p2pchat log 127.0.0.1 {hub.port}"
+
+
+def test_a_name_is_looked_up_without_code_of_the_current_directory(tmp_path):
+    """History: :connect NAME imported socket.py from wherever the program was started."""
+    (tmp_path / "socket.py").write_text("open('ran', 'w')")
+    here = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        lookup = p2pchat.Lookup("localhost", 1)
+        while lookup.read() is None:
+            pass
+        lookup.close()
+    finally:
+        os.chdir(here)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_closed_stdout_ends_it_quietly():

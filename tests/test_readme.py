@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -91,6 +92,15 @@ def test_whoever_types_what_the_readme_says_from_its_first_line_to_its_last_chat
             assert speaker.wait(PATIENCE) == 0
         bob.shows("bot: the build is green")
         until(lambda: "bot: the build is green\n" in (clone / "chat.log").read_text())
+        (clone / "build.log").write_text(":hlep\n")
+        tail = next(followed)
+        assert tail == "tail -f build.log | ./p2pchat builds localhost 40123 --verbatim --no-history > /dev/null"
+        stack.enter_context(process(tail.replace("40123", port), clone))
+        bob.shows("builds: :hlep")
+        archive = next(followed)
+        assert archive == "nohup ./p2pchat archive localhost 40123 --no-input --times > archive.log &"
+        stack.enter_context(process(archive.replace("40123", port).rstrip("&"), clone, stdin=subprocess.DEVNULL))
+        until(lambda: (clone / "archive.log").exists() and re.search(r"^\d{4}-\d\d-\d\dT\S+ bot: the build is green$", (clone / "archive.log").read_text(), re.MULTILINE))
         ann.type(b":quit\r")
         assert ann.end() == 0
         assert not list(followed)
@@ -106,12 +116,14 @@ def typed(stack, command, expected, folder, port=None):
 
 @contextlib.contextmanager
 def process(command, folder, **streams):
-    running = subprocess.Popen(["sh", "-c", "exec " * ("|" not in command) + command], cwd=folder, stderr=subprocess.DEVNULL, **streams)
+    running = subprocess.Popen(["sh", "-c", "exec " * ("|" not in command) + command], cwd=folder, stderr=subprocess.DEVNULL,
+                               start_new_session=True, **streams)
     with running:
         try:
             yield running
         finally:
-            running.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)  # all of a pipeline
 
 
 @pytest.mark.parametrize("command", MAKES)

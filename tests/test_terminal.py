@@ -12,8 +12,9 @@ import time
 import pytest
 
 import ui
-from helpers import BUILT, PATIENCE, Program, Terminal, encode_pair, python, unused_port
+from helpers import BUILT, PATIENCE, Program, Terminal, encode_pair, python, unused_port, until
 
+MORNING = f"XXX{(int(time.time()) // 3600 - 8) % 24}"  # a time zone in which it is some minutes past eight: no midnight comes between
 UP, PAGE_UP, PAGE_DOWN = b"\x1b[A", b"\x1b[5~", b"\x1b[6~"
 PASTE_BEGIN, PASTE_END = b"\x1b[200~", b"\x1b[201~"
 
@@ -34,6 +35,9 @@ if not job:
     os.close(reports)
     os.execv(program[0], program)
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+if background == 2:
+    os.read(orders, 10)
+    os.tcsetpgrp(0, job)
 while True:
     _, status = os.waitpid(job, os.WUNTRACED)
     if not os.WIFSTOPPED(status):
@@ -53,7 +57,8 @@ while True:
 class Shell(Terminal):
     """The program as the job of a shell; `order` answers a report of it."""
 
-    def __init__(self, *arguments, background=False, **options):
+    def __init__(self, *arguments, background=0, **options):
+        """background: 0, the job begins in the foreground; 1, it does not; 2, the first order is to bring it there as it runs."""
         ordered, self._orders = os.pipe()
         self._reports, reported = os.pipe()
         super().__init__(ordered, reported, int(background), BUILT, *arguments, command=python("-c", SHELL),
@@ -82,7 +87,7 @@ def started():
     running = []
 
     def start(kind, *arguments, **options):
-        running.append(kind(*arguments, **options))
+        running.append(kind(*arguments, **{**options, "env": {"TZ": MORNING, **options.get("env", {})}}))
         return running[-1]
 
     yield start
@@ -96,7 +101,7 @@ def pair(started):
     ann = started(Terminal, "ann")
     bob = started(Terminal, "bob", "127.0.0.1", ann.port, rows=12, cols=40)
     ann.shows("-- bob joined")
-    bob.wait(lambda t: t.rows[1].startswith("-- connected to 127.0.0.1"))
+    bob.wait(lambda t: t.said[1].startswith("-- connected to 127.0.0.1"))
     return ann, bob
 
 
@@ -105,7 +110,7 @@ def watched(started):
     """ann at a terminal, and the hub in line mode that sees what becomes of her."""
     hub = started(Program, "hub")
     ann = started(Terminal, "ann", "127.0.0.1", hub.port)
-    ann.wait(lambda t: t.rows[1].startswith("-- connected to 127.0.0.1"))
+    ann.wait(lambda t: t.said[1].startswith("-- connected to 127.0.0.1"))
     return ann, hub
 
 
@@ -122,11 +127,12 @@ def test_two_members_chat_on_two_screens(pair):
         one.shows("bob: hello ann")
     linked = f"-- connected to 127.0.0.1 {ann.port}"
     assert bob.rows[0].startswith("SERVER: ") and len(bob.rows[0]) <= 40
-    assert bob.rows[1:] == [linked, "ann: hello bob", "bob: hello ann", "", "", "", "", "-" * 40, "", "", ""]
+    assert bob.rows[1:] == [linked, "ann: hello bob", "bob: hello ann", "", "", "", "", "---- bob " + "-" * 31, "", "", ""]
     assert bob.model.cursor == (9, 0) and bob.model.modes["cursor"]
     assert ann.rows[0].startswith(f"SERVER: {ann.port}  here: bob  join: ./p2pchat NAME ")
-    assert ann.rows[1:4] == ["-- bob joined", "ann: hello bob", "bob: hello ann"]
-    assert ann.rows[20:] == ["-" * 80, "", "", ""]
+    assert ann.said[1:4] == ["-- bob joined", "ann: hello bob", "bob: hello ann"]
+    assert all(re.match(r"\d\d:\d\d ", row) for row in ann.rows[1:4])
+    assert ann.rows[20:] == ["---- ann " + "-" * 71, "", "", ""]
 
 
 def test_wide_characters_and_graphemes_in_names_and_texts_and_input(started):
@@ -149,12 +155,12 @@ def test_a_paste_is_one_message_in_whatever_pieces_it_comes(watched, size):
     ann.wait(lambda t: t.rows[21:] == ["zwei", "три", "four"])
     ann.type(b"\r")
     hub.wait(lambda program: program.out[1:] == ["ann: één", "    zwei", "    три", "    four"])
-    ann.wait(lambda t: t.rows[2:6] == ["ann: één", "    zwei", "    три", "    four"])
+    ann.wait(lambda t: t.rows[2][6:] == "ann: één" and t.rows[3:6] == [" " * 10 + text for text in ("zwei", "три", "four")])
 
 
 def test_a_key_that_comes_in_pieces_is_that_key(started):
     ann = started(Terminal, "ann")
-    ann.wait(lambda t: t.rows[20] == "-" * 80)
+    ann.wait(lambda t: t.rows[20].startswith("---- ann --"))
     ann.type(b"said before\r")
     for _ in range(100):
         begun = time.monotonic()
@@ -172,19 +178,40 @@ def test_keys_edit_and_recall(watched):
     hub.wait(lambda program: program.out[1:] == ["ann: >abc<", "ann: >abc!"])
 
 
+def test_keys_in_every_form_a_terminal_sends_them(watched):
+    ann, hub = watched
+    ann.type(b"ac\x1b[1;2Db\x1bOd>\x1b[1;129C\x1b[1;1:1C\x1b[97;1u\x1bOq\x1b[27;5;97~<\x1b[99;1:3u\x1b[M!!!\x1bOM")
+    hub.wait(lambda program: program.out[1:] == ["ann: <>aba1c"] or len(program.out) > 1)
+    ann.type(b"one\x1b[13;2utwo\x1b[27;2;13~three\x1b\rfour\x1b")
+    ann.wait(lambda t: t.rows[23] == "four")
+    ann.type(b"\x1b[?62;1;")
+    ann.type(b"22c")
+    ann.type(b"\x1b[1114112u\x1b[99999999999999999999u!\n")
+    hub.wait(lambda program: program.out[2:] == ["ann: one", "    two", "    three", "    four!"])
+    assert hub.out[1] == "ann: <>aba1c"
+
+
+def test_alone_it_is_said_once_that_nobody_hears(started):
+    ann = started(Terminal, "ann")
+    ann.type(b"one\r")
+    ann.shows("ann: one")
+    ann.type(b"two\r")
+    ann.wait(lambda t: t.said[1:5] == ["ann: one", "-- nobody else is here yet; it will be delivered to whoever joins", "ann: two", ""])
+
+
 def test_page_up_holds_its_place_while_messages_arrive(started):
     ann = started(Terminal, "ann", rows=12, cols=60)
     bob = started(Program, "bob", "127.0.0.1", ann.port)
     bob.type(*(f"line {n}" for n in range(30)))
     ann.shows("bob: line 29")
     ann.type(PAGE_UP)
-    ann.wait(lambda t: "earlier messages" in t.rows[8])
-    held = ann.rows[1:8]
+    ann.wait(lambda t: "scrolled up" in t.rows[8])
+    held = ann.said[1:8]
     bob.type("line 30", "line 31")
-    ann.wait(lambda t: " 2 new, " in t.rows[8])
-    assert ann.rows[1:8] == held and "bob: line 26" in held
+    ann.wait(lambda t: " 2 new; " in t.rows[8])
+    assert ann.said[1:8] == held and "bob: line 26" in held
     ann.type(PAGE_DOWN * 2)
-    ann.wait(lambda t: t.rows[7] == "bob: line 31" and t.rows[8] == "-" * 60)
+    ann.wait(lambda t: t.said[7] == "bob: line 31" and t.rows[8] == "---- ann " + "-" * 51)
 
 
 @pytest.mark.clock
@@ -210,7 +237,7 @@ def test_many_sizes_at_once_end_with_the_last(pair):
         bob._size(1 + n % 12, 1 + n * 7 % 40)
     bob._size(12, 40)
     bob.type(b"typed\x0c")
-    bob.wait(lambda t: t.rows[2] == "ann: hello" and t.rows[8] == "-" * 40 and t.rows[9] == "typed")
+    bob.wait(lambda t: t.rows[2] == "ann: hello" and t.rows[8].startswith("---- bob --") and t.rows[9] == "typed")
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "vt100"}, {"TERM": "nonsense"}],
@@ -218,11 +245,12 @@ def test_many_sizes_at_once_end_with_the_last(pair):
 def test_names_are_bold_without_colour_and_on_any_terminal(started, env):
     ann = started(Terminal, "ann", env=env)
     ann.model.feed = feed_shift_in(ann.model.feed)
-    ann.wait(lambda t: t.rows[20] == "-" * 80)
+    ann.wait(lambda t: t.rows[20].startswith("---- ann --"))
     ann.type(b"x\r")  # the first frame is plain, but keys are read once blessed is loaded
     ann.shows("ann: x")
     assert b"\x1b[1mann" in ann.written or env == {"TERM": "nonsense"}
-    assert [row for row in ann.rows[1:] if row] == ["ann: x", "-" * 80]
+    alone = "-- nobody else is here yet; it will be delivered to whoever joins"
+    ann.wait(lambda t: [row for row in t.said[1:] if row] == ["ann: x", alone, "---- ann " + "-" * 71])
     ann.type(b":q\r")
     assert ann.end() == 0 and ann.restored
 
@@ -235,79 +263,97 @@ def feed_shift_in(feed):
 # Ways out ---------------------------------------------------------------------------------------------
 
 
-WAYS_OUT = {"ctrl-c": b"\x03", "ctrl-d": b"\x04", "q": b":q\r", "quit": b":quit\r", "half": b"half a line\x03"}
+WAYS_OUT = {"ctrl-c": b"\x03", "ctrl-d": b"\x04", "q": b":q\r", "quit": b":quit\r", "half": b"half a line\x03\x03"}
 
 
 def test_leaving_restores_the_terminal_and_says_goodbye(started):
     hub = started(Program, "hub")
     leaving = {name: started(Terminal, name, "127.0.0.1", hub.port) for name in WAYS_OUT}  # together: it saves time
     for name, one in leaving.items():
-        one.wait(lambda t: t.rows[1].startswith("-- connected to 127.0.0.1"))
+        one.wait(lambda t: t.said[1].startswith("-- connected to 127.0.0.1"))
         one.type(b"last words\r" + WAYS_OUT[name])
     for name, one in leaving.items():
         assert one.end() == 0 and one.restored, name
+        assert one.rows[0] == f"rejoin with: ./p2pchat {name} 127.0.0.1 {hub.port}" and not any(one.rows[1:])
         hub.wait(lambda program: f"{name}: last words" in program.out)
         hub.wait_alone()
 
 
-def test_what_only_looks_like_a_command_is_said(watched):
+def test_a_typo_stays_in_the_input_and_is_not_sent(watched):
     ann, hub = watched
-    ann.type(b":)\r :q\r:quit now\r:Q\r")
-    hub.wait(lambda program: program.out[1:] == ["ann: :)", "ann:  :q", "ann: :quit now", "ann: :Q"])
+    ann.type(b":)\r :q\r:Q\r:hlep me\r")
+    ann.wait(lambda t: "-- :hlep is not a command; did you mean :help? (to say it anyway, begin" in "\n".join(t.rows))
+    assert ann.rows[21] == ":hlep me"
+    ann.type(b"\x01:\r:quit now\r")
+    ann.wait(lambda t: t.rows[21] == ":quit now")
+    assert hub.wait(lambda program: len(program.out) == 5 and program.out[1:]) == ["ann: :)", "ann:  :q", "ann: :Q", "ann: :hlep me"]
 
 
 HELP = """\
--- any text is said, but for these:
-    :help                  these lines
-    :who                   who is here
-    :links                 our own links: to whom, since when, unsent bytes
-    :connect HOST PORT     join another member, or network
-    :find TEXT             the last message with TEXT; :find goes on
-    :time                  show the times of messages, or hide them
-    :bell off|mention|all  ring never, at your name, or always
-    :clear                 empty the screen
-    :save FILE             write the messages to FILE; :save! if it exists
-    :quit                  leave; so does :q
-    Enter: send; PageUp: scroll up;"""
+-- Anything you type is sent to everyone, except these commands:
+:help [keys]          show this help, or the keys
+:who                  list who is here
+:links                list your direct connections
+:connect HOST PORT    connect to another member and their network
+:find TEXT            latest message with TEXT; :find again for older
+:time                 show or hide the times of messages
+:bell off|mention|all ring never, on mentions, or on every message
+:ignore NAME          hide what NAME says
+:unignore NAME        show it again
+:clear                clear the screen
+:save FILE            save messages to FILE; :save! overwrites
+:quit                 quit (or :q)
+:help keys lists the keys"""
 
 
 def test_help_is_one_screen_and_every_command_works(watched, tmp_path):
     ann, hub = watched
     ann.type(b":help\r")
-    ann.wait(lambda t: "Ctrl-T: swap characters" in "\n".join(t.rows))
-    assert HELP in "\n".join(ann.rows[1:20])
-    ann.type(b":cl\t\r")
+    ann.wait(lambda t: ":help keys lists" in "\n".join(t.rows))
+    assert HELP in "\n".join(row[10:] if row[:6].isspace() else row[6:] for row in ann.rows[1:20])
+    ann.type(b":cl\t\r:help keys\r")
+    ann.wait(lambda t: "Ctrl-T" in "\n".join(t.rows) and "Enter         send" in "\n".join(t.rows))
+    ann.type(b"/clear\r")
     ann.wait(lambda t: not any(t.rows[1:20]))
-    ann.type(b"one\r:time\r:who\r:bell\r:bell all\r:bell all the time\r:find one\r")
-    ann.wait(lambda t: [row[6:] for row in t.rows[1:7]] == [
-        "ann: one", "-- 1 here beside you: hub", "-- say :bell off, :bell mention or :bell all", "-- bell: all",
-        "-- say :bell off, :bell mention or :bell all", ""])
+    usage = "-- usage: :bell off|mention|all"
+    ann.type(b"one\r:who\r:bell\r:bell all\r:bell all the time\r:find one\r:save\r:save!\r")
+    ann.wait(lambda t: t.said[1:9] == ["ann: one", "-- 1 other here: hub", usage, "-- bell: all", usage, "-- usage: :save FILE", "-- usage: :save FILE", ""])
+    ann.type(b":time\r")
+    ann.wait(lambda t: t.rows[1:3] == ["ann: one", "-- 1 other here: hub"])
+    ann.type(b":clear\r:find\r/time\r")
     file = tmp_path / "saved"
+    ann.type(f"two\r:save {file}\r".encode())
+    ann.wait(lambda t: "saved to" in t.rows[3])
+    assert file.stat().st_mode & 0o777 == 0o600 and " ann: two\n" in file.read_text()
     ann.type(f":save {file}\r".encode())
-    ann.wait(lambda t: "saved to" in t.rows[6])
-    assert file.stat().st_mode & 0o777 == 0o600 and file.read_text().splitlines()[0].endswith(" ann: one")
-    ann.type(f":save {file}\r".encode())
-    ann.wait(lambda t: "-- that file exists; to write over it" in "".join(t.rows))
-    file.chmod(0o644)
+    ann.wait(lambda t: "overwrites it" in "".join(t.rows))
     ann.type(f":save! {file}\r".encode())
     ann.wait(lambda t: "".join(t.rows).count("saved to") == 2)
-    assert file.stat().st_mode & 0o777 == 0o600 and "that file exists" in file.read_text()
-    (tmp_path / "link").symlink_to(tmp_path / "aim")
-    ann.type(f":clear\r:save! {tmp_path}/link\r:save! /dev/null\r:save\r".encode())
-    ann.wait(lambda t: "".join(t.rows).count("-- cannot save to ") == 3)
-    assert not (tmp_path / "aim").exists()
-    ann.type(b":save it\x15:wave\r:q\r")
+    assert "overwrites it" in file.read_text()
+    ann.type(b":clear\r:save! /dev/null\r")
+    ann.wait(lambda t: "cannot save to /dev/null: not a regular file" in "".join(t.rows))
+    ann.type(b":save it\x15::wave\r:q\r")
     assert ann.end() == 0 and ann.restored
-    assert hub.wait(lambda program: len(program.out) == 3 and program.out[1:]) == ["ann: one", "ann: :wave"]
+    assert hub.wait(lambda program: len(program.out) == 4 and program.out[1:]) == ["ann: one", "ann: two", "ann: :wave"]
+
+
+@pytest.mark.parametrize("rows, cols", [(15, 60), (24, 80), (12, 40), (50, 140)])
+def test_help_shows_its_beginning_on_every_screen(started, rows, cols):
+    ann = started(Terminal, "ann", rows=rows, cols=cols)
+    ann.type(b":help\r")
+    ann.wait(lambda t: t.said[1].startswith("-- Anything") and any(":who" in row for row in t.rows))
+    whole = "\n".join(ann.rows)
+    assert ":quit" in whole and (":help keys lists" in whole) == (rows < 50), "all commands are in view"
+    assert (":find again for older" in whole) == (rows > 15) and ("Ctrl-T        swap" in whole) == (rows == 50)
 
 
 def test_commands_of_the_screen_are_answered_in_line_mode(started):
     bob = started(Program, "bob")
-    bob.type(":help", ":find x", ":save! x", ":time", ":who", ":nothing")
-    bob.wait(lambda program: program.err and program.err[-1].startswith("-- 0 here"))
-    assert [row for row in bob.err if "line mode" in row] == [f"-- {word} is for the screen; there is none in line mode"
+    bob.type(":help", ":find x", ":save! x", ":time", ":who")
+    bob.wait(lambda program: program.err and program.err[-1] == "-- nobody else is here")
+    assert [row for row in bob.err if "line mode" in row] == [f"-- {word} works on the screen only, not in line mode"
                                                               for word in (":find", ":save!", ":time")]
-    assert "    :who                   who is here" in bob.err and not any("Ctrl" in row for row in bob.err)
+    assert "    :who                  list who is here" in bob.err and not any("Ctrl" in row for row in bob.err)
 
 
 @pytest.mark.clock
@@ -321,18 +367,18 @@ def test_who_comes_late_sees_where_the_earlier_messages_end(started):
     bob.wait(lambda t: re.fullmatch(r"\d\d:\d\d ann: before", t.rows[2]))
     bob.wait(lambda t: "here: hub, ann" in t.rows[0] or "here: ann, hub" in t.rows[0])
     hub.type("now")
-    bob.wait(lambda t: t.rows[3:6] == ["-- earlier messages end here", "hub: now", ""])
+    bob.wait(lambda t: t.said[3:6] == ["-- earlier messages end here", "hub: now", ""])
 
 
 def test_a_mention_and_what_came_meanwhile_reach_the_window(watched):
     ann, hub = watched
     ann.type(b"\x1b[O")
     hub.type("hello", "Ann, are you there?")
-    ann.wait(lambda t: t.model.title == f"p2pchat {ann.port} (2 unread)")
-    ann.wait(lambda t: t.rows[2:5] == ["-- you have read up to here", "hub: hello", "hub: Ann, are you there?"])
-    assert ann.model.bells == 1
+    ann.wait(lambda t: t.model.title == f"p2pchat ann {ann.port} (2 unread)")
+    ann.wait(lambda t: t.said[2:5] == ["-- new messages", "hub: hello", "hub: Ann, are you there?"])
+    assert ann.model.bells == 1 and ann.model.notifications == ["p2pchat: hub mentioned you"]
     ann.type(b"\x1b[I")
-    ann.wait(lambda t: t.model.title == f"p2pchat {ann.port}")
+    ann.wait(lambda t: t.model.title == f"p2pchat ann {ann.port}")
     ann.type(b"\x03")
     assert ann.end() == 0 and ann.restored
 
@@ -342,10 +388,11 @@ def test_a_signal_restores_the_terminal_and_says_goodbye(started):
     numbers = signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT
     leaving = {number: started(Terminal, f"n{number:d}", "127.0.0.1", hub.port) for number in numbers}
     for number, one in leaving.items():
-        one.wait(lambda t: t.rows[1].startswith("-- connected to 127.0.0.1"))
+        one.wait(lambda t: t.said[1].startswith("-- connected to 127.0.0.1"))
         one.process.send_signal(number)
     for number, one in leaving.items():
         assert one.end() == 128 + number and one.restored, number
+        assert one.rows[0] == f"rejoin with: ./p2pchat n{number:d} 127.0.0.1 {hub.port}"
         hub.wait_alone()
 
 
@@ -366,8 +413,8 @@ def test_an_exception_restores_the_terminal_and_then_shows_its_traceback(started
     code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import p2pchat\n"
             "def fail(*_): raise RuntimeError('provoked')\n"
             "p2pchat.Chat._show = fail; p2pchat.main()")
-    ann = started(Terminal, BUILT, "ann", command=python("-c", code), rows=40, cols=200)
-    ann.wait(lambda t: t.rows[36] == "-" * 200)
+    ann = started(Terminal, BUILT, "ann", command=python("-c", code), rows=40, cols=200, env={"PYTHON_COLORS": "0"})
+    ann.wait(lambda t: t.rows[36].startswith("---- ann --"))
     ann.type(b"x\r")
     assert ann.end() == 1 and ann.restored
     ann.wait(lambda t: "RuntimeError: provoked" in t.rows and "Traceback (most recent call last):" in t.rows)
@@ -401,22 +448,22 @@ def test_a_job_started_in_the_background_waits_for_fg(started):
     ann = started(Shell, "ann", background=True)
     assert ann.report() == "stopped\n"
     ann.order(b"fg")
-    ann.wait(lambda t: t.rows[0].startswith("SERVER") and t.rows[20] == "-" * 80)
+    ann.wait(lambda t: t.rows[0].startswith("SERVER") and t.rows[20].startswith("---- ann --"))
     ann.type(b"\x03")
     assert ann.report() == "ended 0\n" and ann.restored
 
 
 def test_bg_stops_again_and_fg_still_works(started):
     ann = started(Shell, "ann")
-    ann.wait(lambda t: t.rows[20] == "-" * 80)
+    ann.wait(lambda t: t.rows[20].startswith("---- ann --"))
     ann.type(b"\x1a")
     for order in (b"bg", b"bg", b"fg"):
         assert ann.report() == "stopped\n" and ann.restored
         ann.order(order)
-    ann.wait(lambda t: t.rows[20] == "-" * 80)
+    ann.wait(lambda t: t.rows[20].startswith("---- ann --"))
     ann.type(b"typed")
     ann.wait(lambda t: t.rows[21] == "typed")
-    ann.type(b"\x03")
+    ann.type(b"\x03\x03")
     assert ann.report() == "ended 0\n" and ann.restored
 
 
@@ -450,16 +497,16 @@ def test_stopped_and_continued_from_outside_it_repaints(pair):
     ann.type(b"meanwhile\r")
     ann.shows("ann: meanwhile")
     bob.process.send_signal(signal.SIGCONT)
-    bob.wait(lambda t: t.rows[2] == "ann: meanwhile" and t.rows[8] == "-" * 40)
+    bob.wait(lambda t: t.rows[2] == "ann: meanwhile" and t.rows[8].startswith("---- bob --"))
     bob.type(b"typed")
     bob.wait(lambda t: t.rows[9] == "typed")
-    bob.type(b"\x03")
+    bob.type(b"\x03\x03")
     assert bob.end() == 0 and bob.restored
 
 
 def test_ctrl_z_without_a_shell_to_wake_it_does_nothing(started):
     ann = started(Terminal, "ann")
-    ann.wait(lambda t: t.rows[20] == "-" * 80)
+    ann.wait(lambda t: t.rows[20].startswith("---- ann --"))
     ann.type(b"\x1atyped")
     ann.wait(lambda t: t.rows[21] == "typed" and t.model.modes["alternate"])
 
@@ -499,6 +546,24 @@ def test_line_mode_at_a_terminal_that_stops_reading_delays_nobody(started):
     assert bob.process.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
+def test_line_mode_in_the_background_leaves_the_terminal_alone_until_it_is_ours(started, tmp_path):
+    # SIGTTIN stopped `./p2pchat log HOST PORT > chat.log &` at the next key that its user typed for the shell.
+    hub = started(Program, "hub")
+    with open(tmp_path / "log", "wb") as log:
+        bob = started(Shell, "bob", "127.0.0.1", hub.port, "--lines", background=2, stdout=log)
+    hub.wait(lambda program: "-- bob joined" in program.err)
+    os.write(bob.master, b"for the shell\n")
+    hub.type("still there?")
+    until(lambda: b"hub: still there?\n" in (tmp_path / "log").read_bytes())
+    assert not select.select([bob._reports], [], [], 0)[0] and len(hub.out) == 1
+    bob.order(b"fg")
+    hub.wait(lambda program: "bob: for the shell" in program.out)
+    os.write(bob.master, b"and now\n:q\n")
+    hub.wait(lambda program: "bob: and now" in program.out)
+    hub.wait_alone()
+    assert bob.report() == "ended 0\n"
+
+
 LINE_MODES = {
     "TERM=dumb": {"env": {"TERM": "dumb"}},
     "TERM empty": {"env": {"TERM": ""}},
@@ -512,8 +577,9 @@ def test_line_mode_writes_no_escape_sequence_and_leaves_the_terminal_alone(start
     hub = started(Program, "hub")
     bob = started(Terminal, "bob", "127.0.0.1", hub.port, *["--lines"] * (case == "--lines"), **LINE_MODES[case])
     bob.wait(lambda t: re.fullmatch(r"SERVER: \d+", t.rows[0]))
-    hub.type("\x1b[2Jhello")
-    bob.shows("hub: \ufffd[2Jhello")
+    with socket.create_connection(("127.0.0.1", hub.port)) as stranger:
+        stranger.sendall(encode_pair(b"eve", b"\x1b[2Jhello"))
+        bob.shows("eve: \ufffd[2Jhello")
     assert termios.tcgetattr(bob.slave) == bob.found
     if bob.process.stdin:
         bob.process.stdin.write(b"hi\n")
@@ -521,7 +587,7 @@ def test_line_mode_writes_no_escape_sequence_and_leaves_the_terminal_alone(start
     else:
         bob.type(b"hi\n:q\n")
     assert bob.end() == 0 and bob.restored and b"\x1b" not in bob.written
-    hub.wait(lambda program: program.out[1:] == ["bob: hi"])
+    hub.wait(lambda program: program.out[-1] == "bob: hi")
     hub.wait_alone()
 
 
@@ -557,6 +623,20 @@ def test_a_mistake_gets_one_sentence_and_the_terminal_stays_untouched(started):
         assert MISTAKES[case][1] in one.rows[0] and len(one.rows[0]) < 300, case
 
 
+def test_somebody_elses_terminal_that_is_not_ours_gets_a_sentence(started):
+    if os.getuid():
+        pytest.skip("needs root to become somebody else")
+    code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import os, blessed, p2pchat; take = p2pchat.ui.Screen.open\n"
+            "child = os.fork()\nif child: sys.exit(os.waitpid(child, 0)[1] >> 8)\n"
+            "def open_as_nobody(*arguments):\n"
+            "    os.setsid(); os.fchmod(0, 0o600); os.setgroups([]); os.setgid(65534); os.setuid(65534); take(*arguments)\n"
+            "p2pchat.ui.Screen.open = open_as_nobody; p2pchat.main()")
+    ann = started(Terminal, BUILT, "ann", command=python("-c", code), cols=200)
+    ann.process.wait(PATIENCE)
+    ann.look()
+    assert ann.process.returncode == 1 and ann.rows[0].startswith("p2pchat: cannot open this terminal (") and not any(ann.rows[1:])
+
+
 def test_somebody_elses_terminal_will_do(started):
     # As after `su`: the tty belongs to another user, and cannot be opened again by its name.
     if os.getuid() or not hasattr(os, "setresuid"):
@@ -567,7 +647,7 @@ def test_somebody_elses_terminal_will_do(started):
             "    os.fchmod(0, 0o620); os.setgroups([]); os.setgid(65534); os.setuid(65534); take(*arguments)\n"
             "p2pchat.ui.Screen.open = open_as_nobody; p2pchat.main()")
     ann = started(Terminal, BUILT, "ann", command=python("-c", code), cols=200)
-    ann.wait(lambda t: t.rows[20] == "-" * 200 or t.process.poll() is not None)
+    ann.wait(lambda t: t.rows[20].startswith("---- ann --") or t.process.poll() is not None)
     ann.type(b":q\r")
     assert ann.end() == 0 and ann.restored
 
@@ -595,7 +675,7 @@ def test_what_strangers_send_is_shown_harmless_and_imitates_nobody(started):
             stranger.sendall(encode_pair(b"mark", b"%d" % number))
             ann.wait(lambda t: f"mark: {number}" in t.rows)
             assert not [row for row in ann.rows[2:96] if row.startswith(("ann:", "-- "))]
-        assert ann.rows[0].startswith(f"SERVER: {ann.port}") and ann.rows[96] == "-" * 40 and ann.model.title == f"p2pchat {ann.port}"
+        assert ann.rows[0].startswith(f"SERVER: {ann.port}") and ann.rows[96] == "---- ann " + "-" * 31 and ann.model.title == f"p2pchat ann {ann.port}"
         stranger.sendall(encode_pair(b"\x1b[2J-- ann", b":q"))
         ann.wait(lambda t: "-- \ufffd[2J-- ann left" in t.rows)
     ann.type(b"still here\r")
