@@ -41,6 +41,7 @@ import struct
 import sys
 import termios
 import time
+from collections import deque
 from itertools import groupby
 from typing import Callable, NamedTuple
 
@@ -57,6 +58,7 @@ LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
 LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
 TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first in the next; an eye sees no such delay
 RECORD_TIMES = 2 ** 32  # seconds until a record's 32 bits of time begin again
+LINGER_SECONDS, MAX_LINGERING = 30, 32  # for which a C program's socket stays open for reading; so many at once
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
 CROWDED_PAUSE = 30  # seconds between two notices of it
 
@@ -223,6 +225,21 @@ class Link:
         except OSError:
             return True  # this system does not tell
 
+    def undelivered(self):
+        """Bytes that were taken from the neighbour and that the far end's system has not acknowledged. Never blocks."""
+        try:
+            return _kernel_unsent(self.sock) + len(self._rest)
+        except OSError:
+            return len(self._rest)
+
+    def finish(self):
+        """Nothing more will be sent. Returns whether the far end may still be there. Never blocks."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return True
+
     def close(self):
         """Give the descriptor back. While the loop turns only Chat._reap may: rule 3 of the loop."""
         self.sock.close()
@@ -387,6 +404,7 @@ class Chat:
         self._crowded = False  # whether the user was told that nothing is accepted
         self._crowded_after = 0  # a time before which it is not told again
         self._here = None  # the version of who is here that the status row shows
+        self._lingering = deque()  # (when to close it, Link) of those that were closed for writing
         self._gone = {}  # Link -> why; removed at the end of the turn
         self._readable = []  # links that have something for us in this turn
         self._turn = 0
@@ -476,7 +494,7 @@ class Chat:
         """Give everything back, the terminal first. Safe to call at any moment."""
         self.front.close(self._parting)
         signal.set_wakeup_fd(-1)
-        for closable in (*self.links.values(), *(dial.sock for dial in self.dials), *self._lookups, self.listener,
+        for closable in (*self.links.values(), *(link for _, link in self._lingering), *(dial.sock for dial in self.dials), *self._lookups, self.listener,
                          self._signals, self._signal_source, self._selector):
             closable.close()
 
@@ -544,6 +562,7 @@ class Chat:
             return 0
         deadlines = [self.network.deadline, self._accept_after or None]
         deadlines += [timed.deadline for timed in (*self.dials, *self.links.values())]
+        deadlines += [self._lingering[0][0]] if self._lingering else []
         if self._opened:
             deadlines.append(self.front.deadline)
         waits = [deadline - time.monotonic() for deadline in deadlines if deadline is not None]
@@ -600,6 +619,8 @@ class Chat:
             try:
                 accepted = accept(self.listener)
             except OutOfDescriptors as error:
+                while self._lingering:
+                    self._lingering.popleft()[1].close()
                 if not self.network.make_way():
                     self._pause_accepting(str(error))
                 return
@@ -834,6 +855,8 @@ class Chat:
     def _expire(self, now):
         if self._accept_after and self._accept_after <= now:
             self._accept_after = 0
+        while self._lingering and self._lingering[0][0] <= now:
+            self._lingering.popleft()[1].close()
         for dial in [dial for dial in self.dials if dial.deadline <= now]:
             self.dials.remove(dial)
             self._unwatch(dial.sock)
@@ -899,9 +922,24 @@ class Chat:
         for link, reason in self._gone.items():
             del self.links[link.neighbour]
             self._unwatch(link.sock)
-            link.close()
-            self.network.closed(link.neighbour, reason)
+            lost = link.undelivered()
+            self._close(link)
+            self.network.closed(link.neighbour, reason, lost)
         self._gone.clear()
+
+    def _close(self, link):
+        """Close a link; one that we dialled and that may lead to a C program only for writing, and wholly a while later.
+
+        It may not have read our goodbye yet, and what it still writes to a closed socket kills it: it has no handler
+        for SIGPIPE (2 of 12 stopped C programs died of a probe that was closed at once).
+        """
+        neighbour = link.neighbour
+        if not neighbour.attempt or not neighbour.ending or not neighbour.may_be_c or not link.finish():
+            link.close()
+            return
+        self._lingering.append((time.monotonic() + LINGER_SECONDS, link))
+        if len(self._lingering) > MAX_LINGERING:
+            self._lingering.popleft()[1].close()
 
     # The process
 

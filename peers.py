@@ -138,6 +138,7 @@ class LinkKind(Enum):
 
 
 MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C peer. One of ours lags in the log
+MAX_OUT = 4096  # pieces taken out for a named C peer that may have to be sent again, since they were still on their way
 PIECE_COST = 40  # bytes of memory that a waiting piece costs beside its own
 MAX_GUESTS = 256  # names that may be behind one plain link, or at one gateway
 MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown, not remembered: a thousand links would hold half a GB
@@ -161,6 +162,7 @@ class Neighbour:
         self.queued = 0  # bytes in `waiting`
         self.cost = 0  # of memory in `waiting`
         self._taken = 0  # bytes of the first of them that were taken
+        self._out, self._out_bytes = deque(maxlen=MAX_OUT), 0  # to a contact: (bytes before, Batch, from where) of each; all bytes
         self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
         self.left = None  # the name that said goodbye
         self.origin = None  # of a mesh link, from its hello on
@@ -223,16 +225,22 @@ class Neighbour:
         """Whether it takes so much less than is said that our own user should wait."""
         return self.cost > MAX_BACKLOG // 4 or self.log is not None and self.log.end - self.position > LOG_MESSAGES // 4
 
-    def keep_place(self):
-        """A C peer that our user named is lost: note what it has yet to be sent, from the first record not wholly taken out."""
+    def keep_place(self, lost=0):
+        """A C peer that our user named is lost: note where in our log it stands, for when it is dialled again.
+
+        That is the first record of which not all arrived: `lost` bytes that were taken out did not.
+        """
         if self.contact is None or self.kind is not LinkKind.PLAIN or self.log is None:
             return
         self.contact.position, self.contact.outlet = self.position, self.outlet
-        for batch in self.waiting:
-            if batch.numbers:
-                start = self._taken if batch is self.waiting[0] else 0
-                self.contact.position = batch.numbers[bisect_right(batch.ends, start)]
-                return
+        if self.waiting:
+            self._out.append((self._out_bytes, self.waiting[0], self._taken))
+        arrived = self._out_bytes - lost
+        place = next((place for place in reversed(self._out) if place[0] <= arrived), None)
+        if place is not None and place[1].numbers:
+            before, batch, start = place
+            at = bisect_right(batch.ends, start + arrived - before)
+            self.contact.position = batch.numbers[at] if at < len(batch.numbers) else min(batch.numbers[-1] + 1, self.position)
 
     def take(self, joined, room):
         """Take out what is to be sent next; b"" if there is nothing, or `room` (bytes) is too small for the first piece.
@@ -262,6 +270,9 @@ class Neighbour:
                 break
             chunk.append(batch.data[start:stop])
             left -= stop - start
+            if self.contact:
+                self._out.append((self._out_bytes, batch, start))
+                self._out_bytes += stop - start
             self._drop(stop)
         self.queued -= sum(map(len, chunk))
 
@@ -731,8 +742,11 @@ class Network:
             self.links.hang_up(neighbour, str(error))
         self._replan |= self.bridge.grew()
 
-    def closed(self, neighbour, reason):
-        """This neighbour's link is no more; `reason` is a sentence without its subject."""
+    def closed(self, neighbour, reason, lost=0):
+        """This neighbour's link is no more; `reason` is a sentence without its subject.
+
+        `lost`: bytes of what was taken out to be sent to it that did not arrive.
+        """
         self._replan = True
         self.links.all.remove(neighbour)
         if neighbour.kind is LinkKind.PROBING:
@@ -740,6 +754,7 @@ class Network:
         elif neighbour.kind is LinkKind.MESH:
             self._mesh_closed(neighbour, reason)
         elif neighbour.kind is LinkKind.PLAIN:
+            neighbour.keep_place(lost)
             self._plain_closed(neighbour, reason)
         elif neighbour.kind is LinkKind.GREETING and neighbour.address and not neighbour.ending:
             self.overlay.book.note(neighbour.address)  # it gave up waiting for us, and may take us for a C peer: call back
@@ -883,7 +898,6 @@ class Network:
 
     def _plain_closed(self, neighbour, reason):
         contact = neighbour.contact if neighbour.contact in self.contacts else None
-        neighbour.keep_place()
         self.bridge.closed(neighbour)
         if neighbour.left is not None:
             self._forget_contact(contact)

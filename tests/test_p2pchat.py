@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import resource
+import select
 import shlex
 import shutil
 import signal
@@ -869,3 +870,51 @@ def test_the_source_file_runs_where_blessed_is_installed():
 def test_descriptors_are_not_inherited_by_surprise():
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert soft > 64, "the suite needs more than 64 descriptors: ulimit -n 256"
+
+
+def test_a_probe_that_nobody_answered_is_closed_for_writing_first_and_later_wholly(members, monkeypatch):
+    """History: a C program that wrote to a probe we had closed was killed by SIGPIPE, for which it has no handler."""
+    monkeypatch.setattr(p2pchat, "LINGER_SECONDS", 0.5)
+    ann, = members("ann")
+    with p2pchat.listen("127.0.0.1", 0) as listener:
+        ann.join(listener.getsockname()[1])
+        turn([ann], lambda: ann.joined)
+        listener.setblocking(True)
+        probe, _ = listener.accept()
+        probe.settimeout(PATIENCE)
+        assert b"".join(iter(lambda: probe.recv(1000), b"")).startswith(b"\3\0\0\0\0\0\0\0ann")
+        for _ in range(3):
+            probe.sendall(encode_pair(b"carl", b"still writing"))
+        turn([ann], lambda: not ann.chat._lingering)
+
+
+def test_what_was_on_its_way_to_a_named_c_program_when_its_link_broke_is_sent_again(members):
+    """History: of 375 lines a C program showed 269; the rest was said while it was being dialled again."""
+    ann, = members("ann")
+    with p2pchat.listen("127.0.0.1", 0) as listener:
+        ann.join(listener.getsockname()[1])
+        turn([ann], lambda: ann.joined)
+        listener.setblocking(True)
+        probe, _ = listener.accept()
+        first, _ = listener.accept()
+        first.settimeout(PATIENCE)
+        ann.type("one")
+        turn([ann], lambda: select.select([first], [], [], 0)[0])
+        got = first.recv(1000)
+        assert got.endswith(b"one")
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        first.close()
+        ann.type("two")
+        turn([ann], lambda: any("dialling again" in line for line in ann.err))
+        ann.type("three")
+        turn([ann], lambda: any("again" in line and "connected" in line for line in ann.err))
+        probe.close()
+        listener.accept()[0].close()
+        second, _ = listener.accept()
+        second.settimeout(PATIENCE)
+        got = b""
+        while b"three" not in got:
+            turn([ann], lambda: select.select([second], [], [], 0)[0])
+            got += second.recv(1000)
+        assert b"one" not in got and got.index(b"two") < got.index(b"three")
+        second.close()
