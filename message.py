@@ -122,7 +122,7 @@ def pair_pieces(head, text):
     A C peer reads a header with one read, so no header may lie across two TCP segments: a piece begins
     with a header, and holds no other one beyond its first SMALLEST_SEGMENT bytes.
     """
-    body = encode_frame(text)
+    body = _HEADER.pack(len(text)) + text
     return (head + body,) if len(head) + len(body) <= SMALLEST_SEGMENT else (head, body)
 
 
@@ -193,10 +193,8 @@ def plain_texts(text):
     Joined they are `text` again, but for what a plain link cannot represent: a newline or a tab becomes
     a space, a NUL becomes U+FFFD. None of them says goodbye: a C peer would take it for ours.
     """
-    if is_quit(text):
-        return [b" " + text]
     if len(text) <= MAX_PLAIN_FRAME and not _UNFIT(text):
-        return [text]
+        return [b" " + text] if text in QUIT_TEXTS else [text]
     text = text.replace(b"\r\n", b" ").translate(_SPACES).replace(b"\0", "\ufffd".encode())
     parts = split_text(text, MAX_PLAIN_FRAME)
     if len(parts) > 1 and is_quit(parts[-1]):
@@ -235,6 +233,8 @@ MAX_PARTS = 255  # of one text; a record's text has at most 33
 # Head and tail are each a multiple of three bytes, so that base64 encodes them apart: the head is the same for a run.
 _HEAD, _PLACE, _CRC = struct.Struct("<BQQHB"), struct.Struct("<QBB"), struct.Struct("<Ix")
 _TAIL_SIZE = _PLACE.size + _CRC.size
+_ENCODED_TAIL = _TAIL_SIZE * 4 // 3
+_pack_place, _pack_crc = _PLACE.pack, _CRC.pack
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _HIGH = bytes(range(0x80, 0xC0))  # bytes that a C program relays and never shows
 _TO_HIGH, _FROM_HIGH = bytes.maketrans(_ALPHABET, _HIGH), bytes.maketrans(_HIGH, _ALPHABET)
@@ -266,22 +266,50 @@ class Marker:
         self._host = packed + bytes(-(_HEAD.size + len(packed)) % 3)
 
     def head(self, name, origin, is_guest):
-        """What is the same for all messages of one author and name, for `encode`."""
+        """What is the same for all messages of one author and name, for `encode`: (start of the frame, its CRC)."""
         head = _HEAD.pack(MARK_VERSION | is_guest, origin, *self._gateway) + self._host
         encoded = b2a_base64(head, newline=False).translate(_TO_HIGH)
-        size = MAX_PLAIN_FRAME - len(MARK) - len(encoded) - _TAIL_SIZE * 4 // 3
+        size = MAX_PLAIN_FRAME - len(MARK) - len(encoded) - _ENCODED_TAIL
         name = split_text(name, size)[0] if len(name) > size else name
-        return name + MARK + encoded, zlib.crc32(head, zlib.crc32(name))
+        start = name + MARK + encoded
+        return _HEADER.pack(len(start) + _ENCODED_TAIL) + start, zlib.crc32(head, zlib.crc32(name))
 
-    def encode(self, head, sequence, texts):
-        """The pieces (see pair_pieces) that carry one message, split into `texts`."""
-        name, crc = head
-        pieces = []
-        for part, text in enumerate(texts):
-            place = _PLACE.pack(sequence, part, len(texts))
-            tail = place + _CRC.pack(zlib.crc32(text, zlib.crc32(place, crc)))
-            pieces += pair_pieces(encode_frame(name + b2a_base64(tail, newline=False).translate(_TO_HIGH)), text)
-        return pieces
+
+def encode_marked(head, messages):
+    """(pieces, numbers) that carry these (number, sequence, text), as `join` takes them; `head` is their author's.
+
+    One of the two hot loops (see RecordDecoder.runs): nearly every text is one short part.
+    """
+    (start, crc), pieces, numbers = head, [], []
+    pack_length, crc32, add_piece, add_number = _HEADER.pack, zlib.crc32, pieces.append, numbers.append
+    for number, sequence, text in messages:
+        if len(text) > SMALLEST_SEGMENT or _UNFIT(text) or text in QUIT_TEXTS:
+            found = _encode_parts(head, sequence, plain_texts(text))
+            pieces += found
+            numbers += [number] * len(found)
+            continue
+        place = _pack_place(sequence, 0, 1)
+        tail = place + _pack_crc(crc32(text, crc32(place, crc)))
+        name = start + b2a_base64(tail, newline=False).translate(_TO_HIGH)
+        if len(name) + HEADER_SIZE + len(text) <= SMALLEST_SEGMENT:
+            add_piece(name + pack_length(len(text)) + text)
+        else:
+            add_piece(name)
+            add_number(number)
+            add_piece(pack_length(len(text)) + text)
+        add_number(number)
+    return pieces, numbers
+
+
+def _encode_parts(head, sequence, texts):
+    """The pieces that carry one message, split into `texts`."""
+    start, crc = head
+    pieces = []
+    for part, text in enumerate(texts):
+        place = _pack_place(sequence, part, len(texts))
+        tail = place + _pack_crc(zlib.crc32(text, zlib.crc32(place, crc)))
+        pieces += pair_pieces(start + b2a_base64(tail, newline=False).translate(_TO_HIGH), text)
+    return pieces
 
 
 def read_mark(frame, text):

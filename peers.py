@@ -31,11 +31,11 @@ from enum import Enum
 from typing import NamedTuple, Optional
 
 from message import (CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
-                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, GarbledError, Hello, Kind, Log,
+                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, RECORD_SIZE, SMALLEST_SEGMENT, GarbledError, Hello, Kind, Log,
                      Marker, Pairs, ProtocolError, RecordDecoder, as_c_reads, decode_addresses, decode_ask, decode_hello,
                      decode_lost, decode_record, decode_renamed, encode_addresses, encode_ask, encode_frame, encode_hello,
-                     encode_lost, encode_pairs, encode_record, encode_renamed, is_kind, is_quit, join, plain_texts,
-                     read_id, read_mark, split_text)
+                     encode_lost, encode_marked, encode_pairs, encode_record, encode_renamed, is_kind, is_quit, join, plain_texts,
+                     read_id, read_mark, read_record, split_text)
 
 
 # What the network asks for -------------------------------------------------------------------
@@ -1414,6 +1414,7 @@ MAX_CARRIED = 20_000  # lines that came through C programs only, and may come ag
 FIND_SECONDS = 2  # between two dials to a gateway that is not here through the mesh
 MAX_GATEWAYS = 16  # remembered of those whose marks came over one link
 MAX_SEEN_MARKS = 20_000  # that came over one link before, or instead of, the mesh's record
+OURSELVES = "ourselves"  # among the gateways that told a line; our origin may change
 MAX_HEARD = 4096  # lines of C users that wait at a quiet link to be told by another gateway
 GARBLED_LINES, GARBLED_SECONDS = 3, 10  # so many in so short a time, and a C program that we dialled is dialled again
 CONVERTED, MAX_CONVERTED = 512, 80  # records of the log made into pairs at once; so many times, for all links together
@@ -1426,8 +1427,20 @@ class Words:
     of ours that brings it, is counted. It was said as often as whoever told it most often.
     """
 
-    def __init__(self):
-        self._lines = OrderedDict()  # (name, text) -> [when, {gateway: times told}, {link: times heard}]
+    def __init__(self, own):
+        self._own = own  # stands for this member among the gateways
+        # (name, text) -> [when, {gateway: times told}, {link: times heard}], or, of nearly all lines, (when, link): a
+        # link of ours brought it once, and we told it once. The oldest first, but for those that were told again.
+        self._lines = {}
+
+    def is_first(self, key, link, now):
+        """Whether nobody told this line lately; if so, `link` brings it and we tell it, at `now` (seconds)."""
+        if key in self._lines:
+            return False
+        self._lines[key] = now, link
+        if len(self._lines) > MAX_WORDS:
+            self._drop_half()
+        return True
 
     def told(self, key, gateway, now, mine=False):
         """A gateway tells this line at `now` (seconds). Returns whether that is news."""
@@ -1443,29 +1456,40 @@ class Words:
 
     def times_told(self, key):
         """How often this line was told lately."""
-        return max(self._lines[key][1].values(), default=0) if key in self._lines else 0
+        return max(self._known(key)[1].values(), default=0)
 
     def times_heard(self, key, link):
         """How often this link brought it lately."""
-        return self._lines[key][2].get(link, 0) if key in self._lines else 0
+        return self._known(key)[2].get(link, 0)
 
     def tellers(self, key):
         """The gateways that told it lately."""
-        return list(self._lines[key][1]) if key in self._lines else []
+        return list(self._known(key)[1])
 
     def bringers(self, key):
         """The links of ours that brought it lately."""
-        return list(self._lines[key][2]) if key in self._lines else []
+        return list(self._known(key)[2])
+
+    def _known(self, key):
+        line = self._lines.get(key)
+        if line is None:
+            return 0, {}, {}
+        return line if len(line) == 3 else [line[0], {self._own: 1}, {line[1]: 1}]
 
     def _line(self, key, now, seconds):
-        line = self._lines.pop(key, None)
-        if line is None or not -seconds <= now - line[0] <= seconds:
+        line = self._known(key)
+        if not -seconds <= now - line[0] <= seconds or key not in self._lines:
             line = [now, {}, {}]
+        self._lines.pop(key, None)
         line[0] = max(line[0], now)
         self._lines[key] = line
         if len(self._lines) > MAX_WORDS:
-            self._lines.popitem(last=False)
+            self._drop_half()
         return line
+
+    def _drop_half(self):
+        for key in list(self._lines)[:MAX_WORDS // 2]:
+            del self._lines[key]
 
     def _count(self, counts, who):
         if who in counts or len(counts) < MAX_TELLERS:
@@ -1505,7 +1529,7 @@ class Bridge:
         self._author, self._port, self._clock, self._rng, self._log = author, port, clock, rng, log
         self._links, self._presence, self._find, self._show, self._notice = links, presence, find, show, notice
         self._plain = []  # the neighbours that are, or may be, C programs
-        self._words = Words()
+        self._words = Words(OURSELVES)
         self._carried = OrderedDict()  # (origin, sequence, part) of a line that came through C programs -> its hash
         self._never = set()  # numbers in the log that are for no C program
         self._converted = {}  # (number in the log, our host) -> (Batch, the number after it)
@@ -1595,15 +1619,18 @@ class Bridge:
     def _unmarked(self, neighbour, name, texts):
         """What a C user typed."""
         is_quiet = neighbour.outlet.is_quiet
-        news = []
+        news, is_first, now = [], self._words.is_first, self._clock.now
         for text in texts:
+            if not is_quiet and is_first((name, text), neighbour, now):
+                news.append(text)
+                continue
             times, told = self._words.heard((name, text), neighbour, self._clock.now, is_quiet)
             if times <= told:
                 self._heard_again(neighbour, name, text)
             elif neighbour.outlet.is_quiet:
                 self._wait_for(neighbour, name, text, times)
             else:
-                self._words.told((name, text), self._author.origin, self._clock.now, mine=True)
+                self._words.told((name, text), OURSELVES, self._clock.now, mine=True)
                 news.append(text)
         if news:
             self._pass_on(neighbour, name, news)
@@ -1615,8 +1642,9 @@ class Bridge:
         self._show(label, texts)
         number = self._author.tell(Kind.GUEST, name, texts)
         self._skip_at(neighbour, number, len(texts))
-        for offset, text in enumerate(texts):
-            self._owe_everywhere((name, text), number + offset)
+        if any(other.outlet.is_quiet for other in self._plain):
+            for offset, text in enumerate(texts):
+                self._owe_everywhere((name, text), number + offset)
 
     def _heard_again(self, neighbour, name, text):
         """This link brings what a gateway has told: it leads where that one's link leads."""
@@ -1628,7 +1656,7 @@ class Bridge:
                 del outlet.words[name, text]
             self._advance(neighbour)
         for gateway in self._words.tellers((name, text)):
-            self._circle(neighbour, gateway)
+            self._circle(neighbour, self._author.origin if gateway == OURSELVES else gateway)
 
     def _wait_for(self, neighbour, name, text, times):
         """A quiet link brings a line that no other gateway has told yet."""
@@ -1916,7 +1944,7 @@ class Bridge:
         while heard:
             _, name, text, times = heard.popleft()
             if self._words.times_told((name, text)) < times:
-                self._words.told((name, text), self._author.origin, self._clock.now, mine=True)
+                self._words.told((name, text), OURSELVES, self._clock.now, mine=True)
                 self._pass_on(neighbour, name, [text])
 
     # What C programs get
@@ -1965,27 +1993,25 @@ class Bridge:
     def _convert(self, start, host, outlet):
         """(Batch, the number after it) of the records from `start` on, as C programs get them."""
         marker = Marker(self._author.origin, host, self._port)
-        pieces, numbers, run, head = [], [], None, None
+        runs, run, messages, mark = [], None, [], None
         frames = self._log.read(start, _block_end(start))
         for number, frame in enumerate(frames, start):
             if self._has(outlet, number, frame):
                 continue
-            record = decode_record(frame)
-            if record[:2] + record[4:5] != run:
-                run = record[:2] + record[4:5]
-                name, mark = unmarked(record.name)
-                head = marker.head(*self._author_of(record, name, mark))
-            sequence = record.sequence if mark is None else mark.sequence
-            found = marker.encode(head, sequence, plain_texts(record.text))
-            pieces += found
-            numbers += [number] * len(found)
-        return join(pieces, numbers), start + len(frames)
+            _, kind, origin, sequence, _, size = read_record(frame)
+            stop = RECORD_SIZE + size
+            author = kind, origin, frame[RECORD_SIZE:stop]
+            if author != run:
+                run, messages, (_, mark) = author, [], unmarked(author[2])
+                runs.append((self._head(marker, *author), messages))
+            messages.append((number, sequence if mark is None else mark.sequence, frame[stop:]))
+        encoded = [encode_marked(head, messages) for head, messages in runs]
+        pieces = [piece for found, _ in encoded for piece in found]
+        return join(pieces, [number for _, found in encoded for number in found]), start + len(frames)
 
-    def _author_of(self, record, name, mark):
-        """(name, origin, whether it is a guest's) of a message, as a mark tells it."""
-        if mark is None:
-            return name, record.origin, record.kind == Kind.GUEST
-        return name, mark.origin, mark.is_guest
+    def _head(self, marker, kind, origin, frame):
+        name, mark = unmarked(frame)
+        return marker.head(name, origin, kind == Kind.GUEST) if mark is None else marker.head(name, mark.origin, mark.is_guest)
 
 
 def _block_end(start):

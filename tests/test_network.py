@@ -629,7 +629,7 @@ def test_a_forged_circle_costs_seconds_and_no_line():
     mark = message.Marker(other.network.author.origin, "10.0.0.9", 4000)
     world.strict = False
     head = mark.head(b"carl", 1234, False)
-    peer.ends[0].node.world.send(peer.ends[0], b"".join(mark.encode(head, 1, [b"forged"])))
+    peer.ends[0].node.world.send(peer.ends[0], b"".join(message.encode_marked(head, [(0, 1, b"forged")])[0]))
     world.run(0.5)
     assert len(quiet_links(world)) == 1
     talk(world, [*world.members, peer], 10)
