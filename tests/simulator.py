@@ -338,6 +338,8 @@ class Member(Node):
         here = {"{} joined": True, "{} is back": True, "{} left": False}.get(event.words)
         if event.words.startswith("lost contact with {}; "):
             here = False
+        if here is None and any(word in event.words for word in (" joined", " left", "back", "lost contact with")):
+            self.presence.clear()  # of several, of whom not all are named
         if here is not None:
             label = event.parts[0]
             if self.presence.get(label) is here:
