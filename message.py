@@ -39,6 +39,7 @@ MAX_PLAIN_FRAME = 2048  # bytes; the C program's buffer: a longer name costs the
 SMALLEST_SEGMENT = 536  # bytes that any TCP carries in one segment (RFC 9293, 3.7.1)
 LOOK_BACK = 64  # bytes searched for a place to split outside a character; a longer "character" is not a person's
 
+MARK = b"\xff"  # never part of UTF-8; at the end of the frame with a name, a mark follows it (see Mark)
 QUIT_TEXTS = (b":q", b":quit")  # exactly these; whatever else begins with a colon is chat
 _UNFIT, _SPACES = re.compile(rb"[\n\t\0]").search, bytes.maketrans(b"\n\t", b"  ")  # what a C program cannot show, or read
 
@@ -144,7 +145,7 @@ class Pairs:
                     self._name = frame
                     continue
                 name, self._name, text = self._name, None, frame[HEADER_SIZE:]
-                special = b"\0" in text or text in QUIT_TEXTS
+                special = b"\0" in text or text in QUIT_TEXTS or MARK in text
                 if texts and (special or name != run):
                     yield run[HEADER_SIZE:], texts
                     texts = []
@@ -159,6 +160,10 @@ class Pairs:
             raise
         if texts:
             yield run[HEADER_SIZE:], texts
+
+    def take_for_name(self, text):
+        """What was taken for a text is the name of the next one."""
+        self._name = encode_frame(text)
 
 
 def as_c_reads(frame):
@@ -225,7 +230,6 @@ def _continues(text, at):
 
 # Marks: identity through C programs -----------------------------------------------------------
 
-MARK = b"\xff"  # never part of UTF-8; the mark follows it, at the end of the frame with the name
 MARK_VERSION = 0x10  # the high half of a mark's first byte
 MAX_PARTS = 255  # of one text; a record's text has at most 33
 
@@ -238,6 +242,7 @@ _pack_place, _pack_crc = _PLACE.pack, _CRC.pack
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _HIGH = bytes(range(0x80, 0xC0))  # bytes that a C program relays and never shows
 _TO_HIGH, _FROM_HIGH = bytes.maketrans(_ALPHABET, _HIGH), bytes.maketrans(_HIGH, _ALPHABET)
+LEAST_OF_MARK = 16  # so many bytes of a mark are not part of anybody's name
 MARK_SIZES = (48, 52, 68)  # bytes behind MARK: without a host, with IPv4, with IPv6
 
 
@@ -312,6 +317,12 @@ def _encode_parts(head, sequence, texts):
     return pieces
 
 
+def looks_marked(frame):
+    """Whether this frame ends in a mark, or in what a C program left of one."""
+    _, found, encoded = frame.rpartition(MARK)
+    return bool(found) and LEAST_OF_MARK <= len(encoded) <= MARK_SIZES[-1] and not encoded.translate(None, _HIGH)
+
+
 def read_mark(frame, text):
     """(name, Mark) of a marked frame and its text; (frame, None) where there is no mark.
 
@@ -319,8 +330,10 @@ def read_mark(frame, text):
     which is not looked at without a `text`.
     """
     name, _, encoded = frame.rpartition(MARK)
-    if len(encoded) not in MARK_SIZES or encoded.translate(None, _HIGH) or MARK not in frame:
+    if not looks_marked(frame):
         return frame, None
+    if len(encoded) not in MARK_SIZES:
+        raise GarbledError
     data = a2b_base64(encoded.translate(_FROM_HIGH))
     head, place = data[:-_TAIL_SIZE], data[-_TAIL_SIZE:-_CRC.size]
     version, origin, gateway, port, size = _HEAD.unpack_from(head)

@@ -34,7 +34,7 @@ from message import (CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LO
                      MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, RECORD_SIZE, SMALLEST_SEGMENT, GarbledError, Hello, Kind, Log,
                      Marker, Pairs, ProtocolError, RecordDecoder, as_c_reads, decode_addresses, decode_ask, decode_hello,
                      decode_lost, decode_record, decode_renamed, encode_addresses, encode_ask, encode_frame, encode_hello,
-                     encode_lost, encode_marked, encode_pairs, encode_record, encode_renamed, is_kind, is_quit, join, plain_texts,
+                     encode_lost, encode_marked, encode_pairs, encode_record, encode_renamed, is_kind, is_quit, join, looks_marked, plain_texts,
                      read_id, read_mark, read_record, split_text)
 
 
@@ -1608,6 +1608,10 @@ class Bridge:
             neighbour.spoke = True
             if neighbour.attempt is None:
                 self._presence.announce("a C program connected from {}", neighbour.host)
+        if MARK in texts[0] and looks_marked(texts[0]):
+            neighbour.pairs.take_for_name(texts[0])  # two threads of the C program wrote at once: we are out of step
+            self._garbled(neighbour)
+            return
         if MARK in name:
             for text in texts:
                 self._marked(neighbour, name, text)
@@ -1774,15 +1778,14 @@ class Bridge:
     def _owe_everywhere(self, key, number):
         """A C user's line that a gateway told: a quiet link that brought it already owes it to nobody."""
         for neighbour in self._plain:
-            if not neighbour.outlet.is_quiet:
-                continue
-            if self._words.times_heard(key, neighbour) >= self._words.times_told(key):
-                neighbour.outlet.skips.add(number)
-            else:
-                self._owe_words(neighbour, key, number)
+            if neighbour.outlet.is_quiet:
+                self._owe(neighbour, key, number)
 
-    def _owe_words(self, neighbour, key, number):
+    def _owe(self, neighbour, key, number):
         words = neighbour.outlet.words
+        if self._words.times_heard(key, neighbour) >= self._words.times_told(key):
+            neighbour.outlet.skips.add(number)
+            return
         if len(words) > MAX_WORDS:
             words.clear()
         words.setdefault(key, deque()).append(number)
@@ -1848,6 +1851,10 @@ class Bridge:
         neighbour.log = None
         if neighbour.position < self._log.end:
             outlet.owed.append((neighbour.position, self._clock.now))
+        for number, frame in enumerate(self._log.read(neighbour.position, self._log.end), neighbour.position):
+            if frame[HEADER_SIZE] == Kind.GUEST:  # nothing but its words will tell that it came back
+                record = decode_record(frame)
+                self._owe(neighbour, (record.name, record.text), number)
         self._advance(neighbour)
 
     def _advance(self, neighbour):
@@ -2021,7 +2028,10 @@ def _block_end(start):
 
 def unmarked(frame):
     """(name, Mark) of a name in the log that may keep its mark; the gateway that let it in looked at its checksum."""
-    return read_mark(frame, None) if MARK in frame else (frame, None)
+    try:
+        return read_mark(frame, None) if MARK in frame else (frame, None)
+    except GarbledError:
+        return frame, None
 
 
 def identity(frame):

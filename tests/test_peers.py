@@ -8,7 +8,8 @@ import pytest
 import p2pchat
 import peers
 from helpers import encode_pair
-from message import FrameDecoder, HEADER_SIZE, Log, encode_record, join, read_mark
+from message import (PROBE, FrameDecoder, HEADER_SIZE, Hello, Kind, Log, Marker, encode_frame, encode_hello, encode_marked,
+                     encode_record, join, read_mark)
 from p2pchat import Dial, Gone, Link, accept, listen
 from peers import Attempt, Connect, Hangup, Neighbour, Network, Notice, LinkKind, Show, STRANGER_SECONDS
 
@@ -416,3 +417,59 @@ def test_every_interface_means_both_families_and_ipv4_callers_look_like_ipv4():
     listener.setblocking(False)
     assert accept(listener) is None
     listener.close()
+
+
+# Marks and circles ---------------------------------------------------------------------------
+
+GATEWAY = 5  # an origin lower than any that is drawn at random
+
+
+def marked(name, sequence, text, origin=77, gateway=GATEWAY):
+    """The two frames of a message that a gateway put onto a plain link."""
+    marker = Marker(gateway, "10.0.0.9", 4000)
+    return encode_marked(marker.head(name, origin, False), [(0, sequence, text)])[0][0]
+
+
+def frames(*pieces):
+    return [frame for piece in pieces for frame in FrameDecoder().feed(piece)]
+
+
+def test_two_messages_that_a_c_program_mixed_up_cost_themselves_and_no_false_line(room):
+    """History: its threads write at once, and rows such as "a0: b" were shown."""
+    ann = room.neighbour()
+    one, two, three = (frames(marked(b"eve", number, b"text %d" % number)) for number in (1, 2, 3))
+    room.network.received(ann, one[0] + two[0] + one[1] + two[1] + b"".join(three))
+    assert [event.texts for event in room.events(Show)] == [[b"text 3"]]
+
+
+@pytest.mark.parametrize("cut", [20, 40, 0])
+def test_what_is_left_of_a_mark_costs_that_line(room, cut):
+    ann = room.neighbour()
+    name = frames(marked(b"eve", 1, b"whole"))[0][HEADER_SIZE:]
+    room.network.received(ann, encode_pair(name[:len(name) - cut], b"other words") + encode_pair(b"eve\xff\x80\x81", b"a strange name"))
+    assert [event.texts for event in room.events(Show)] == [[b"a strange name"]]
+
+
+def member(room, origin, host="10.0.0.9"):
+    """A member at a mesh link that dialled us."""
+    neighbour = room.network.opened(host)
+    hello = Hello(origin, 4000, True, b"gate")
+    room.network.received(neighbour, encode_pair(b"gate", PROBE + encode_hello(hello)) + encode_frame(encode_hello(hello))
+                          + encode_record(Kind.HERE, origin, 1, 0, b"gate", b""))
+    room.events()
+    return neighbour
+
+
+def test_a_line_that_was_not_sent_yet_when_its_link_went_quiet_is_not_sent_once_it_came_back(room):
+    """History: nothing told that it came back, and the link took over though another gateway served it."""
+    carl, gate = room.neighbour(), member(room, GATEWAY)
+    room.network.received(gate, encode_record(Kind.GUEST, GATEWAY, 2, 0, b"cy", b"hi"))
+    room.network.received(carl, marked(b"gate", 9, b"x", origin=GATEWAY))
+    assert carl.outlet.is_quiet and not sent(carl)
+    room.network.received(carl, encode_pair(b"cy", b"hi"))
+    for _ in range(20):
+        room.network.now += 1
+        room.network.received(gate, encode_frame(bytes([Kind.PONG])))
+        room.network.tick()
+    assert carl.outlet.is_quiet and not sent(carl)
+    assert [event.texts for event in room.events(Show)] == [[b"hi"]]
