@@ -442,7 +442,7 @@ def test_two_messages_that_a_c_program_mixed_up_cost_themselves_and_no_false_lin
     assert [event.texts for event in room.events(Show)] == [[b"text 3"]]
 
 
-@pytest.mark.parametrize("cut", [20, 40, 0])
+@pytest.mark.parametrize("cut", [20, 30, 0])
 def test_what_is_left_of_a_mark_costs_that_line(room, cut):
     ann = room.neighbour()
     name = frames(marked(b"eve", 1, b"whole"))[0][HEADER_SIZE:]
