@@ -612,6 +612,7 @@ class Network:
         self.handshake = Handshake(self.author, port, clock, self.log, self.links, self.overlay, self._met, self._settled)
         self._before = {}  # origin -> sequence that was said before we joined: not news
         self._renew_at = self._forged_told_at = self._again_at = now
+        self._forged_from = None  # the first sequence of ours that somebody else said, too
         self._planned, self._replan = None, True
 
     # What the caller tells -------------------------------------------------------------------
@@ -649,6 +650,7 @@ class Network:
     def _plan(self):
         times = [contact.due for contact in self.contacts]
         times += [self._due(neighbour) for neighbour in self.links.all]
+        times += [self._renew_at] * (self._forged_from is not None)
         times += [self.log.holes.next_tell(), self.overlay.deadline, self.bridge.deadline, self.presence.deadline]
         return min((time for time in times if time is not None), default=None)
 
@@ -778,6 +780,7 @@ class Network:
                 contact.due, contact.untried = None, list(contact.addresses)
                 self._dial_contact(contact)
         self._tell_missing()
+        self._renew()
         self.bridge.tick()
         self.presence.tick()
         self.overlay.tick()
@@ -1063,12 +1066,16 @@ class Network:
         forged = [frame for frame in frames if origin == self.author.origin and self.author.is_forged(frame)]
         if not forged:
             neighbour.has(origin, read_id(frames[0])[1], read_id(frames[-1])[1])
-        elif self.now >= self._renew_at:
-            self._renew(read_id(forged[0])[1])
+        else:
+            self._forged_from = min(self._forged_from or FORGED, read_id(forged[0])[1])
+            self._replan = True
+            self._renew()
 
-    def _renew(self, sequence):
-        """Our origin was forged from this sequence on: take a new one, and say again what the forgery may have covered."""
-        old, texts = self.author.origin, self.author.said_since(sequence)
+    def _renew(self):
+        """Our origin was forged: take a new one, soon, and say again what the forgery may have covered."""
+        if self._forged_from is None or self.now < self._renew_at:
+            return
+        old, texts, self._forged_from = self.author.origin, self.author.said_since(self._forged_from), None
         self._renew_at = self.now + RENEW_SECONDS
         self.author.renew()
         for neighbour in self.links.mesh():
@@ -2059,6 +2066,7 @@ CALL_SECONDS, ANSWER_SECONDS = 8, 2  # of a roll call: until whoever was not hea
 TELLER_SECONDS, MAX_TELLER = 0.5, 10  # between two who may say who did not answer; so many one after the other
 CALLS, CALL_PAUSE = 3, 30  # roll calls at once, and one more in so many seconds: each makes every member say something
 NEWS_SECONDS = {"joined": 2, "is back": 1, "left": 0, "lost": 1}  # until it is told, together with the rest
+NAMESAKE_SECONDS = 6  # until another one of our name is told: longer than our own run that crashed is still listed
 NOTICES, NOTICE_SECONDS = 50, 10  # of who came and went at once, and one more in so many seconds
 FORGED = 2 ** 64 - 1  # the sequence in the LOST of an origin that its owner gave up: nothing comes after it
 LABEL_LIKE = re.compile(rb"~([0-9a-f]{2,16}|C)$").search  # a name that ends as a label may
@@ -2261,7 +2269,7 @@ class Presence:
         self._silent, self._silent_at = {}, None  # who did not answer the last call, and when we say so
         self._call = RollCall(clock, rng)
         self._news = News(clock, links, notice)
-        self._namesakes = 0  # of our own name, at the last notice
+        self._namesakes, self._namesakes_at = 0, None  # of our own name, at the last notice; when the next one is due
         self._own = self._bearers_of(author.name)
         self._own.change(author.origin, True)
 
@@ -2409,7 +2417,7 @@ class Presence:
     def deadline(self):
         """When tick wants to be called (seconds), or None."""
         times = [due for _, due in self._suspects.values()] + list(self._doubted.values())
-        times += [self._silent_at, self._call.deadline, self._news.deadline]
+        times += [self._silent_at, self._call.deadline, self._news.deadline, self._namesakes_at]
         return min((time for time in times if time is not None), default=None)
 
     def tick(self):
@@ -2472,10 +2480,13 @@ class Presence:
 
     def _tell_namesakes(self):
         others = len(self._own.keys) - 1
-        if others > self._namesakes:
-            words = "somebody else here is called {}, too; others see you as {}"
-            self._notice(words, self._author.name, self.own_label)
-        self._namesakes = others
+        if others <= self._namesakes:
+            self._namesakes, self._namesakes_at = others, None
+        elif self._namesakes_at is None:
+            self._namesakes_at = self._clock.now + NAMESAKE_SECONDS
+        elif self._namesakes_at <= self._clock.now:
+            self._namesakes, self._namesakes_at = others, None
+            self._notice("somebody else here is called {}, too; others see you as {}", self._author.name, self.own_label)
 
     # Who is here
 

@@ -491,6 +491,7 @@ def test_two_members_of_one_name_are_told_apart():
     assert labels == expected
     assert sorted(member.label for member in third.network.who()) == sorted(expected)
     assert [member.network.presence.own_label for member in (one, other)] == expected
+    world.run(peers.NAMESAKE_SECONDS)
     for member, label in zip((one, other), expected):
         assert f"somebody else here is called ann, too; others see you as {label.decode()}" in member.said_notices
     world.kill(other)
@@ -708,6 +709,128 @@ def test_one_line_typed_twice_on_a_plain_link_is_shown_twice():
     assert [[node.name for node, text in world.extra if node is member and text == b"ok"] for member in world.members] \
         == [[member.name] * 4 for member in world.members]
     assert [text for _, text in peer.lines] == [b"ok", b"ok"]
+
+
+# What strangers and clocks cannot do --------------------------------------------------------------
+
+def test_a_line_that_others_copied_under_invented_origins_can_be_said_again():
+    """History: after 70 copies from 70 origins the real speaker's repeats were shown nowhere."""
+    world = network_of(3)
+    world.strict = False
+    bob, other = world.members[:2]
+    liar = Liar(world).join(other)
+    world.run(1)
+    bob.do(bob.network.say, b"ok")
+    for origin in range(70):
+        liar.record(Kind.SAY, 1, b"ok", origin=10_000 + origin, name=bob.name)
+        liar.record(Kind.GUEST, 2, b"ok", origin=10_000 + origin, name=bob.name)
+    world.run(2)
+    before = sum(node is other and text == b"ok" for node, text in world.extra)
+    for _ in range(5):
+        bob.do(bob.network.say, b"ok")
+        world.run(0.5)
+    assert sum(node is other and text == b"ok" for node, text in world.extra) == before + 5
+
+
+def test_whoever_calls_a_member_lost_and_takes_its_name_does_not_get_its_label():
+    """History: the liar was bob, and bob was bob~2, everywhere."""
+    world = network_of(4, delay=(0.01, 0.02))
+    bob, other, third = world.members[:3]
+    liar = Liar(world).join(other)
+    world.run(1)
+    liar.record(Kind.LOST, 1, bob.network.author.origin.to_bytes(8, "little"), name=bob.name)
+    liar.record(Kind.HERE, 2, name=bob.name)
+    world.run(10)
+    for member in (other, third):
+        labels = {person.key: person.label for person in member.network.who()}
+        assert labels[bob.network.author.origin] == bob.name + b"~%02x" % (bob.network.author.origin >> 56)
+        assert all(label != bob.name for label in labels.values())
+
+
+def test_a_forged_record_does_not_keep_the_dead_in_the_list():
+    """History: one forged record for d, then d died, and :who listed d for ever."""
+    world = network_of(8)
+    world.strict = False
+    other, victim = world.members[1:3]
+    liar = Liar(world).join(other)
+    world.run(1)
+    liar.record(Kind.SAY, victim.network.author.sequence + 1000, b"forged", origin=victim.network.author.origin, name=victim.name)
+    world.kill(victim)
+    world.run(20)
+    alive = {member.network.author.origin for member in world.members}
+    for member in world.members:
+        assert {person.key for person in member.network.who() if person.name != b"liar"} == alive - {member.network.author.origin}
+
+
+@pytest.mark.parametrize("skew", [-12, -3600, 3600])
+def test_a_member_whose_clock_is_wrong_joins_like_any_other(skew):
+    """History: with a clock 12 seconds slow nobody was told that it joined."""
+    world = network_of(3)
+    world.run(30)
+    newcomer = world.member("zoe", skew=skew)
+    newcomer.join(world.members[1])
+    world.run(5)
+    assert all(notices(member, "zoe") == ["zoe joined"] for member in world.members[:-1])
+
+
+def test_restarting_after_a_crash_is_no_news_about_oneself():
+    """History: "ann~2 joined", "lost ann~2", about her own dead run."""
+    world = network_of(4)
+    ann = world.member("ann")
+    ann.join(world.members[0])
+    world.run(10)
+    world.kill(ann)
+    world.run(1)
+    again = world.member("ann")
+    again.join(world.members[1])
+    world.run(20)
+    assert not [text for text in again.said_notices if "ann" in text]
+    assert all([person.label for person in member.network.who()].count(b"ann") == 1 for member in world.members if member is not again)
+    assert not any("~" in text for member in world.members for text in member.said_notices)
+
+
+def test_forging_again_and_again_costs_no_line_and_few_origins():
+    """History: 5,542 origins burnt in 9 seconds, 18 of 30 lines never shown, and nobody told the victim."""
+    world = network_of(4)
+    world.repeats, world.tainted = Counter(), True  # what was covered comes later, and perhaps twice
+    bob, other = world.members[:2]
+    liar = Liar(world).join(other)
+    world.run(1)
+    for _ in range(15):
+        origin = bob.network.author.origin
+        last = other.network.log.have[origin]
+        for sequence in range(last + 1, last + 4):
+            liar.record(Kind.HERE, sequence, origin=origin, name=bob.name)
+        bob.say(), bob.say()
+        world.run(0.6)
+    world.run(15)
+    for member in world.members[1:]:
+        assert {number for ident, number in member.seen if ident == bob.ident} == set(range(1, bob.number + 1))
+        assert sum(person.name == bob.name for person in member.network.who()) == 1
+    assert len(bob.network.author._origins) <= 24 / peers.RENEW_SECONDS
+    assert len(notices(bob, "somebody else speaks in your name")) == 1
+
+
+def test_long_names_and_texts_of_c_users_reach_everybody_and_cost_no_link():
+    """History: a C text of over 2048 bytes dropped the whole link."""
+    world = network_of(3)
+    world.strict = False
+    peer, second = world.c_peer("carl"), world.c_peer("dora")
+    peer.join(world.members[0]), second.join(world.members[1])
+    world.run(2)
+    texts = [b"%d " % size + b"x" * size for size in (5000, 60_000)]
+    world.names = {b"n" * size for size in range(1900, 2049)}  # cut to make room for the mark
+    for text in texts:
+        name = b"n" * 2048
+        data = b"".join(encode_frame(part) for part in (name, text))
+        world.send(peer.ends[0], data)
+        world.run(3)
+    for member in world.members:
+        shown = [text for node, text in world.extra if node is member]
+        assert b"".join(shown) == b"".join(texts)
+    assert all(neighbour.kind is LinkKind.PLAIN for neighbour in plain_links(world)) and len(plain_links(world)) == 2
+    got = [(name, text) for name, text in second.lines]
+    assert b"".join(text for _, text in got) == b"".join(texts) and all(len(text) <= 2048 for _, text in got)
 
 
 # Bad input ----------------------------------------------------------------------------------------
