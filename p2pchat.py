@@ -59,6 +59,7 @@ LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, s
 TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first in the next; an eye sees no such delay
 RECORD_TIMES = 2 ** 32  # seconds until a record's 32 bits of time begin again
 LINGER_SECONDS, MAX_LINGERING = 30, 32  # for which a C program's socket stays open for reading; so many at once
+SLEPT_SECONDS = 2  # by which the clocks moved apart: the machine slept (or somebody set its clock, which costs nothing)
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
 CROWDED_PAUSE = 30  # seconds between two notices of it
 
@@ -404,6 +405,7 @@ class Chat:
         self._crowded = False  # whether the user was told that nothing is accepted
         self._crowded_after = 0  # a time before which it is not told again
         self._here = None  # the version of who is here that the status row shows
+        self._apart = self.network.wall - self.network.now  # between the two clocks, in seconds
         self._lingering = deque()  # (when to close it, Link) of those that were closed for writing
         self._gone = {}  # Link -> why; removed at the end of the turn
         self._readable = []  # links that have something for us in this turn
@@ -452,6 +454,7 @@ class Chat:
         ready = self._selector.select(self._timeout(limit))  # rule 1: the one place that waits
         now = self.network.now = time.monotonic()
         self.network.wall = record_time()
+        self._notice_sleep()
         for key, mask in ready:
             handler, subject = key.data
             handler(subject, mask)
@@ -463,6 +466,12 @@ class Chat:
         if self._opened:
             self._tell_here()
             self.front.draw(now)  # rule 4
+
+    def _notice_sleep(self):
+        """A sleeping machine stops the one clock, and not the other."""
+        apart, self._apart = self._apart, self.network.wall - self.network.now
+        if self._apart - apart > SLEPT_SECONDS:
+            self.network.woke()
 
     def leave(self, status=0):
         """Say goodbye and go once everything is sent, in LEAVE_SECONDS at the latest; at once when asked again."""
