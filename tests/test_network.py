@@ -190,7 +190,7 @@ def test_a_member_whose_neighbours_all_died_comes_back_through_its_book():
 
 
 def test_stir_finds_the_other_half_after_a_long_split():
-    world = network_of(40, seconds=20, lazy=True)
+    world = network_of(24, seconds=20, lazy=True)
     half = world.members[::2]
     world.partition(half)
     world.run(600)
@@ -202,7 +202,7 @@ def test_stir_finds_the_other_half_after_a_long_split():
 
 
 def test_friends_find_the_other_half_when_the_seed_is_dead_and_the_split_lasted_two_hours():
-    world = network_of(12, seconds=60, lazy=True)
+    world = network_of(8, seconds=60, lazy=True)
     world.kill(world.members[0])
     world.partition(world.members[::2])
     world.run(7200)
