@@ -1001,11 +1001,14 @@ COMMANDS = {
 }
 
 
-# What is taken for a mistyped command: `:hlep`, `/msg`, `:q!`; but not `/etc/hosts`, `:-P` or `:thinking:`.
+# What is taken for a mistyped command: `:hlep`, `/msg`, `:q!`; but not `/etc/hosts`, `:-P` or `:thinking:`. A command in
+# capitals or with a mark behind it is one, too: `:Q`, `:help?`.
 TYPO = re.compile("[:/][A-Za-z]{2,}|:[A-Za-z]+!")
-LAUGH = re.compile(r":(?:([A-Za-z])\1+|[xX][dDpP]+)")  # `:DD`, `:xD`
-# What other programs call ours, where the spelling is no help.
-ELSEWHERE = {":join": ":connect", ":exit": ":quit", ":wq": ":quit", ":names": ":who", ":search": ":find", ":w": ":save"}
+MARKS = "!?.,;"
+FACE = re.compile(r":(?:([a-pr-z])\1+|x[dp]+)", re.IGNORECASE)  # `:DD`, `:oO`, `:xD`; but `:qq` was to be `:q`
+# What other programs call ours, where the spelling is no help or, for `/me`, misleads.
+ELSEWHERE = {"join": ":connect", "exit": ":quit", "wq": ":quit", "qq": ":q", "names": ":who", "search": ":find", "me": ""}
+ALIKE = 0.65  # by difflib: `tiem` and `hwo` are, `tmp` and `home` are not
 
 
 def first_word(text):
@@ -1024,13 +1027,19 @@ def refusal(text):
     word, command = first_word(text), command_in(text)
     if command:
         extra = not COMMANDS[command].takes and text[len(word):].strip()
-        return f"{word} takes nothing after it" if extra else ""
-    if LAUGH.fullmatch(word) or not TYPO.fullmatch(word):
+        return f"{word} takes no arguments" if extra else ""
+    meant = word[1:].lower().rstrip(MARKS)
+    if word[:1] not in (":", "/") or ":" + meant not in COMMANDS and (FACE.fullmatch(word) or not TYPO.fullmatch(word)):
         return ""
+    alike = ELSEWHERE[meant] if meant in ELSEWHERE else _nearest_command(meant)
+    return f"{word} is not a command; " + (f"did you mean {alike}?" if alike else "see :help")
+
+
+def _nearest_command(word):
+    """The command that is spelled most like `word`; "" if none is."""
     import difflib  # 6 ms that only a typo costs
-    meant = ":" + word[1:].lower().rstrip("!")
-    alike = [ELSEWHERE[meant]] if meant in ELSEWHERE else difflib.get_close_matches(meant, COMMANDS, 1)
-    return f"{word} is not a command" + (f"; did you mean {alike[0]}?" if alike else "; see :help")
+    found = difflib.get_close_matches(word, [command[1:] for command in COMMANDS], 1, ALIKE)
+    return ":" + found[0] if found else ""
 
 
 def unescaped(text):

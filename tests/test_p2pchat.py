@@ -519,18 +519,22 @@ def test_without_descriptors_listening_pauses_and_chat_goes_on():
 
 @pytest.mark.parametrize("text, said", [
     *((text, text) for text in (":)", ":D", ":DD", ":xD", ":-P", ":3", ":30", ":thinking: yes", ":+1:", ":std::x", ": x", "/s",
-                                "/etc/hosts is empty", "/r/python is nice", "::1", "// x", " :q", ":", "//", ":Q", "::)", "hi :hlep")),
-    ("::who", ":who"), ("//me", "/me"), ("::quit now", ":quit now"), ("::q", ":q"), ("//msg bob", "/msg bob"), ("::wq", ":wq")])
+                                "/etc/hosts is empty", "/r/python is nice", "::1", "// x", " :q", ":", "//", "::)", "hi :hlep",
+                                ":oO", ":P", "/s!", ":bell:", ":save!x", ":/", "/q/", "::", "/?")),
+    ("::who", ":who"), ("//me", "/me"), ("::quit now", ":quit now"), ("::q", ":q"), ("::Q", ":Q"), ("//msg bob", "/msg bob"), ("::wq", ":wq")])
 def test_what_is_chat(text, said):
     assert p2pchat.is_chat(text) and p2pchat.unescaped(text) == said
 
 
 @pytest.mark.parametrize("text, reason", [
     (":hlep", ":hlep is not a command; did you mean :help?"), (":wq", ":wq is not a command; did you mean :quit?"),
-    (":q!", ":q! is not a command; did you mean :q?"), (":quit now", ":quit takes nothing after it"), (":exit", "did you mean :quit?"),
+    (":q!", ":q! is not a command; did you mean :q?"), (":quit now", ":quit takes no arguments"), (":exit", "did you mean :quit?"),
     (":Help", "did you mean :help?"), (":WHO", "did you mean :who?"), ("/msg bob secret", "/msg is not a command; see :help"),
-    ("/me waves", "/me is not"), ("/join a 1", "did you mean :connect?"), ("/quit now", "/quit takes nothing after it"),
-    (":who\nme", ":who takes nothing"), (":who!", "did you mean :who?"), (":nickname\tx", ":nickname is not")])
+    ("/me waves", "/me is not"), ("/join a 1", "did you mean :connect?"), ("/quit now", "/quit takes no arguments"),
+    (":who\nme", ":who takes no arguments"), (":who!", "did you mean :who?"), (":nickname\tx", ":nickname is not"),
+    (":Q", "did you mean :q?"), ("/Q", "did you mean :q?"), (":qq", "did you mean :q?"), (":q!!", "did you mean :q?"), (":help?", "did you mean :help?"),
+    ("/who, please", "did you mean :who?"), (":save!! x", "did you mean :save?"), (":hwo", "did you mean :who?"), (":tiem", "did you mean :time?"),
+    ("/me waves", "see :help"), ("/tmp is full", "see :help"), ("/home", "see :help"), (":lol", "see :help")])
 def test_a_typo_is_not_sent_to_everyone(text, reason):
     assert not p2pchat.is_chat(text) and reason in p2pchat.refusal(text)
 
