@@ -331,7 +331,7 @@ def test_help_is_one_screen_and_every_command_works(watched, tmp_path):
     ann.wait(lambda t: "".join(t.rows).count("saved to") == 2)
     assert "overwrites it" in file.read_text()
     ann.type(b":clear\r:save! /dev/null\r")
-    ann.wait(lambda t: "cannot save to /dev/null: not a regular file" in "".join(t.rows))
+    ann.wait(lambda t: "can't save to /dev/null: it is not a regular file" in "".join(t.rows))
     ann.type(b":save it\x15::wave\r:q\r")
     assert ann.end() == 0 and ann.restored
     assert hub.wait(lambda program: len(program.out) == 4 and program.out[1:]) == ["ann: one", "ann: two", "ann: :wave"]
