@@ -63,6 +63,7 @@ SLEPT_SECONDS = 2  # by which the clocks moved apart: the machine slept (or some
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
 CROWDED_PAUSE = 30  # seconds between two notices of it
 
+WHERE_PORT = "on their first line, after SERVER:"
 BELLS = ("off", "mention", "all")
 USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
 LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -435,7 +436,7 @@ class Chat:
         while not contact.reached and not contact.failure:
             self.step()
         if contact.failure:
-            raise ValueError(f"{label} {contact.failure}; check the host and the port that its screen shows as SERVER")
+            raise ValueError(f"can't connect to {label}: it {contact.failure}; check the host and the port, which is {WHERE_PORT}")
 
     def open(self, hint):
         """Take the terminal; `hint` tells our user how others can join."""
@@ -749,9 +750,13 @@ class Chat:
         self.front.notice(f"bell: {bell}")
 
     def _ignore(self, name):
+        if ui.fold(name) == ui.fold(ui.clean_name(self.network.name)):
+            self.front.notice("that is your own name")
+            return
         if name:
             self._ignored[ui.fold(name)] = name
-        ignored = ", ".join(self._ignored.values())
+        here = {ui.fold(ui.clean_name(person.label)) for person in self.network.who()}
+        ignored = ", ".join(name + " (not here)" * (key not in here) for key, name in self._ignored.items())
         self.front.notice(f"ignoring {ignored}; :unignore NAME shows them again" if ignored else f"usage: :ignore {COMMANDS[':ignore'].takes}")
 
     def _unignore(self, name):
@@ -772,7 +777,7 @@ class Chat:
             self.front.notice(f"{path} exists; :save! {path} overwrites it")
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have here
             reason = getattr(error, "strerror", None) or "this system cannot write that name"
-            self.front.notice(f"cannot save to {path}: {reason}")
+            self.front.notice(f"can't save to {path}: {reason[0].lower()}{reason[1:]}")
         else:
             self.front.notice(f"saved to {path}")
 
@@ -813,7 +818,7 @@ class Chat:
     def _connect_to(self, text):
         words = text.split()
         if len(words) != 2:
-            self.front.notice("usage: :connect HOST PORT (the port is on their first line, after SERVER:)")
+            self.front.notice(f"usage: :connect HOST PORT (the port is {WHERE_PORT})")
             return
         try:
             self._find(words[0], _checked_port(words[1]))
@@ -895,7 +900,9 @@ class Chat:
             self._deeds[type(event)](event)
 
     def _show(self, event):
-        if event.earlier and event.earlier < self._since or self._ignored and ui.fold(ui.clean_name(event.name)) in self._ignored:
+        if event.earlier and event.earlier < self._since:
+            return
+        if self._ignored and not event.mine and ui.fold(ui.clean_name(event.name)) in self._ignored:
             return
         if self.front.shows_own or not event.mine:
             when = meant(event.earlier or int(self.network.wall))
@@ -1010,11 +1017,14 @@ COMMANDS = {
 }
 
 
-# What is taken for a mistyped command: `:hlep`, `/msg`, `:q!`; but not `/etc/hosts`, `:-P` or `:thinking:`.
+# What is taken for a mistyped command: `:hlep`, `/msg`, `:q!`; but not `/etc/hosts`, `:-P` or `:thinking:`. A command in
+# capitals or with a mark behind it is one, too: `:Q`, `:help?`.
 TYPO = re.compile("[:/][A-Za-z]{2,}|:[A-Za-z]+!")
-LAUGH = re.compile(r":(?:([A-Za-z])\1+|[xX][dDpP]+)")  # `:DD`, `:xD`
-# What other programs call ours, where the spelling is no help.
-ELSEWHERE = {":join": ":connect", ":exit": ":quit", ":wq": ":quit", ":names": ":who", ":search": ":find", ":w": ":save"}
+MARKS = "!?.,;"
+FACE = re.compile(r":(?:([a-pr-z])\1+|x[dp]+)", re.IGNORECASE)  # `:DD`, `:oO`, `:xD`; but `:qq` was to be `:q`
+# What other programs call ours, where the spelling is no help or, for `/me`, misleads.
+ELSEWHERE = {"join": ":connect", "exit": ":quit", "wq": ":quit", "qq": ":q", "names": ":who", "search": ":find", "me": ""}
+ALIKE = 0.65  # by difflib: `tiem` and `hwo` are, `tmp` and `home` are not
 
 
 def first_word(text):
@@ -1033,13 +1043,19 @@ def refusal(text):
     word, command = first_word(text), command_in(text)
     if command:
         extra = not COMMANDS[command].takes and text[len(word):].strip()
-        return f"{word} takes nothing after it" if extra else ""
-    if LAUGH.fullmatch(word) or not TYPO.fullmatch(word):
+        return f"{word} takes no arguments" if extra else ""
+    meant = word[1:].lower().rstrip(MARKS)
+    if word[:1] not in (":", "/") or ":" + meant not in COMMANDS and (FACE.fullmatch(word) or not TYPO.fullmatch(word)):
         return ""
+    alike = ELSEWHERE[meant] if meant in ELSEWHERE else _nearest_command(meant)
+    return f"{word} is not a command; " + (f"did you mean {alike}?" if alike else "see :help")
+
+
+def _nearest_command(word):
+    """The command that is spelled most like `word`; "" if none is."""
     import difflib  # 6 ms that only a typo costs
-    meant = ":" + word[1:].lower().rstrip("!")
-    alike = [ELSEWHERE[meant]] if meant in ELSEWHERE else difflib.get_close_matches(meant, COMMANDS, 1)
-    return f"{word} is not a command" + (f"; did you mean {alike[0]}?" if alike else "; see :help")
+    found = difflib.get_close_matches(word, [command[1:] for command in COMMANDS], 1, ALIKE)
+    return ":" + found[0] if found else ""
 
 
 def unescaped(text):
@@ -1064,7 +1080,7 @@ def save(path, lines, over):
     """
     import tempfile  # 5 ms that only this command costs
     if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
+        raise OSError(errno.EINVAL, "it is a directory" if os.path.isdir(path) else "it is not a regular file")
     descriptor, beside = tempfile.mkstemp(prefix=".p2pchat-", dir=os.path.dirname(path) or ".")  # mode 0600
     try:
         with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
@@ -1124,9 +1140,9 @@ class Lookup:
 
 # What a name may not have, since others would read it as something else.
 WRONG_NAMES = (
-    (re.compile(r"^\s|\s$"), "begins or ends with a blank"),
-    (re.compile(r"\s\s"), "has two blanks in a row"),
-    (re.compile(r":(\s|$)"), "has a colon where others expect what you say"),
+    (re.compile(r"^\s|\s$"), "begins or ends with a space"),
+    (re.compile(r"\s\s"), "has two spaces in a row"),
+    (re.compile(r":(\s|$)"), "has a colon at the end or before a space, where your text would seem to begin"),
     (re.compile("^[-\u2010-\u2015\u2212]"), "begins with a dash, as the program's own lines do"),
 )
 
@@ -1143,25 +1159,27 @@ def parse(arguments):
     """The command line as a namespace: name (bytes), peer, peer_port, port, bind, lines and what implies it. Raises ValueError."""
     parser = Arguments(prog="p2pchat", usage=USAGE[len("usage: "):],
                        description="Chat with everyone on a network, without a server.")
-    parser.add_argument("username", help=f"the name that others see, at most {MAX_NAME} bytes")
+    parser.add_argument("username", nargs="?", help=f"the name that others see, at most {MAX_NAME} bytes")
     parser.add_argument("peer", nargs="?", help="a member to join: a host name, an IPv4 or an IPv6 address")
-    parser.add_argument("peer_port", nargs="?", metavar="port number", help="their port; it is on their first line, after SERVER:")
-    parser.add_argument("--port", metavar="N", help="listen on this port (default: one that the system picks)")
+    parser.add_argument("peer_port", nargs="?", metavar="port number", help=f"their port ({WHERE_PORT})")
+    parser.add_argument("--port", metavar="N", help="listen on this port (default: the system picks one)")
     parser.add_argument("--bind", metavar="ADDRESS", default="", help="listen on this address only (default: every interface)")
     lines = parser.add_argument_group("line mode (also where input or output is not a terminal)")
     lines.add_argument("--lines", action="store_true", help="no screen: messages on stdout, notices on stderr; each stdin line is sent")
-    lines.add_argument("--no-input", action="store_true", help="read nothing, and run until a signal")
-    lines.add_argument("--times", action="store_true", help="begin each message with its time, as ISO 8601 has it")
+    lines.add_argument("--no-input", action="store_true", help="read no input; run until a signal")
+    lines.add_argument("--times", action="store_true", help="begin each message with an ISO 8601 time")
     lines.add_argument("--no-history", action="store_true", help="show only what is said from now on")
-    lines.add_argument("--verbatim", action="store_true", help="send every line as it is: no commands")
+    lines.add_argument("--verbatim", action="store_true", help="send every line as is, even commands")
     parser.add_argument("--version", action="version", version=f"p2pchat {VERSION}")
     options = parser.parse_args(arguments)
     options.lines = options.lines or options.no_input or options.times or options.no_history or options.verbatim
+    if options.username is None:
+        raise ValueError(f"missing username. {USAGE}")
     options.name = _checked_name(options.username)
     if options.peer is not None and options.peer_port is None:
         raise ValueError(f"missing port number after {options.peer}. {USAGE}")
     options.peer_port = _checked_port(options.peer_port) if options.peer is not None else None
-    options.port = _checked_port(options.port) if options.port is not None else 0
+    options.port = _checked_port(options.port, "choose one for --port, or omit the option") if options.port is not None else 0
     return options
 
 
@@ -1179,10 +1197,10 @@ def _checked_name(name):
     return encoded
 
 
-def _checked_port(text):
+def _checked_port(text, advice=f"theirs is {WHERE_PORT}"):
     if text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535:
         return int(text)
-    raise ValueError(f"{text!r} is not a port, a number from 1 to 65535; theirs is on their first line, after SERVER:")
+    raise ValueError(f"{text!r} is not a port number from 1 to 65535; {advice}")
 
 
 def resolve(host, port):

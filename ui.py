@@ -661,9 +661,10 @@ class Editor:
         """What the user should know about the input before Enter is pressed; mostly nothing."""
         if self.search is not None:
             return f"search: {self.search.query}" + ", not found" * self.search.failed
-        text = self.line.text
+        text = self.line.text.strip(NEWLINE)            # as take() has it
         size = len(text.encode("utf-8", "replace")) if self.c_users and len(text) > C_BYTES // 4 else 0
-        parts = [f"{text.count(NEWLINE) + 1:,} lines; Enter to send"] * (NEWLINE in text)
+        lines = text.count(NEWLINE) + 1
+        parts = [f"{lines:,} line{'s' * (lines > 1)}; Enter to send"] * (text != "" and NEWLINE in self.line.text)
         parts += [f"C users will see {-(-size // C_BYTES)} messages"] * (size > C_BYTES)
         return "; ".join(parts)
 
@@ -1514,6 +1515,7 @@ class Screen:
         long = [f"{command:<21} {what}" for command, what in commands]
         lists = [long, in_columns([command for command, _ in commands], width), in_columns([command.split()[0] for command, _ in commands], width)]
         choices = [[intro, *long, *of_keys], *([intro, *rows, ":help keys lists the keys"] for rows in lists)]
+        choices.append(["commands: " + " ".join(command.split()[0] for command, _ in commands)])
         choices = [["keys:", *of_keys]] if keys else choices
         fitting = [rows for rows in choices if len(list(wrap("\n".join(rows), width, width))) <= room]
         self.notice("\n".join((fitting or choices[-1:])[0]))
@@ -2045,7 +2047,7 @@ class Lines:
 
     def refuse(self, text: str, why: str) -> None:
         """Say why a line was not sent, and have the exit status say so too: nobody may be watching."""
-        self.notice(f"not sent: {why.partition(' (')[0]} (--verbatim sends every line as it is)")
+        self.notice(f"not sent: {why.partition(' (')[0]} (--verbatim sends every line as is)")
         self.failed = True
 
     def draw(self, now: float) -> None:

@@ -219,7 +219,7 @@ def test_saving_to_a_full_disk_is_said_and_the_chat_goes_on(tmp_path):
         for number in range(30):
             ann.type(b"x" * 70 + b"%d\r" % number)
         ann.type(f":save {tmp_path}/log\r".encode())
-        ann.wait(lambda terminal: any("cannot save to" in row for row in terminal.rows))
+        ann.wait(lambda terminal: any("can't save to" in row for row in terminal.rows))
         ann.type(b"still here\r")
         ann.shows("ann: still here")
     finally:

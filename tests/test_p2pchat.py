@@ -519,18 +519,22 @@ def test_without_descriptors_listening_pauses_and_chat_goes_on():
 
 @pytest.mark.parametrize("text, said", [
     *((text, text) for text in (":)", ":D", ":DD", ":xD", ":-P", ":3", ":30", ":thinking: yes", ":+1:", ":std::x", ": x", "/s",
-                                "/etc/hosts is empty", "/r/python is nice", "::1", "// x", " :q", ":", "//", ":Q", "::)", "hi :hlep")),
-    ("::who", ":who"), ("//me", "/me"), ("::quit now", ":quit now"), ("::q", ":q"), ("//msg bob", "/msg bob"), ("::wq", ":wq")])
+                                "/etc/hosts is empty", "/r/python is nice", "::1", "// x", " :q", ":", "//", "::)", "hi :hlep",
+                                ":oO", ":P", "/s!", ":bell:", ":save!x", ":/", "/q/", "::", "/?")),
+    ("::who", ":who"), ("//me", "/me"), ("::quit now", ":quit now"), ("::q", ":q"), ("::Q", ":Q"), ("//msg bob", "/msg bob"), ("::wq", ":wq")])
 def test_what_is_chat(text, said):
     assert p2pchat.is_chat(text) and p2pchat.unescaped(text) == said
 
 
 @pytest.mark.parametrize("text, reason", [
     (":hlep", ":hlep is not a command; did you mean :help?"), (":wq", ":wq is not a command; did you mean :quit?"),
-    (":q!", ":q! is not a command; did you mean :q?"), (":quit now", ":quit takes nothing after it"), (":exit", "did you mean :quit?"),
+    (":q!", ":q! is not a command; did you mean :q?"), (":quit now", ":quit takes no arguments"), (":exit", "did you mean :quit?"),
     (":Help", "did you mean :help?"), (":WHO", "did you mean :who?"), ("/msg bob secret", "/msg is not a command; see :help"),
-    ("/me waves", "/me is not"), ("/join a 1", "did you mean :connect?"), ("/quit now", "/quit takes nothing after it"),
-    (":who\nme", ":who takes nothing"), (":who!", "did you mean :who?"), (":nickname\tx", ":nickname is not")])
+    ("/me waves", "/me is not"), ("/join a 1", "did you mean :connect?"), ("/quit now", "/quit takes no arguments"),
+    (":who\nme", ":who takes no arguments"), (":who!", "did you mean :who?"), (":nickname\tx", ":nickname is not"),
+    (":Q", "did you mean :q?"), ("/Q", "did you mean :q?"), (":qq", "did you mean :q?"), (":q!!", "did you mean :q?"), (":help?", "did you mean :help?"),
+    ("/who, please", "did you mean :who?"), (":save!! x", "did you mean :save?"), (":hwo", "did you mean :who?"), (":tiem", "did you mean :time?"),
+    ("/me waves", "see :help"), ("/tmp is full", "see :help"), ("/home", "see :help"), (":lol", "see :help")])
 def test_a_typo_is_not_sent_to_everyone(text, reason):
     assert not p2pchat.is_chat(text) and reason in p2pchat.refusal(text)
 
@@ -544,7 +548,7 @@ def test_what_is_a_command(text, command):
 def test_a_refused_line_is_named_on_stderr_and_by_the_exit_status():
     status, out, err = run("bot", stdin=b":hlep\n::hlep\n/who\n")
     assert status == 1 and "-- nobody else is here" in err
-    assert "-- not sent: :hlep is not a command; did you mean :help? (--verbatim sends every line as it is)" in err
+    assert "-- not sent: :hlep is not a command; did you mean :help? (--verbatim sends every line as is)" in err
 
 
 def test_whoever_is_ignored_is_not_shown_until_it_is_shown_again(members):
@@ -555,6 +559,10 @@ def test_whoever_is_ignored_is_not_shown_until_it_is_shown_again(members):
     turn(trio, lambda: ann.err[-1].startswith("-- 2 others here"))
     assert ann.err[-5:] == ["-- usage: :ignore NAME", "-- ignoring bo\u030bB; :unignore NAME shows them again", "-- cy was not ignored",
                             "-- usage: :unignore NAME", "-- 2 others here: Bőb (ignored), cy"]
+    ann.type(":ignore ANN", ":ignore dab", ":unignore dab", ":ignore", ":who")
+    turn(trio, lambda: len(ann.err) > 4 and "-- no longer ignoring dab" in ann.err and ann.err[-1].startswith("-- 2 others here"))
+    assert ann.err[-5] == "-- that is your own name", "whoever typed it never saw their own words again"
+    assert ann.err[-4] == "-- ignoring bo\u030bB, dab (not here); :unignore NAME shows them again"
     bob.type("one")
     turn(trio, lambda: cy.out)
     cy.type("two")
@@ -595,7 +603,7 @@ def test_links_and_devices_are_never_written_to(tmp_path, over):
     (tmp_path / "broken").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "fifo")
     for name in (tmp_path / "link", tmp_path / "broken", tmp_path / "fifo", tmp_path, "/dev/null"):
-        with pytest.raises(OSError, match="not a regular file"):
+        with pytest.raises(OSError, match="it is a directory" if name == tmp_path else "not a regular file"):
             p2pchat.save(str(name), ["x"], over)
     assert (tmp_path / "aim").read_text() == "aim" and not (tmp_path / "nothing").exists()
     assert not stat.S_ISREG(os.stat("/dev/null").st_mode)
@@ -667,9 +675,9 @@ MISTAKES = {
     "a name that cannot be shown": (["a\x1b[2J"], "choose another"),
     "a name that is no UTF-8": (["a\udcff"], "choose another"),
     "a name that begins with a dash": (["--", "-x"], "begins with a dash"),
-    "a name that ends with a blank": (["a "], "begins or ends with a blank"),
-    "a name that begins with a blank": ([" a"], "begins or ends with a blank"),
-    "a name with two blanks": (["a  b"], "two blanks in a row"),
+    "a name that ends with a space": (["a "], "begins or ends with a space"),
+    "a name that begins with a space": ([" a"], "begins or ends with a space"),
+    "a name with two spaces": (["a  b"], "two spaces in a row"),
     "a name with a colon": (["a: b"], "a colon"),
     "an over-long name": (["x" * 65], "choose a shorter one"),
     "a peer without a port": (["ann", "localhost"], "missing port number after localhost"),
@@ -680,7 +688,8 @@ MISTAKES = {
     "a negative port": (["ann", "localhost", "-5"], "from 1 to 65535"),
     "a port that is no number": (["ann", "localhost", "5x"], "from 1 to 65535"),
     "a port in other digits": (["ann", "localhost", "٣"], "from 1 to 65535"),
-    "an own port that is none": (["ann", "--port", "99999"], "from 1 to 65535"),
+    "an own port that is none": (["ann", "--port", "99999"], "choose one for --port"),
+    "an unknown option and no name": (["-x"], "unrecognized arguments: -x"),
     "an unknown option": (["ann", "--colour"], "usage"),
     "a host that does not exist": (["ann", "no-such-host.invalid", "7"], "check the spelling"),
     "a host that cannot exist": (["ann", "x" * 300, "7"], "check the spelling"),
@@ -697,10 +706,10 @@ def test_a_mistake_gets_one_sentence(mistake):
 
 
 def test_a_mistake_ends_the_program_with_status_1_and_nothing_on_stdout():
-    assert run() == (1, [], ["p2pchat: the following arguments are required: username. " + p2pchat.USAGE])
+    assert run() == (1, [], ["p2pchat: missing username. " + p2pchat.USAGE])
     port = unused_port()
     status, out, err = run("ann", "localhost", port)
-    assert (status, out, len(err)) == (1, [], 1) and f"localhost {port} refused the connection" in err[0]
+    assert (status, out, len(err)) == (1, [], 1) and f"can't connect to localhost {port}: it refused the connection; check the host and the port" in err[0]
 
 
 def test_a_port_in_use_is_said_so():

@@ -101,6 +101,11 @@ def test_whoever_types_what_the_readme_says_from_its_first_line_to_its_last_chat
         assert archive == "nohup ./p2pchat archive localhost 40123 --no-input --times > archive.log &"
         stack.enter_context(process(archive.replace("40123", port).rstrip("&"), clone, stdin=subprocess.DEVNULL))
         until(lambda: (clone / "archive.log").exists() and re.search(r"^\d{4}-\d\d-\d\dT\S+ bot: the build is green$", (clone / "archive.log").read_text(), re.MULTILINE))
+        recipe = next(followed)
+        assert recipe.endswith(r"--no-input --times | sed -un 's/^\([^ ]*\) bob: /\1 /p'")
+        stack.enter_context(process(recipe.replace("40123", port) + " > bob.log", clone, stdin=subprocess.DEVNULL))
+        bob.type(b"as it comes\r")  # History: awk, which is mawk on Debian, kept it until the end
+        until(lambda: (clone / "bob.log").exists() and re.fullmatch(r"\d{4}-\d\d-\d\dT\S+ as it comes\n", (clone / "bob.log").read_text()))
         ann.type(b":quit\r")
         assert ann.end() == 0
         assert not list(followed)

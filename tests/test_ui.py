@@ -407,7 +407,8 @@ def test_every_key_has_one_meaning():
 
 @pytest.mark.parametrize("typed, label", [
     ("one line|", ""), ("a\nb\n|c", "3 lines; Enter to send"), ("x" * 2048 + "|", ""), ("x" * 2049 + "|", "C users will see 2 messages"),
-    ("漢" * 1400 + "|", "C users will see 3 messages"), ("\n" * 2048 + "|a", "2,049 lines; Enter to send; C users will see 2 messages")])
+    ("漢" * 1400 + "|", "C users will see 3 messages"), ("\n" * 2048 + "|a", "1 line; Enter to send"), ("a\n|", "1 line; Enter to send"),
+    ("a" + "\n" * 2048 + "b|", "2,049 lines; Enter to send; C users will see 2 messages"), ("\n|", "")])
 def test_what_enter_will_send_is_told_before(typed, label):
     editor = press(start=typed)
     assert editor.label == label.partition("; C")[0] * (label[0:1] != "C"), "nobody uses the C program"
