@@ -582,7 +582,6 @@ class Handshake:
 
 PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
 EARLIER_SECONDS = 10  # a message that was said longer ago, and comes with a new link, is marked as earlier
-AGAIN_SECONDS = 10  # between two notices that we are connected again
 RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two new origins of our own; between two notices that somebody forges
 
 
@@ -611,7 +610,8 @@ class Network:
                              self._show, self._notice)
         self.handshake = Handshake(self.author, port, clock, self.log, self.links, self.overlay, self._met, self._settled)
         self._before = {}  # origin -> sequence that was said before we joined: not news
-        self._renew_at = self._forged_told_at = self._again_at = now
+        self._renew_at = self._forged_told_at = now
+        self._was_cut_off = False  # our last neighbour was lost; not if it left
         self._forged_from = None  # the first sequence of ours that somebody else said, too
         self._planned, self._replan = None, True
 
@@ -727,7 +727,7 @@ class Network:
         crowd = silent or sorted(talkers, key=_heard_at, reverse=True)
         found = crowd[-1] if crowd else None
         if found is not None:
-            self.links.hang_up(found, "is one of too many from there")
+            self.links.hang_up(found, "is one of too many from that address")
         return found is not None
 
     def received(self, neighbour, data):
@@ -839,14 +839,14 @@ class Network:
             neighbour.queue_frame(encode_ask(holes))
         if is_first and neighbour.attempt:
             self._before = hello.vector
-        self.presence.linked(hello.origin, is_first=alone)
+        self.presence.linked(hello.origin, hello.name, is_first=alone)
         self.bridge.met(hello.origin)
         self.overlay.met(neighbour, hello)
         if neighbour.contact:
             neighbour.contact.plain, neighbour.contact.outlet = False, None
             self._reached(neighbour)
-        elif alone and not is_first and self.now >= self._again_at:  # announce two crossed dials once
-            self._again_at = self.now + AGAIN_SECONDS
+        elif self._was_cut_off:
+            self._was_cut_off = False
             self._notice("connected again, through {}", self.presence.label(hello.origin, hello.name))
 
     def _reached(self, neighbour):
@@ -897,6 +897,7 @@ class Network:
         if reason != SPARED:
             self.presence.neighbour_lost(neighbour.origin)
         if not self.links.mesh():
+            self._was_cut_off = self.presence.is_here(neighbour.origin)
             self.presence.alone()
 
     def _plain_closed(self, neighbour, reason):
@@ -1056,8 +1057,8 @@ class Network:
     def _tell_missing(self):
         missing = self.log.holes.tell(self.now)
         if missing:
-            words = "{} message is missing" if missing == 1 else "{} messages are missing"
-            self._notice(words + ": nobody connected has it in their history any more", f"{missing:,}")
+            words = "{} message is missing: nobody connected has it any more"
+            self._notice(words if missing == 1 else "{} messages are missing: nobody connected has them any more", f"{missing:,}")
 
     # Speaking in our name --------------------------------------------------------------------
 
@@ -1088,7 +1089,7 @@ class Network:
         self._replan = True
         if self.now >= self._forged_told_at:
             self._forged_told_at = self.now + FORGED_PAUSE
-            self._notice("somebody else speaks in your name; what you said last was sent again, so some may read it twice")
+            self._notice("someone else is sending messages in your name; your last messages were sent again, so some people may see them twice")
 
     def _notice(self, words, *parts):
         self.actions.append(Notice(words, parts))
@@ -1726,7 +1727,7 @@ class Bridge:
         """The threads of a C program mixed two messages up: that line is lost; often, and the stream is."""
         now, garbled = self._clock.now, neighbour.outlet.garbled
         if not garbled or now - garbled[-1] > GARBLED_SECONDS:
-            self._notice("a C program at {} garbled a message", neighbour.host)
+            self._notice("a message from the C program at {} arrived garbled", neighbour.host)
         garbled.append(now)
         if len(garbled) == GARBLED_LINES and now - garbled[0] < GARBLED_SECONDS and neighbour.contact:
             self._links.hang_up(neighbour, "garbled what it sent")
@@ -2078,6 +2079,7 @@ class Person:
     def __init__(self, key, name, bearers):
         self.key, self.name, self._bearers = key, name, bearers
         self.is_member = False  # it speaks for itself, through the mesh
+        self.has_spoken = False  # a record of it came, not only a hello
         self.here = False
         self.heard_at = 0.0
         self.gateways = set()  # of a guest: the members whose links it is behind
@@ -2176,7 +2178,7 @@ class News:
             return
         if self._uncounted:
             self._bucket.take(self._clock.now)
-            self._notice("{} more came or went", f"{self._uncounted:,}")
+            self._notice("{} more joined or left", f"{self._uncounted:,}")
             self._uncounted = 0
         found, self._found, self._due, self._was_held = self._found, {}, None, False
         lost = {person.name for verb, person, _ in found.values() if verb == "lost"}
@@ -2299,8 +2301,8 @@ class Presence:
         """A member spoke. Returns its label."""
         person = self.people.get(origin)
         if person is None or not person.here or not person.is_member:
-            person = self._come(origin, name, is_news=False)
-        person.heard_at = self._clock.now
+            person = self._come(origin, name)
+        person.heard_at, person.has_spoken = self._clock.now, True
         if origin in self._doubted:
             del self._doubted[origin]
         return person.label
@@ -2308,7 +2310,7 @@ class Presence:
     def here(self, origin, name, is_news):
         """A member says that it is here; it joined, if that is news."""
         person = self.people.get(origin)
-        is_new = person is None or not person.is_member
+        is_new = person is None or not person.has_spoken
         self.heard(origin, name)
         if is_new and is_news:
             self._tell(self.people[origin], "joined")
@@ -2350,8 +2352,8 @@ class Presence:
         known = self.people.get(old)
         self._go(old, None)
         if known is not None:
-            person = self._come(new, name, is_news=False)
-            person.announced = known.announced
+            person = self._come(new, name)
+            person.announced, person.has_spoken = known.announced, True
 
     def guest(self, gateway, key, name):
         """Somebody behind a C program spoke, by this gateway: a C user (key: its name) or a member that the mesh does
@@ -2390,9 +2392,11 @@ class Presence:
         """Tell our user about a link that somebody else made or lost; strangers may do that all day."""
         self._news.announce(words, parts)
 
-    def linked(self, origin, is_first):
-        """There is a mesh link to this member."""
+    def linked(self, origin, name, is_first):
+        """There is a mesh link to this member: it is here, though its HERE may be on its way yet."""
         self._suspects.pop(origin, None)
+        if not self.is_here(origin):
+            self._come(origin, name).heard_at = self._clock.now
         if is_first and self._call.since is not None:
             self._call.restart()
 
@@ -2486,11 +2490,11 @@ class Presence:
             self._namesakes_at = self._clock.now + NAMESAKE_SECONDS
         elif self._namesakes_at <= self._clock.now:
             self._namesakes, self._namesakes_at = others, None
-            self._notice("somebody else here is called {}, too; others see you as {}", self._author.name, self.own_label)
+            self._notice("someone else here is called {} too; others see you as {}", self._author.name, self.own_label)
 
     # Who is here
 
-    def _come(self, origin, name, is_news):
+    def _come(self, origin, name):
         person = self._meet(origin, name)
         for gateway in person.gateways:
             self._guests.get(gateway, {}).pop(origin, None)

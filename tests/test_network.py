@@ -82,7 +82,7 @@ class Liar(simulator.Node):
         self.ends = []
 
     def join(self, member, **hello):
-        self.hello = Hello(self.origin, hello.pop("port", self.port), True, b"liar", **hello)
+        self.hello = Hello(self.origin, hello.pop("port", self.port), True, hello.pop("name", b"liar"), **hello)
         self.world.dial(self, peers.Attempt((member.host, member.port)), 10)
         return self
 
@@ -493,7 +493,7 @@ def test_two_members_of_one_name_are_told_apart():
     assert [member.network.presence.own_label for member in (one, other)] == expected
     world.run(peers.NAMESAKE_SECONDS)
     for member, label in zip((one, other), expected):
-        assert f"somebody else here is called ann, too; others see you as {label.decode()}" in member.said_notices
+        assert f"someone else here is called ann too; others see you as {label.decode()}" in member.said_notices
     world.kill(other)
     world.run(15)
     assert [member.label for member in third.network.who()] == [b"ann"], "a name that only one bears is shown as it is"
@@ -736,7 +736,7 @@ def test_whoever_calls_a_member_lost_and_takes_its_name_does_not_get_its_label()
     """History: the liar was bob, and bob was bob~2, everywhere."""
     world = network_of(4, delay=(0.01, 0.02))
     bob, other, third = world.members[:3]
-    liar = Liar(world).join(other)
+    liar = Liar(world).join(other, name=bob.name)
     world.run(1)
     liar.record(Kind.LOST, 1, bob.network.author.origin.to_bytes(8, "little"), name=bob.name)
     liar.record(Kind.HERE, 2, name=bob.name)
@@ -808,7 +808,7 @@ def test_forging_again_and_again_costs_no_line_and_few_origins():
         assert {number for ident, number in member.seen if ident == bob.ident} == set(range(1, bob.number + 1))
         assert sum(person.name == bob.name for person in member.network.who()) == 1
     assert len(bob.network.author._origins) <= 24 / peers.RENEW_SECONDS
-    assert len(notices(bob, "somebody else speaks in your name")) == 1
+    assert len(notices(bob, "someone else is sending messages in your name")) == 1
 
 
 def test_long_names_and_texts_of_c_users_reach_everybody_and_cost_no_link():

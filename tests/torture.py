@@ -401,7 +401,7 @@ def part_flapping(report, rounds=10):
             for stranger in strangers:
                 stranger.close()
         house.measure(11)
-        report.truth("the others were counted", b"more came or went" in house.ann.written)
+        report.truth("the others were counted", b"more joined or left" in house.ann.written)
         house.report(report)
 
 
