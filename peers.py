@@ -582,6 +582,7 @@ class Handshake:
 
 PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
 EARLIER_SECONDS = 10  # a message that was said longer ago, and comes with a new link, is marked as earlier
+AGAIN_SECONDS = 10  # between two notices that we are connected again
 RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two new origins of our own; between two notices that somebody forges
 
 
@@ -610,7 +611,7 @@ class Network:
                              self._show, self._notice)
         self.handshake = Handshake(self.author, port, clock, self.log, self.links, self.overlay, self._met, self._settled)
         self._before = {}  # origin -> sequence that was said before we joined: not news
-        self._renew_at = self._forged_told_at = now
+        self._renew_at = self._forged_told_at = self._again_at = now
         self._was_cut_off = False  # our last neighbour was lost; not if it left
         self._forged_from = None  # the first sequence of ours that somebody else said, too
         self._planned, self._replan = None, True
@@ -845,8 +846,8 @@ class Network:
         if neighbour.contact:
             neighbour.contact.plain, neighbour.contact.outlet = False, None
             self._reached(neighbour)
-        elif self._was_cut_off:
-            self._was_cut_off = False
+        elif self._was_cut_off and self.now >= self._again_at:  # announce two crossed dials once
+            self._was_cut_off, self._again_at = False, self.now + AGAIN_SECONDS
             self._notice("connected again, through {}", self.presence.label(hello.origin, hello.name))
 
     def _reached(self, neighbour):
