@@ -907,6 +907,22 @@ def test_who_believed_a_jump_while_it_was_alone_is_taken_back(seed):
     world.check_complete()
 
 
+def test_a_record_that_makes_no_sense_costs_no_honest_link():
+    """History: a LOST that names nobody was logged, passed on, and whoever got it hung up on who had passed it on."""
+    world = network_of(5)
+    liar = Liar(world).join(world.members[0])
+    world.run(1)
+    before = {member: {neighbour for other in world.members for neighbour in link(member, other)} for member in world.members}
+    for sequence, kind in enumerate((Kind.LOST, Kind.GUEST_GONE, Kind.LEFT, Kind.HERE), 1):
+        for text in b"", b"short":
+            liar.record(kind, 1, text, origin=sequence * 100 + len(text))
+    world.run(2)
+    assert all(before[member] <= set(member.ends) for member in world.members)
+    everybody_speaks(world)
+    world.run(2)
+    world.check_complete()
+
+
 def test_lying_sequences_cost_nobody_anything():
     world = network_of(5)
     world.strict = False
