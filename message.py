@@ -610,14 +610,7 @@ class Holes:
 
     def add(self, origin, first, last, now):
         """Sequences `first` to `last` were skipped at `now` (seconds)."""
-        holes = self._holes.setdefault(origin, [])
-        holes.append(Hole(first, last, now))
-        self.count += 1
-        self.untold += 1
-        if len(holes) > MAX_HOLES_EACH:
-            self._remove(origin, holes[0])
-        if self.count > MAX_HOLES:
-            self._give_up_half()
+        self._add(origin, Hole(first, last, now))
 
     def fill(self, origin, first, last):
         """These sequences came. Returns the ranges of them that were missing, as (first, last)."""
@@ -649,10 +642,11 @@ class Holes:
         """When the next hole is to be told, in seconds; None: there is none."""
         return min((hole.since + TELL_SECONDS for hole in self._untold()), default=None)
 
-    def forget(self, origin):
-        """This origin was forged: what seems to be missing of it never was."""
-        for hole in list(self._holes.get(origin, ())):
-            self._remove(origin, hole)
+    def hush(self, origin):
+        """This origin was forged, as somebody says: tell nobody of what seems to be missing. What comes is new all the same."""
+        for hole in self._holes.get(origin, ()):
+            self.untold -= not hole.told
+            hole.told = True
 
     def _untold(self):
         return [hole for holes in self._holes.values() for hole in holes if not hole.told] if self.untold else []
@@ -661,9 +655,17 @@ class Holes:
         self._remove(origin, hole)
         for first, last in ((hole.first, low - 1), (high + 1, hole.last)):
             if first <= last:
-                self._holes.setdefault(origin, []).append(Hole(first, last, hole.since, hole.told))
-                self.count += 1
-                self.untold += not hole.told
+                self._add(origin, Hole(first, last, hole.since, hole.told))
+
+    def _add(self, origin, hole):
+        holes = self._holes.setdefault(origin, [])
+        holes.append(hole)
+        self.count += 1
+        self.untold += not hole.told
+        if len(holes) > MAX_HOLES_EACH:
+            self._remove(origin, holes[0])
+        if self.count > MAX_HOLES:
+            self._give_up_half()
 
     def _remove(self, origin, hole):
         holes = self._holes[origin]

@@ -2327,14 +2327,14 @@ class Presence:
         if origin == self._author.origin:
             self._author.tell(Kind.HERE, self._author.name)
             return
-        self._silent.pop(origin, None)
         if sequence == FORGED:
-            self._log.holes.forget(origin)
+            self._log.holes.hush(origin)
         elif sequence is not None and self._log.have.get(origin, 0) > sequence:
             return  # it was heard since
         person = self.people.get(origin)
         if person is None or not person.here or not person.is_member or self._links.is_linked(origin):
             return
+        self._silent.pop(origin, None)  # somebody else has told it
         if not is_news:
             self._go(origin, None)
             return
