@@ -280,16 +280,18 @@ class Marker:
         return _HEADER.pack(len(start) + _ENCODED_TAIL) + start, zlib.crc32(head, zlib.crc32(name))
 
 
-def encode_marked(head, messages):
+def encode_marked(head, messages, first=0, parts=1):
     """(pieces, numbers) that carry these (number, sequence, text), as `join` takes them; `head` is their author's.
+
+    `first` and `parts`: each is this one of so many parts of a text.
 
     One of the two hot loops (see RecordDecoder.runs): nearly every text is one short part.
     """
     (start, crc), pieces, numbers = head, [], []
     pack_length, crc32, add_piece, add_number = _HEADER.pack, zlib.crc32, pieces.append, numbers.append
     for number, sequence, text in messages:
-        if len(text) > SMALLEST_SEGMENT or _UNFIT(text) or text in QUIT_TEXTS:
-            found = _encode_parts(head, sequence, plain_texts(text))
+        if len(text) > SMALLEST_SEGMENT or _UNFIT(text) or text in QUIT_TEXTS or parts > 1:
+            found = _encode_parts(head, sequence, plain_texts(text), first, parts)
             pieces += found
             numbers += [number] * len(found)
             continue
@@ -306,12 +308,12 @@ def encode_marked(head, messages):
     return pieces, numbers
 
 
-def _encode_parts(head, sequence, texts):
+def _encode_parts(head, sequence, texts, first, parts):
     """The pieces that carry one message, split into `texts`."""
     start, crc = head
     pieces = []
-    for part, text in enumerate(texts):
-        place = _pack_place(sequence, part, len(texts))
+    for part, text in enumerate(texts, first):
+        place = _pack_place(sequence, min(part, MAX_PARTS), max(parts, len(texts)))
         tail = place + _pack_crc(zlib.crc32(text, zlib.crc32(place, crc)))
         pieces += pair_pieces(start + b2a_base64(tail, newline=False).translate(_TO_HIGH), text)
     return pieces
