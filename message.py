@@ -280,16 +280,18 @@ class Marker:
         return _HEADER.pack(len(start) + _ENCODED_TAIL) + start, zlib.crc32(head, zlib.crc32(name))
 
 
-def encode_marked(head, messages):
+def encode_marked(head, messages, first=0, parts=1):
     """(pieces, numbers) that carry these (number, sequence, text), as `join` takes them; `head` is their author's.
+
+    `first` and `parts`: each is this one of so many parts of a text.
 
     One of the two hot loops (see RecordDecoder.runs): nearly every text is one short part.
     """
     (start, crc), pieces, numbers = head, [], []
     pack_length, crc32, add_piece, add_number = _HEADER.pack, zlib.crc32, pieces.append, numbers.append
     for number, sequence, text in messages:
-        if len(text) > SMALLEST_SEGMENT or _UNFIT(text) or text in QUIT_TEXTS:
-            found = _encode_parts(head, sequence, plain_texts(text))
+        if len(text) > SMALLEST_SEGMENT or _UNFIT(text) or text in QUIT_TEXTS or parts > 1:
+            found = _encode_parts(head, sequence, plain_texts(text), first, parts)
             pieces += found
             numbers += [number] * len(found)
             continue
@@ -306,12 +308,12 @@ def encode_marked(head, messages):
     return pieces, numbers
 
 
-def _encode_parts(head, sequence, texts):
+def _encode_parts(head, sequence, texts, first, parts):
     """The pieces that carry one message, split into `texts`."""
     start, crc = head
     pieces = []
-    for part, text in enumerate(texts):
-        place = _pack_place(sequence, part, len(texts))
+    for part, text in enumerate(texts, first):
+        place = _pack_place(sequence, min(part, MAX_PARTS), max(parts, len(texts)))
         tail = place + _pack_crc(zlib.crc32(text, zlib.crc32(place, crc)))
         pieces += pair_pieces(start + b2a_base64(tail, newline=False).translate(_TO_HIGH), text)
     return pieces
@@ -540,9 +542,12 @@ def encode_lost(origin, sequence):
 
 
 def decode_lost(text):
-    """(origin, last sequence heard of it); the sequence is None from version 1.0. Raises ProtocolError."""
+    """(origin, last sequence heard of it). The sequence is None from version 1.0; both are if the text makes no sense.
+
+    That is no error of the link that it comes over: what a stranger said is passed on by honest members.
+    """
     if len(text) < _ORIGIN.size:
-        raise ProtocolError("lost nobody")
+        return None, None
     return _ENTRY.unpack_from(text) if len(text) >= _ENTRY.size else (_ORIGIN.unpack_from(text)[0], None)
 
 
@@ -607,14 +612,7 @@ class Holes:
 
     def add(self, origin, first, last, now):
         """Sequences `first` to `last` were skipped at `now` (seconds)."""
-        holes = self._holes.setdefault(origin, [])
-        holes.append(Hole(first, last, now))
-        self.count += 1
-        self.untold += 1
-        if len(holes) > MAX_HOLES_EACH:
-            self._remove(origin, holes[0])
-        if self.count > MAX_HOLES:
-            self._give_up_half()
+        self._add(origin, Hole(first, last, now))
 
     def fill(self, origin, first, last):
         """These sequences came. Returns the ranges of them that were missing, as (first, last)."""
@@ -646,10 +644,11 @@ class Holes:
         """When the next hole is to be told, in seconds; None: there is none."""
         return min((hole.since + TELL_SECONDS for hole in self._untold()), default=None)
 
-    def forget(self, origin):
-        """This origin was forged: what seems to be missing of it never was."""
-        for hole in list(self._holes.get(origin, ())):
-            self._remove(origin, hole)
+    def hush(self, origin):
+        """This origin was forged, as somebody says: tell nobody of what seems to be missing. What comes is new all the same."""
+        for hole in self._holes.get(origin, ()):
+            self.untold -= not hole.told
+            hole.told = True
 
     def _untold(self):
         return [hole for holes in self._holes.values() for hole in holes if not hole.told] if self.untold else []
@@ -658,9 +657,17 @@ class Holes:
         self._remove(origin, hole)
         for first, last in ((hole.first, low - 1), (high + 1, hole.last)):
             if first <= last:
-                self._holes.setdefault(origin, []).append(Hole(first, last, hole.since, hole.told))
-                self.count += 1
-                self.untold += not hole.told
+                self._add(origin, Hole(first, last, hole.since, hole.told))
+
+    def _add(self, origin, hole):
+        holes = self._holes.setdefault(origin, [])
+        holes.append(hole)
+        self.count += 1
+        self.untold += not hole.told
+        if len(holes) > MAX_HOLES_EACH:
+            self._remove(origin, holes[0])
+        if self.count > MAX_HOLES:
+            self._give_up_half()
 
     def _remove(self, origin, hole):
         holes = self._holes[origin]

@@ -319,8 +319,6 @@ class Neighbour:
 
     def _unknown(self, stop):
         """Of the log from our position to `stop`, what this neighbour is not known to have."""
-        if len(self.seen) > 2 * LOG_MESSAGES:  # origins that a stranger made up
-            self.seen = {origin: seen for origin, seen in self.seen.items() if origin in self.log.have}
         frames = self.log.read(self.position, stop)
         late, vector, seen, nothing = self.log.late, self.vector_at_hello, self.seen, (1, 0)
         unknown = []
@@ -333,6 +331,8 @@ class Neighbour:
 
     def has(self, origin, first, last):
         """It sent these sequences, one after the other."""
+        if len(self.seen) > 2 * LOG_MESSAGES:  # origins that a stranger made up; it may be sent what it has
+            self.seen.clear()
         low, high = self.seen.get(origin, (first, last))
         self.seen[origin] = (low, max(last, high)) if low <= first <= high + 1 else (first, last)
         self.filter_until = self.log.end
@@ -389,6 +389,7 @@ class Links:
 
 # What we say ---------------------------------------------------------------------------------
 
+RESAY_SECONDS = 15  # for which our words may not have reached everybody, and are said again if somebody forges
 MAX_OWN = 256  # origins of our own, remembered; each time that somebody speaks in our name we take another one
 
 
@@ -422,8 +423,8 @@ class Author:
         number = self._log.extend(self.origin, self.sequence, frames, self._clock.now)
         self.last_word, self.last_said = self._log.end - 1, self._clock.now
         self._runs.append((first, number))
-        if len(self._runs) > LOG_MESSAGES:
-            self._runs = [run for run in self._runs if run[1] >= self._log.start]
+        if self._runs[len(self._runs) // 2][1] < self._log.start:  # half at once: O(1) for each
+            del self._runs[:len(self._runs) // 2]
         return number
 
     def is_forged(self, frame):
@@ -435,10 +436,11 @@ class Author:
         return number >= self._log.start and self._log.read(number, number + 1) != [frame]
 
     def said_since(self, sequence):
-        """The texts that we said from this sequence on, as far as our log holds them."""
+        """The texts that we said from this sequence on, within RESAY_SECONDS: a forgery covers nothing that all have had."""
+        oldest = self._clock.wall - RESAY_SECONDS
         records = [decode_record(frame) for number in range(self._number(sequence), self._log.end)
                    for frame in self._log.read(number, number + 1) if number >= self._log.start]
-        return [record.text for record in records if record.origin == self.origin and record.kind == Kind.SAY]
+        return [record.text for record in records if record.origin == self.origin and record.kind == Kind.SAY and record.when >= oldest]
 
     def _number(self, sequence):
         at = bisect_right(self._runs, (sequence, self._log.end)) - 1
@@ -1020,8 +1022,9 @@ class Network:
 
     def _renamed(self, neighbour, origin):
         if not self.author.is_ours(origin):
-            self.presence.renamed(neighbour.origin, origin, neighbour.name)
-            neighbour.origin = origin
+            old, neighbour.origin = neighbour.origin, origin
+            if not self.links.is_linked(old, greeting=True):  # else a stranger had greeted under it
+                self.presence.renamed(old, origin, neighbour.name)
 
     def _logged(self, neighbour, frame):
         record = decode_record(frame)
@@ -1267,7 +1270,9 @@ class Overlay:
         address = self._usable(neighbour, host, port)
         if address is None or self._links.is_linked(origin, greeting=True) or not self._may_name(neighbour, address):
             return
-        self.book.note(address, origin)
+        self.book.note(address)  # who is there is only a stranger's word
+        if self.leaving:
+            return
         if self._free({address: origin}) and address in self.book.fresh(self._clock.now) and len(self.attempts) < MAX_DIALS:
             self.dial(Attempt(address, urgent=True))
 
@@ -1422,9 +1427,9 @@ DECIDED_SECONDS = 2  # after one of two links of our own went quiet, before anot
 MAX_CARRIED = 20_000  # lines that came through C programs only, and may come again by the mesh
 FIND_SECONDS = 2  # between two dials to a gateway that is not here through the mesh
 MAX_GATEWAYS = 16  # remembered of those whose marks came over one link
-MAX_SEEN_MARKS = 20_000  # that came over one link before, or instead of, the mesh's record
+MAX_SEEN_MARKS, LEAST_SEEN_MARKS = 20_000, 64  # that came before, or instead of, the mesh's record; the links share them
+MAX_HEARD, MAX_HEARD_BYTES = 4096, 1 << 20  # lines of C users that wait at a quiet link to be told by another gateway
 OURSELVES = "ourselves"  # among the gateways that told a line; our origin may change
-MAX_HEARD = 4096  # lines of C users that wait at a quiet link to be told by another gateway
 GARBLED_LINES, GARBLED_SECONDS = 3, 10  # so many in so short a time, and a C program that we dialled is dialled again
 CONVERTED, MAX_CONVERTED = 512, 80  # records of the log made into pairs at once; so many times, for all links together
 
@@ -1438,7 +1443,7 @@ class Words:
 
     def __init__(self, own):
         self._own = own  # stands for this member among the gateways
-        # (name, text) -> [when, {gateway: times told}, {link: times heard}], or, of nearly all lines, (when, link): a
+        # hash of (name, text) -> [when, {gateway: times told}, {link: times heard}], or, of nearly all lines, (when, link): a
         # link of ours brought it once, and we told it once. The oldest first, but for those that were told again.
         self._lines = {}
 
@@ -1452,7 +1457,7 @@ class Words:
         return True
 
     def told(self, key, gateway, now, mine=False):
-        """A gateway tells this line at `now` (seconds). Returns whether that is news."""
+        """A gateway tells this line, the hash of a (name, text), at `now` (seconds). Returns whether that is news."""
         line = self._line(key, now, SAME_WORDS_SECONDS)
         times = self._count(line[1], gateway)
         most = max((count for teller, count in line[1].items() if teller != gateway), default=0)
@@ -1501,24 +1506,27 @@ class Words:
             del self._lines[key]
 
     def _count(self, counts, who):
-        if who in counts or len(counts) < MAX_TELLERS:
-            counts[who] = counts.get(who, 0) + 1
-        return counts.get(who, 1)
+        if who not in counts and len(counts) >= MAX_TELLERS:
+            counts.pop(min(counts, key=counts.get))  # invented ones must not keep the real one from being counted
+        counts[who] = counts.get(who, 0) + 1
+        return counts[who]
 
 
 class Outlet:
     """A plain link as the bridge sees it: what the C programs behind it have, and whether another gateway serves them."""
 
-    def __init__(self):
+    def __init__(self, number=0):
+        self.number = number  # of this link among all plain ones there ever were
         self.is_quiet = False
         self.has_sent = False  # whether anything of ours went over it
         self.skips = set()  # numbers in the log, from the link's position on, that they have, or must not get
-        self.marks = OrderedDict()  # (origin, sequence) of what came over the link, under a gateway's mark
+        self.marks = OrderedDict()  # (origin, sequence, hash of the text) of what came over the link with a mark
         self.marked_at = 0.0  # when the last of them came
         self.gateways = OrderedDict()  # origin -> when its mark last came over the link; the latest is last
         self.owed = deque()  # (number in the log, when it was logged): since when what has not come back is owed
-        self.words = {}  # of C users' lines that are owed: (name, text) -> numbers in the log
+        self.words = {}  # of C users' lines that are owed: hash of (name, text) -> numbers in the log
         self.heard = deque()  # (when, name, text, times): a C user's lines that no other gateway has told yet
+        self.heard_size = 0  # bytes that came into it since it was empty
         self.spread = 0.0  # seconds, random
         self.garbled = deque(maxlen=GARBLED_LINES)  # when lines came whose checksum was wrong
 
@@ -1538,6 +1546,8 @@ class Bridge:
         self._author, self._port, self._clock, self._rng, self._log = author, port, clock, rng, log
         self._links, self._presence, self._find, self._show, self._notice = links, presence, find, show, notice
         self._plain = []  # the neighbours that are, or may be, C programs
+        self._count = 0  # of all that there ever were
+        self._behind = Counter()  # who was heard over plain links: key -> over how many
         self._words = Words(OURSELVES)
         self._carried = OrderedDict()  # (origin, sequence, part) of a line that came through C programs -> its hash
         self._never = set()  # numbers in the log that are for no C program
@@ -1549,7 +1559,8 @@ class Bridge:
 
     def opened(self, neighbour):
         """A link that may lead to a C program: what is said from now on is for it, once that is known."""
-        neighbour.outlet = Outlet()
+        self._count += 1
+        neighbour.outlet = Outlet(self._count)
         neighbour.position = self._log.end
         self._plain.append(neighbour)
 
@@ -1573,8 +1584,10 @@ class Bridge:
         self.forget(neighbour)
         self._pass_heard(neighbour)
         for key, frame in neighbour.names.items():
-            if any(key in other.names for other in self._plain):
+            self._behind[key] -= 1
+            if self._behind[key]:
                 continue
+            del self._behind[key]
             has_left = key == neighbour.left
             self._author.tell(Kind.GUEST_GONE, frame, [LEFT_TEXT if has_left else b""])
             self._presence.guest_gone(self._author.origin, key, has_left, has_left)
@@ -1634,50 +1647,59 @@ class Bridge:
         is_quiet = neighbour.outlet.is_quiet
         news, is_first, now = [], self._words.is_first, self._clock.now
         for text in texts:
-            if not is_quiet and is_first((name, text), neighbour, now):
+            key = hash((name, text))
+            if not is_quiet and is_first(key, neighbour.outlet.number, now):
                 news.append(text)
                 continue
-            times, told = self._words.heard((name, text), neighbour, self._clock.now, is_quiet)
+            times, told = self._words.heard(key, neighbour.outlet.number, now, is_quiet)
             if times <= told:
                 self._heard_again(neighbour, name, text)
             elif neighbour.outlet.is_quiet:
                 self._wait_for(neighbour, name, text, times)
             else:
-                self._words.told((name, text), OURSELVES, self._clock.now, mine=True)
+                self._words.told(key, OURSELVES, self._clock.now, mine=True)
                 news.append(text)
         if news:
             self._pass_on(neighbour, name, news)
 
     def _pass_on(self, neighbour, name, texts):
         """A line of a C user enters the network here."""
-        is_known = neighbour.heard(name, name)
+        is_known = self._is_behind(neighbour, name, name)
         label = self._presence.guest(self._author.origin, name, name) if is_known else self._presence.label(name, name)
         self._show(label, texts)
         number = self._author.tell(Kind.GUEST, name, texts)
         self._skip_at(neighbour, number, len(texts))
         if any(other.outlet.is_quiet for other in self._plain):
             for offset, text in enumerate(texts):
-                self._owe_everywhere((name, text), number + offset)
+                self._owe_everywhere(hash((name, text)), number + offset)
+
+    def _is_behind(self, neighbour, key, frame):
+        """Note who is behind this link. Returns whether that is remembered."""
+        before = len(neighbour.names)
+        is_known = neighbour.heard(key, frame)
+        self._behind[key] += len(neighbour.names) - before
+        return is_known
 
     def _heard_again(self, neighbour, name, text):
         """This link brings what a gateway has told: it leads where that one's link leads."""
         outlet = neighbour.outlet
-        numbers = outlet.words.get((name, text))
+        key = hash((name, text))
+        numbers = outlet.words.get(key)
         if numbers:
             outlet.skips.add(numbers.popleft())
             if not numbers:
-                del outlet.words[name, text]
+                del outlet.words[key]
             self._advance(neighbour)
-        for gateway in self._words.tellers((name, text)):
+        for gateway in self._words.tellers(key):
             self._circle(neighbour, self._author.origin if gateway == OURSELVES else gateway)
 
     def _wait_for(self, neighbour, name, text, times):
         """A quiet link brings a line that no other gateway has told yet."""
-        heard = neighbour.outlet.heard
-        if len(heard) < MAX_HEARD:
-            heard.append((self._clock.now, name, text, times))
-            self._changed = True
-        else:
+        outlet, size = neighbour.outlet, len(name) + len(text)
+        outlet.heard_size = size + (outlet.heard_size if outlet.heard else 0)
+        outlet.heard.append((self._clock.now, name, text, times))
+        self._changed = True
+        if len(outlet.heard) > MAX_HEARD or outlet.heard_size > MAX_HEARD_BYTES:
             self._take_over(neighbour)
 
     def _marked(self, neighbour, frame, text):
@@ -1690,19 +1712,18 @@ class Bridge:
         if mark is None:
             self._unmarked(neighbour, name[:MAX_PLAIN_FRAME], [text])
             return
-        self._note_mark(neighbour, mark)
+        self._note_mark(neighbour, mark, text)
         is_here = self._presence.is_here
         if self._is_known(mark, name, text) or is_here(mark.origin) or is_here(mark.gateway):
             return  # the mesh brings it, in order
         self._carry(neighbour, frame, name, mark, text)
 
-    def _note_mark(self, neighbour, mark):
+    def _note_mark(self, neighbour, mark, text):
         outlet, now = neighbour.outlet, self._clock.now
-        if mark.part == mark.parts - 1:
-            outlet.marks[mark.origin, mark.sequence] = None
-            outlet.marked_at = now
-            if len(outlet.marks) > MAX_SEEN_MARKS:
-                outlet.marks.popitem(last=False)
+        outlet.marks[mark.origin, mark.sequence, hash(text)] = None  # other words under that identity are a stranger's
+        outlet.marked_at = now
+        if len(outlet.marks) > max(MAX_SEEN_MARKS // len(self._plain), LEAST_SEEN_MARKS):
+            outlet.marks.popitem(last=False)
         is_fresh = now - outlet.gateways.pop(mark.gateway, -FIND_SECONDS) >= FIND_SECONDS
         outlet.gateways[mark.gateway] = now
         if len(outlet.gateways) > MAX_GATEWAYS:
@@ -1718,7 +1739,7 @@ class Bridge:
         """Its author cannot be reached through the mesh now: a C user's line to us, that keeps its identity."""
         self._remember(mark, name, text)
         key = name if mark.is_guest else mark.origin
-        is_known = neighbour.heard(key, frame)
+        is_known = self._is_behind(neighbour, key, frame)
         label = self._presence.guest(self._author.origin, key, name) if is_known else self._presence.label(key, name)
         self._show(label, [text])
         number = self._author.tell(Kind.GUEST, frame, [text])
@@ -1761,7 +1782,7 @@ class Bridge:
         at = self._clock.now if when is None else self._clock.now - (self._clock.wall - when)
         news = []
         for offset, text in enumerate(texts):
-            key = (name, text)
+            key = hash((name, text))
             if self._carried and not self.said(first, [text], number + offset, offset):
                 continue
             if self._words.told(key, first.origin, at):
@@ -1792,7 +1813,7 @@ class Bridge:
 
     def _owe(self, neighbour, key, number):
         words = neighbour.outlet.words
-        if self._words.times_heard(key, neighbour) >= self._words.times_told(key):
+        if self._words.times_heard(key, neighbour.outlet.number) >= self._words.times_told(key):
             neighbour.outlet.skips.add(number)
             return
         if len(words) > MAX_WORDS:
@@ -1801,8 +1822,9 @@ class Bridge:
 
     def _told_again(self, key, gateway):
         """A gateway tells what was told already: the links of ours that brought it lead where that gateway's leads."""
-        for neighbour in self._words.bringers(key):
-            if neighbour in self._plain:
+        bringers = self._words.bringers(key)
+        for neighbour in self._plain if bringers else ():
+            if neighbour.outlet.number in bringers:
                 self._circle(neighbour, gateway)
 
     def guest_gone(self, record, is_news):
@@ -1872,11 +1894,11 @@ class Bridge:
         if not outlet.is_quiet:
             return
         neighbour.position = max(neighbour.position, self._log.start)
-        for frame in self._log.read(neighbour.position, self._log.end):
-            if not self._has(outlet, neighbour.position, frame):
-                break
+        frames = self._log.read(neighbour.position, neighbour.position + 1)
+        while frames and self._has(outlet, neighbour.position, frames[0]):
             outlet.skips.discard(neighbour.position)
             neighbour.position += 1
+            frames = self._log.read(neighbour.position, neighbour.position + 1)
         while len(outlet.owed) > 1 and outlet.owed[1][0] <= neighbour.position:
             outlet.owed.popleft()
         if neighbour.position == self._log.end:
@@ -1938,7 +1960,7 @@ class Bridge:
         self.grew()
         for neighbour in list(self._plain):
             heard = neighbour.outlet.heard
-            while heard and self._words.times_told(heard[0][1:3]) >= heard[0][3]:
+            while heard and self._words.times_told(hash(heard[0][1:3])) >= heard[0][3]:
                 heard.popleft()
             due = self._due(neighbour)
             if due is not None and due <= self._clock.now:
@@ -1959,8 +1981,8 @@ class Bridge:
         heard = neighbour.outlet.heard
         while heard:
             _, name, text, times = heard.popleft()
-            if self._words.times_told((name, text)) < times:
-                self._words.told((name, text), OURSELVES, self._clock.now, mine=True)
+            if self._words.times_told(hash((name, text))) < times:
+                self._words.told(hash((name, text)), OURSELVES, self._clock.now, mine=True)
                 self._pass_on(neighbour, name, [text])
 
     # What C programs get
@@ -2019,9 +2041,10 @@ class Bridge:
             author = kind, origin, frame[RECORD_SIZE:stop]
             if author != run:
                 run, messages, (_, mark) = author, [], unmarked(author[2])
-                runs.append((self._head(marker, *author), messages))
+                place = (mark.part, mark.parts) if mark else (0, 1)  # one part of a text stays that
+                runs.append((self._head(marker, *author), messages, *place))
             messages.append((number, sequence if mark is None else mark.sequence, frame[stop:]))
-        encoded = [encode_marked(head, messages) for head, messages in runs]
+        encoded = [encode_marked(*run) for run in runs]
         pieces = [piece for found, _ in encoded for piece in found]
         return join(pieces, [number for _, found in encoded for number in found]), start + len(frames)
 
@@ -2050,10 +2073,11 @@ def identity(frame):
 
 
 def wire_id(frame):
-    """(origin, sequence) of a record's frame, as a mark tells it."""
+    """(origin, sequence, hash of the last text) of a record's frame, as it comes back from a C program."""
     record = decode_record(frame)
     _, mark = unmarked(record.name)
-    return (record.origin, record.sequence) if mark is None else (mark.origin, mark.sequence)
+    source = record if mark is None else mark
+    return source.origin, source.sequence, hash(plain_texts(record.text)[-1])
 
 
 # Who is here ---------------------------------------------------------------------------------
@@ -2064,6 +2088,7 @@ MAX_IN_NOTICE = 3  # names in a notice of who came or went; the rest is counted
 MAX_COMPARED = 64  # bearers of one name whose origins are compared; more are told apart by the whole origin
 SUSPECT_SECONDS = 1, 2  # after which a lost neighbour that nobody heard of is told to all; random, so that one of five tells
 DOUBT_SECONDS = 2  # in which a member that somebody calls lost may contradict
+CONTRADICT_SECONDS = 0.5  # between two words that we are here; a liar can miss us a thousand times a second
 CALL_SECONDS, ANSWER_SECONDS = 8, 2  # of a roll call: until whoever was not heard seems lost; in which members answer
 TELLER_SECONDS, MAX_TELLER = 0.5, 10  # between two who may say who did not answer; so many one after the other
 CALLS, CALL_PAUSE = 3, 30  # roll calls at once, and one more in so many seconds: each makes every member say something
@@ -2155,7 +2180,8 @@ class News:
 
     def announce(self, words, parts):
         """Tell this at once, or only count it if there was too much of the kind lately."""
-        if self._bucket.take(self._clock.now):
+        is_late = self._found and self._due <= self._clock.now  # who comes and goes all day must not hold up who is lost
+        if not is_late and self._bucket.take(self._clock.now):
             self._notice(words, *parts)
         else:
             self._uncounted += 1
@@ -2269,6 +2295,7 @@ class Presence:
         self._guests = {}  # gateway -> keys of those behind its plain links
         self._suspects = {}  # origin of a lost neighbour -> (since, when to tell all that it is lost)
         self._doubted = {}  # origin that somebody calls lost -> until when it may contradict
+        self._contradict_at, self._contradicted_at = None, clock.now - CONTRADICT_SECONDS  # when we say that we are here
         self._silent, self._silent_at = {}, None  # who did not answer the last call, and when we say so
         self._call = RollCall(clock, rng)
         self._news = News(clock, links, notice)
@@ -2326,22 +2353,28 @@ class Presence:
         origin, sequence = decode_lost(record.text)
         self.heard(record.origin, record.name)
         if origin == self._author.origin:
-            self._author.tell(Kind.HERE, self._author.name)
+            self._contradict_at = max(self._clock.now, self._contradicted_at + CONTRADICT_SECONDS)
+            self._contradict()
             return
-        self._silent.pop(origin, None)
         if sequence == FORGED:
-            self._log.holes.forget(origin)
+            self._log.holes.hush(origin)
         elif sequence is not None and self._log.have.get(origin, 0) > sequence:
             return  # it was heard since
         person = self.people.get(origin)
         if person is None or not person.here or not person.is_member or self._links.is_linked(origin):
             return
+        self._silent.pop(origin, None)  # somebody else has told it
         if not is_news:
             self._go(origin, None)
             return
         self._suspects.pop(origin, None)
         self._doubted.setdefault(origin, self._clock.now + DOUBT_SECONDS)
         self._call.begin()
+
+    def _contradict(self):
+        if self._contradict_at is not None and self._contradict_at <= self._clock.now:
+            self._contradict_at, self._contradicted_at = None, self._clock.now
+            self._author.tell(Kind.HERE, self._author.name)
 
     def renamed(self, old, new, name):
         """A neighbour, or we ourselves, gave up an origin that somebody forged."""
@@ -2364,9 +2397,11 @@ class Presence:
         person = self.people.get(key)
         if person is not None and person.here and (person.is_member or gateway in person.gateways):
             return person.label
-        keys = self._guests.setdefault(gateway, {})
-        if len(keys) >= MAX_GUESTS or len(name) > MAX_GUEST_NAME:
+        gateways = self._guests
+        if len(gateways.get(gateway, ())) >= MAX_GUESTS or len(name) > MAX_GUEST_NAME or (
+                gateway not in gateways and len(gateways) >= MAX_MEMBERS):
             return self.label(key, name)
+        keys = gateways.setdefault(gateway, {})
         keys[key] = None
         person = self._meet(key, name)
         person.gateways.add(gateway)
@@ -2375,7 +2410,10 @@ class Presence:
 
     def guest_gone(self, gateway, key, has_left, is_news):
         """A gateway has lost somebody behind a C program; gone is whoever no gateway has."""
-        self._guests.get(gateway, {}).pop(key, None)
+        keys = self._guests.get(gateway, {})
+        keys.pop(key, None)
+        if not keys:
+            self._guests.pop(gateway, None)
         person = self.people.get(key)
         if person is None or gateway not in person.gateways:
             return
@@ -2422,7 +2460,7 @@ class Presence:
     def deadline(self):
         """When tick wants to be called (seconds), or None."""
         times = [due for _, due in self._suspects.values()] + list(self._doubted.values())
-        times += [self._silent_at, self._call.deadline, self._news.deadline, self._namesakes_at]
+        times += [self._contradict_at, self._silent_at, self._call.deadline, self._news.deadline, self._namesakes_at]
         return min((time for time in times if time is not None), default=None)
 
     def tick(self):
@@ -2443,6 +2481,7 @@ class Presence:
             self._end_call()
         if self._silent_at is not None and self._silent_at <= now:
             self._tell_silent()
+        self._contradict()
         if self._author.last_word < self._log.start:
             self._author.tell(Kind.HERE, self._author.name)  # so that the log never forgets who is here
         self._news.tick(max(self._doubted.values(), default=None))

@@ -491,3 +491,96 @@ def test_the_names_behind_plain_links_are_bounded_in_bytes():
         network.received(neighbour, encode_pair(b"%04d" % number + b"x" * 2000, b"hello") + encode_pair(b"%04d" % number, b"hi"))
     assert sum(map(len, neighbour.names)) <= peers.MAX_GUESTS * peers.MAX_GUEST_NAME
     assert sum(isinstance(event, peers.Show) for event in network.actions) == 600, "and all is shown"
+
+
+def test_long_words_of_c_users_are_not_kept_to_compare_them():
+    """History: 4,096 lines of 60 KB were 146 MB, and each line of a link that was gone kept that link's buffer."""
+    network = Network(b"me", 1, random.Random(1))
+    neighbour = network.opened("10.0.0.1")
+    network.received(neighbour, encode_frame(b"cu") + encode_frame(b"x" * 60_000))
+    lines = network.bridge._words._lines
+    assert lines and all(isinstance(key, int) and all(isinstance(link, int) for link in line[2]) for key, line in lines.items() if len(line) == 3)
+    assert all(isinstance(line[1], int) for line in lines.values() if len(line) == 2)
+
+
+def test_a_forged_mark_does_not_keep_the_true_words_from_a_c_program():
+    """History: whatever came over the link under an identity counted as those words."""
+    network = Network(b"me", 1, random.Random(1))
+    neighbour = network.opened("10.0.0.1")
+    network.now += 1
+    network.tick()
+    bob = meet(network, "10.0.0.2", 777)
+    marker = message.Marker(4711, "", 0)
+    forged, _ = message.encode_marked(marker.head(b"bob", 777, False), [(0, 1, b"a lie")])
+    network.received(neighbour, b"".join(forged))
+    network.received(bob, said(777, 1, b"bob", b"the truth"))
+    data = b""
+    while neighbour.backlog:
+        data += neighbour.take(1 << 20, 1 << 20)
+    assert b"the truth" in data
+
+
+def test_invented_gateways_do_not_mute_a_c_user():
+    """History: beside 16 that told his line, nobody's next telling of it counted."""
+    network = Network(b"me", 1, random.Random(1))
+    gateway, liar = meet(network, "10.0.0.2", 777), meet(network, "10.6.6.6", 666)
+    network.received(liar, b"".join(said(1000 + n, 1, b"cu", b"ok", kind=2) for n in range(16)))
+    network.actions.clear()
+    for sequence in range(1, 6):
+        network.now += 1
+        network.received(gateway, said(777, sequence, b"cu", b"ok", kind=2))
+    assert sum(isinstance(event, peers.Show) for event in network.actions) >= 4
+
+
+def test_invented_gateways_of_one_guest_are_bounded():
+    network = Network(b"me", 1, random.Random(1))
+    liar = meet(network, "10.6.6.6", 666)
+    for start in range(0, 20_000, 1000):
+        network.received(liar, b"".join(said(start + n + 1, 1, b"cu", b"%d" % (start + n), kind=2) for n in range(1000)))
+        network.actions.clear()
+    assert len(network.presence._guests) <= peers.MAX_MEMBERS
+    assert all(len(person.gateways) <= peers.MAX_MEMBERS for person in network.presence.people.values())
+
+
+def test_a_crowd_that_misses_us_is_contradicted_once():
+    """History: one answer for each, and each of them looked through all that were given before: 1.8 ms a record."""
+    network = Network(b"me", 1, random.Random(1))
+    liar = meet(network, "10.6.6.6", 666)
+    before = network.author.sequence
+    lost = message.encode_lost(network.author.origin, 0)
+    network.received(liar, b"".join(said(666, n, b"liar", lost, kind=5) for n in range(1, 3000)))
+    assert network.author.sequence == before + 1
+    network.now += 1
+    network.tick()
+    assert network.author.sequence == before + 2
+
+
+def test_forging_our_first_words_does_not_make_us_say_everything_again():
+    """History: 5,000 lines came again at every member, and every two seconds if the liar liked."""
+    network = Network(b"me", 1, random.Random(1), wall=1_700_000_000)
+    liar = meet(network, "10.6.6.6", 666)
+    network.say(*[b"%d" % number for number in range(500)])
+    network.now, network.wall = network.now + 60, network.wall + 60
+    network.say(b"just now")
+    before = network.log.end
+    network.received(liar, said(network.author.origin, 2, b"me", b"a lie"))
+    again = [record.text for record in map(decode_record, network.log.read(before, network.log.end)) if record.kind == message.Kind.SAY]
+    assert again == [b"just now"]
+
+
+def test_a_stranger_under_a_members_origin_does_not_rename_it_away():
+    network = Network(b"me", 1, random.Random(1))
+    bob = meet(network, "10.0.0.2", 777)
+    network.received(bob, said(777, 1, b"bob", b"", kind=message.Kind.HERE))
+    network.received(meet(network, "10.6.6.6", 777), encode_frame(message.encode_renamed(4242)))
+    assert network.presence.is_here(777) and not bob.ending
+
+
+def test_what_a_neighbour_is_known_to_have_is_bounded_though_it_reads_nothing():
+    """History: 400,000 invented origins were 320 MB, and all of it was kept until it read."""
+    network = Network(b"me", 1, random.Random(1))
+    liar = meet(network, "10.6.6.6", 666)
+    for start in range(1, 60_000, 5000):
+        network.received(liar, b"".join(said(start + n, 1, b"g", b"", kind=message.Kind.HERE) for n in range(5000)))
+        network.actions.clear()
+    assert len(liar.seen) <= 2 * message.LOG_MESSAGES + 1
