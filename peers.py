@@ -453,6 +453,7 @@ class Author:
 STRANGER_SECONDS = 0.5  # one of ours says hello with its first bytes; a C peer waits for its user
 PROBE_SECONDS = 1.0  # how long one of ours may take to answer; a C peer never does
 HELLO_SECONDS = 5  # from the first hello to the last
+MAX_CLAIMS = 3  # links from different hosts that claim one origin: each may be the true one, and they count once
 SHUN_SELF = 300  # seconds for which an address is not dialled where we met ourselves
 LEAST_PORT = 1024  # below are the services of others: such a port is dialled only if our user names it
 
@@ -562,7 +563,10 @@ class Handshake:
         From two different hosts one may be a stranger under a stolen origin: it must not cost the real one its link.
         """
         if new.host != old.host and not (is_loopback(new.host) and is_loopback(old.host)):
-            return True
+            claims = sum(other.origin == new.origin for other in self._links.mesh(greeting=True))
+            if claims > MAX_CLAIMS:
+                self._decline(new, DOUBLE)
+            return claims <= MAX_CLAIMS
         ours_new, ours_old = new.attempt is not None, old.attempt is not None
         keep_new = ours_new == ours_old or ours_new == (self._author.origin > new.origin)
         self._decline(old if keep_new else new, DOUBLE)
@@ -987,6 +991,7 @@ class Network:
             label = self.presence.heard(first.origin, first.name)
             news = self.bridge.said(first, texts, number)
         else:
+            self.presence.note_alive(first.origin)
             label, news = self.bridge.told(first, texts, number, said_at)
         if news:
             self._show(label, news, first.when if earlier else 0)
@@ -2335,6 +2340,12 @@ class Presence:
             del self._doubted[origin]
         return person.label
 
+    def note_alive(self, origin):
+        """A member told what its guests say."""
+        if origin in self.people:
+            self.people[origin].heard_at = self._clock.now
+            self._doubted.pop(origin, None)
+
     def here(self, origin, name, is_news):
         """A member says that it is here; it joined, if that is news."""
         person = self.people.get(origin)
@@ -2596,8 +2607,8 @@ class Presence:
     def _bound(self):
         if len(self.people) < MAX_MEMBERS:
             return
-        # Half at once, those who are gone first: a stranger may invent members faster than one by one is cheap.
-        self.people = dict(sorted(self.people.items(), key=lambda item: item[1].here)[MAX_MEMBERS // 2:])
+        # Half at once: a stranger may invent members faster than one by one is cheap. Those who were here first stay.
+        self.people = dict([item for item in self.people.items() if item[1].here][:MAX_MEMBERS // 2])
         self.version += 1
         self._bearers = {self._author.name: self._own}
         self._own.keys = {self._author.origin}
