@@ -901,8 +901,7 @@ class Network:
         if self.links.is_linked(neighbour.origin, greeting=True):
             return
         self.overlay.closed(neighbour)
-        if reason != SPARED:
-            self.presence.neighbour_lost(neighbour.origin)
+        self.presence.neighbour_lost(neighbour.origin, was_spared=reason == SPARED)
         if not self.links.mesh():
             self._was_cut_off = self.presence.is_here(neighbour.origin)
             self.presence.alone()
@@ -2299,6 +2298,7 @@ class Presence:
         self._bearers = {}  # name -> Bearers
         self._guests = {}  # gateway -> keys of those behind its plain links
         self._suspects = {}  # origin of a lost neighbour -> (since, when to tell all that it is lost)
+        self._called_lost = set()  # origins that somebody called lost while we were linked to them
         self._doubted = {}  # origin that somebody calls lost -> until when it may contradict
         self._contradict_at, self._contradicted_at = None, clock.now - CONTRADICT_SECONDS  # when we say that we are here
         self._silent, self._silent_at = {}, None  # who did not answer the last call, and when we say so
@@ -2372,7 +2372,12 @@ class Presence:
         elif sequence is not None and self._log.have.get(origin, 0) > sequence:
             return  # it was heard since
         person = self.people.get(origin)
-        if person is None or not person.here or not person.is_member or self._links.is_linked(origin):
+        if person is None or not person.here or not person.is_member:
+            return
+        if self._links.is_linked(origin):
+            if len(self._called_lost) > MAX_COMPARED:
+                self._called_lost.clear()
+            self._called_lost.add(origin)  # nobody we are linked to is lost on another's word; but that link may be dead
             return
         self._silent.pop(origin, None)  # somebody else has told it
         if not is_news:
@@ -2450,10 +2455,11 @@ class Presence:
         if is_first and self._call.since is not None:
             self._call.restart()
 
-    def neighbour_lost(self, origin):
-        """There is none any more, and nobody said why."""
-        if self.is_here(origin):
+    def neighbour_lost(self, origin, was_spared):
+        """There is none any more; if it was spared, that is a loss only if somebody misses the member."""
+        if self.is_here(origin) and (not was_spared or origin in self._called_lost):
             self._suspects[origin] = self._clock.now, self._clock.now + self._rng.uniform(*SUSPECT_SECONDS)
+        self._called_lost.discard(origin)
 
     def alone(self):
         """There is no mesh link at all."""

@@ -747,6 +747,26 @@ def test_whoever_calls_a_member_lost_and_takes_its_name_does_not_get_its_label()
         assert all(label != bob.name for label in labels.values())
 
 
+def test_a_member_that_was_called_lost_while_we_were_linked_to_it_is_lost_when_that_link_ends_in_peace():
+    """History: its last words, a bye, came after the news of its death, and it was listed for ever."""
+    network = peers.Network(b"me", 1, random.Random(1))
+
+    def greet(host, origin):
+        neighbour = network.opened(host)
+        hello = Hello(origin, 4000, True, b"m%d" % origin)
+        network.received(neighbour, encode_pair(hello.name, message.PROBE + encode_hello(hello)) + encode_frame(encode_hello(hello)))
+        network.received(neighbour, encode_record(Kind.HERE, origin, 1, 0, hello.name, b""))
+        return neighbour
+    dead, witness = greet("10.0.0.1", 7), greet("10.0.0.2", 8)
+    network.received(witness, encode_record(Kind.LOST, 8, 2, 0, b"m8", message.encode_lost(7, 1)))
+    network.received(dead, encode_frame(message.encode_addresses(Kind.BYE, ())))
+    network.closed(dead, peers.SPARED)
+    for _ in range(4):
+        network.now += 1
+        network.tick()
+    assert [person.key for person in network.who()] == [8]
+
+
 def test_a_forged_record_does_not_keep_the_dead_in_the_list():
     """History: one forged record for d, then d died, and :who listed d for ever."""
     world = network_of(8)
