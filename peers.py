@@ -2097,7 +2097,7 @@ CALL_SECONDS, ANSWER_SECONDS = 8, 2  # of a roll call: until whoever was not hea
 TELLER_SECONDS, MAX_TELLER = 0.5, 10  # between two who may say who did not answer; so many one after the other
 CALLS, CALL_PAUSE = 3, 30  # roll calls at once, and one more in so many seconds: each makes every member say something
 NEWS_SECONDS = {"joined": 2, "is back": 1, "left": 0, "lost": 1}  # until it is told, together with the rest
-NAMESAKE_SECONDS = 6  # until another one of our name is told: longer than our own run that crashed is still listed
+NAMESAKE_SECONDS = 2  # until another one of our name is told: by then our own run that crashed is called lost
 NOTICES, NOTICE_SECONDS = 50, 10  # of who came and went at once, and one more in so many seconds
 FORGED = 2 ** 64 - 1  # the sequence in the LOST of an origin that its owner gave up: nothing comes after it
 LABEL_LIKE = re.compile(rb"~([0-9a-f]{2,16}|C)$").search  # a name that ends as a label may
@@ -2478,6 +2478,7 @@ class Presence:
         """When tick wants to be called (seconds), or None."""
         times = [due for _, due in self._suspects.values()] + list(self._doubted.values())
         times += [self._contradict_at, self._silent_at, self._call.deadline, self._news.deadline, self._namesakes_at]
+        times += [self._clock.now] * (self._namesakes_at is None and len(self._own.keys) - 1 > self._namesakes)
         return min((time for time in times if time is not None), default=None)
 
     def tick(self):
@@ -2541,11 +2542,12 @@ class Presence:
 
     def _tell_namesakes(self):
         others = len(self._own.keys) - 1
+        is_due = self._namesakes_at is not None and self._namesakes_at <= self._clock.now
         if others <= self._namesakes:
             self._namesakes, self._namesakes_at = others, None
-        elif self._namesakes_at is None:
-            self._namesakes_at = self._clock.now + NAMESAKE_SECONDS
-        elif self._namesakes_at <= self._clock.now:
+        elif self._namesakes_at is None or is_due and self._own.keys & self._doubted.keys():
+            self._namesakes_at = self._clock.now + NAMESAKE_SECONDS  # it may be our own run that crashed
+        elif is_due:
             self._namesakes, self._namesakes_at = others, None
             self._notice("someone else here is called {} too; others see you as {}", self._author.name, self.own_label)
 
