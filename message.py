@@ -32,7 +32,7 @@ from typing import NamedTuple, Optional
 
 _HEADER = struct.Struct("<Q")  # the C program's size_t on every machine it runs on: 8 bytes, little-endian
 HEADER_SIZE = _HEADER.size
-_read_length = _HEADER.unpack_from  # bound once: what is done for each message is worth it
+_read_length = _HEADER.unpack_from  # bound once, since it is called for each message
 
 MAX_FRAME = 64 * 1024  # bytes that we accept, on both kinds of link: a C user on a wide terminal sends more than 2048
 MAX_PLAIN_FRAME = 2048  # bytes; the C program's buffer: a longer name costs the link, a longer text desynchronises it

@@ -2113,7 +2113,6 @@ class Person:
         self.here = False
         self.heard_at = 0.0
         self.gateways = set()  # of a guest: the members whose links it is behind
-        self.doubted_until = None  # somebody says that it is lost
         self.announced = None  # what our user was told last: that it is here, or that it is not
 
     @property
