@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from functools import lru_cache
 
 import pytest
 
@@ -19,7 +20,7 @@ from message import Hello, Kind, encode_frame, encode_hello, encode_record, join
 from peers import LinkKind
 from simulator import EPOCH, Violation, World, chaos
 
-RUNS = 100
+RUNS = 60
 MOST_SECONDS = 150  # until one network again after the last fault: what a split needs that only a friend can mend
 
 
@@ -125,9 +126,9 @@ def test_up_to_six_members_are_a_full_mesh(count):
 def test_in_a_larger_network_nobody_has_more_links_than_allowed_at_any_moment():
     world = World(2)
     first = world.member()
-    for number in range(60):
+    for number in range(30):
         world.at(number * 0.02, lambda: world.member().join(first))
-    for _ in range(200):
+    for _ in range(100):
         world.run(0.05)
         assert all(sum(neighbour.kind is LinkKind.MESH and not neighbour.ending for neighbour in member.network.neighbours)
                    <= peers.MAX_MESH_LINKS for member in world.members)
@@ -136,7 +137,7 @@ def test_in_a_larger_network_nobody_has_more_links_than_allowed_at_any_moment():
 
 
 def test_a_full_member_refuses_with_addresses_but_takes_one_that_is_urgent():
-    world = network_of(40)
+    world = network_of(24)
     full = max(world.members, key=lambda member: len(member.mesh()))
     while len(full.mesh()) < peers.MAX_MESH_LINKS:
         other = next(member for member in world.members if member is not full and member not in full.mesh())
@@ -155,9 +156,9 @@ def test_a_full_member_refuses_with_addresses_but_takes_one_that_is_urgent():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_half_killed_at_once_the_rest_is_one_network_within_three_seconds(seed):
-    world = network_of(40, seed)
+    world = network_of(20, seed)
     first = world.members[0]
-    for victim in [first, *world.rng.sample(world.members[1:], 19)]:
+    for victim in [first, *world.rng.sample(world.members[1:], 9)]:
         world.kill(victim)
     everybody_speaks(world)
     assert world.run_until(world.is_one, 3) <= 3
@@ -179,8 +180,8 @@ def test_without_a_sign_the_dead_are_noticed_by_their_silence():
 
 
 def test_a_member_whose_neighbours_all_died_comes_back_through_its_book():
-    world = network_of(40)
-    lonely = world.members[20]
+    world = network_of(24)
+    lonely = world.members[12]
     for neighbour in lonely.mesh():
         world.kill(neighbour)
     lonely.say()
@@ -190,22 +191,22 @@ def test_a_member_whose_neighbours_all_died_comes_back_through_its_book():
 
 
 def test_stir_finds_the_other_half_after_a_long_split():
-    world = network_of(24, seconds=20, lazy=True)
+    world = network_of(12, seconds=20, lazy=True)
     half = world.members[::2]
     world.partition(half)
-    world.run(600)
-    everybody_speaks(world, world.members[:10])
+    world.run(300)
+    everybody_speaks(world)
     world.heal()
     world.run_until(world.is_one, 30)
     world.run(5)
     world.check_complete()
 
 
-def test_friends_find_the_other_half_when_the_seed_is_dead_and_the_split_lasted_two_hours():
+def test_friends_find_the_other_half_when_the_seed_is_dead_and_the_split_lasted_an_hour():
     world = network_of(8, seconds=60, lazy=True)
     world.kill(world.members[0])
     world.partition(world.members[::2])
-    world.run(7200)
+    world.run(3600)
     everybody_speaks(world)
     world.heal()
     world.run_until(world.is_one, MOST_SECONDS)
@@ -361,7 +362,7 @@ def test_when_the_history_window_is_exceeded_the_user_is_told_how_many_are_missi
     assert away.last[author.ident] == author.number
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_two_who_were_away_together_for_longer_than_the_log_are_taken_back(monkeypatch, seed):
     """History: each waited for the other to bring what both were missing, and refused everybody else, for ever."""
     monkeypatch.setattr(message, "LOG_MESSAGES", 100)
@@ -424,12 +425,12 @@ def test_a_stuck_neighbour_costs_the_others_nothing():
 
 
 def test_a_slept_laptop_rejoins_and_catches_up_by_itself():
-    world = network_of(10)
+    world = network_of(8)
     sleeper = world.members[4]
     world.stop(sleeper)
     world.unplug(sleeper)
-    for _ in range(36):
-        world.run(100)
+    for _ in range(5):
+        world.run(200)
         world.rng.choice([member for member in world.members if member is not sleeper]).say()
     world.plug(sleeper)
     world.resume(sleeper)
@@ -974,7 +975,7 @@ def test_lying_sequences_cost_nobody_anything():
     world.run(1)
     for sequence in 2 ** 64 - 1, 1, 2 ** 63, 5:
         liar.record(Kind.SAY, sequence, b"lie %d" % sequence)
-    for origin in range(3000):
+    for origin in range(message.MAX_HOLES + 10):
         liar.record(Kind.SAY, 2 ** 64 - 1, b"lie", origin=origin)
     world.run(10)
     everybody_speaks(world)
@@ -1020,7 +1021,7 @@ def test_mutated_real_streams_never_reach_a_third_member_and_raise_nothing():
     stream = b"".join(world.taps[real, world.members[0]])
     assert len(stream) > 1000
     rng = random.Random(7)
-    for case in range(400):
+    for case in range(250):
         mutated_once(mutated(stream, rng), case, rng)
 
 
@@ -1079,16 +1080,17 @@ def test_a_loopback_address_means_the_machine_of_who_says_it():
     assert all(not peers.is_loopback(neighbour.address[0]) for neighbour in outside.network.neighbours)
 
 
-def test_ten_thousand_addresses_and_origins_leave_bounded_memory():
+def test_more_addresses_and_origins_than_are_remembered_leave_bounded_memory(monkeypatch):
+    monkeypatch.setattr(peers, "MAX_MEMBERS", 1000)
     world = network_of(3)
     world.strict, world.gaps = False, True
     target = world.members[0]
-    for number in range(150):
+    for number in range(2 * peers.MAX_BOOK // 8):
         liar = Liar(world, origin=1000 + number).join(
             target, addresses=tuple((f"10.200.{number}.{part}", 4000) for part in range(8)), vector={key: 5 for key in range(2000)})
         world.run(0.3)
         liar.record(Kind.SAY, 1, b"x")
-    for number in range(12_000):
+    for number in range(1200):
         liar.record(Kind.HERE, 1, origin=10 ** 6 + number, name=b"n%d" % number)
     world.run(20)
     world.check_bounds()
@@ -1280,13 +1282,14 @@ def never_forget_an_address(monkeypatch):
 
 
 def crowd(seed):
-    """Thirty join through one."""
+    """Sixteen join through one."""
     world = World(seed)
     first = world.member()
-    for number in range(30):
+    for number in range(16):
         world.at(number * 0.1, lambda: world.member().join(first))
-    world.run(10)
-    world.check_bounds()
+    for _ in range(10):
+        world.run(1)
+        world.check_bounds()
 
 
 def cross(seed):
@@ -1300,6 +1303,12 @@ def cross(seed):
         raise Violation(f"{len(link(one, other))} and {len(link(other, one))} links")
 
 
+@lru_cache(maxsize=None)
+def passes_while_the_core_is_whole(scenario):
+    for seed in range(3):
+        scenario(seed)
+
+
 @pytest.mark.parametrize("breakage, scenario", [
     (skip_the_duplicate_check, chaos), (skip_catching_up, chaos), (forget_an_origin, chaos), (send_newest_first, chaos),
     (never_dial_again, chaos), (take_any_number_of_links, crowd), (keep_both_of_two_links, cross),
@@ -1308,10 +1317,7 @@ def cross(seed):
     (never_forget_an_address, crowd), (never_take_over, circles), (never_go_quiet, circles), (forget_what_is_missing, holes),
     (never_call_the_roll, ghosts)])
 def test_the_oracle_notices_when_the_core_is_broken(breakage, scenario, monkeypatch):
-    for seed in range(20):
-        scenario(seed)  # passes while the core is whole
-        if seed == 2 or scenario is chaos:
-            break
+    passes_while_the_core_is_whole(scenario)
     breakage(monkeypatch)
     with pytest.raises(Violation):
         for seed in range(30):
