@@ -1,10 +1,12 @@
-"""Whole members for the tests: stepped in this process, or run as the built program, in line mode or on a pty."""
+"""Whole members for the tests: stepped in this process, or run as processes of their own, in line mode or on a pty."""
 
 import contextlib
 import fcntl
+import gc
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import socket
@@ -92,12 +94,68 @@ def turn(members, until, patience=PATIENCE):
             raise AssertionError(f"waited {patience} s in vain; {state}")
 
 
-class Program:
-    """The built program in line mode, as a process."""
+def start(command, *arguments, env=None, pass_fds=(), before=None, **options):
+    """Start `command`, or, where it is None, p2pchat in a fork of this process. Returns the Popen.
 
-    def __init__(self, *arguments, command=(BUILT,), env=None):
-        self.process = subprocess.Popen([*command, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, env={**os.environ, "TERM": "xterm", **(env or {})})
+    The fork has imported what the built file would load from its zip: a start costs 10 ms of processor time, not
+    300. For whoever looks from outside it is a process like any other. The built file itself is started by
+    test_build.py, test_p2pchat.py, test_readme.py and whoever names it. `before` runs in the child.
+    """
+    def become():
+        if before:
+            before()
+        if not command:
+            be_program(arguments, env, pass_fds)
+
+    arguments = [str(argument) for argument in arguments]
+    env = {**os.environ, **(env or {})}
+    return subprocess.Popen([*(command or [BUILT]), *arguments], env=env, pass_fds=pass_fds, preexec_fn=become,
+                            restore_signals=bool(command), **options)  # Python, which we stay, ignores SIGPIPE
+
+
+def be_program(arguments, env, pass_fds):
+    """Go on as p2pchat in this child, and end with it: nothing of the parent's is left open, and nothing of its ends here."""
+    status = 1
+    try:
+        gc.freeze()
+        first = 3
+        for descriptor in sorted(pass_fds):
+            os.closerange(first, descriptor)
+            first = descriptor + 1
+        os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        os.environ.clear()
+        os.environ.update(env)
+        time.tzset()
+        sys.argv = [BUILT, *arguments]
+        sys.stdin, sys.stdout, sys.stderr = (open(number, mode, closefd=False) for number, mode in enumerate("rww"))
+        status = exit_status(p2pchat.main)
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
+
+
+def exit_status(main):
+    """What a Python process that runs `main` ends with, what it says at its end included."""
+    try:
+        main()
+    except SystemExit as leaving:
+        if not isinstance(leaving.code, str):
+            return leaving.code or 0
+        print(leaving.code, file=sys.stderr, flush=True)
+        return 1
+    except BaseException:
+        sys.__excepthook__(*sys.exc_info())
+        sys.stderr.flush()
+        return 1
+    return 0
+
+
+class Program:
+    """The program in line mode, as a process."""
+
+    def __init__(self, *arguments, command=None, env=None):
+        self.process = start(command, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             env={"TERM": "xterm", **(env or {})})
         self._seen = {"stdout": b"", "stderr": b""}
         self.port = int(self.wait(lambda program: program.out)[0].split()[1])
 
@@ -165,8 +223,9 @@ class Program:
 class Terminal:
     """A program on a pty of its own session, as a terminal window runs it; the screen is in `model`."""
 
-    def __init__(self, *arguments, rows=24, cols=80, command=(BUILT,), env=None, pass_fds=(), **redirected):
-        from screen import Model  # it wants wcwidth, which the demo, started by hand, may lack
+    def __init__(self, *arguments, rows=24, cols=80, command=None, env=None, pass_fds=(), **redirected):
+        import blessed  # noqa: F401  once here, not in every fork; the demo, started by hand, may lack it
+        from screen import Model
 
         self.master, self.slave = pty.openpty()
         self._size(rows, cols)
@@ -174,9 +233,8 @@ class Terminal:
         self.model = Model(rows, cols)
         self.written = b""  # everything that came out
         streams = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave, **redirected}
-        self.process = subprocess.Popen(
-            [*command, *map(str, arguments)], start_new_session=True, preexec_fn=self._be_controlling,
-            env={**os.environ, "TERM": "xterm-256color", **(env or {})}, pass_fds=pass_fds, **streams)
+        self.process = start(command, *arguments, start_new_session=True, before=self._be_controlling,
+                             env={"TERM": "xterm-256color", **(env or {})}, pass_fds=pass_fds, **streams)
 
     def _be_controlling(self):
         fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
@@ -280,11 +338,14 @@ class Terminal:
             self.hang_up()
 
 
-def run(*arguments, stdin=b"", command=(BUILT,), env=None):
-    """The built program to its end. Returns (status, stdout lines, stderr lines)."""
-    done = subprocess.run([*command, *map(str, arguments)], input=stdin, capture_output=True, timeout=PATIENCE,
-                          env={**os.environ, **(env or {})})
-    return done.returncode, done.stdout.decode().splitlines(), done.stderr.decode().splitlines()
+def run(*arguments, stdin=b"", command=None, env=None):
+    """The program to its end. Returns (status, stdout lines, stderr lines)."""
+    with start(command, *arguments, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            out, err = process.communicate(stdin, timeout=PATIENCE)
+        finally:
+            process.kill()
+    return process.returncode, out.decode().splitlines(), err.decode().splitlines()
 
 
 def mutated(data, rng):

@@ -25,6 +25,7 @@ def clean(variables):
     kept = {name: value for name, value in variables.items() if name in OURS or not name.startswith(FOREIGN)}
     first = os.path.dirname(sys.executable)
     return {**kept, "TZ": zone(time.time()), "TERM": "xterm-256color", "PYTHONUTF8": "1", "PYTHON": sys.executable,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "PATH": os.pathsep.join([first, *(path for path in kept.get("PATH", os.defpath).split(os.pathsep) if path != first)])}
 
 

@@ -1,4 +1,4 @@
-"""The built program, twenty processes of it: half of them are killed in the middle of the talk, again and again."""
+"""Twenty processes of the program: half of them are killed in the middle of the talk, again and again."""
 
 import random
 import re

@@ -753,7 +753,7 @@ def test_help_and_version():
 # The built file -------------------------------------------------------------------------------
 
 def test_two_built_programs_chat_in_line_mode():
-    with Program("ann") as ann, Program("bob", "localhost", ann.port) as bob:
+    with Program("ann", command=(BUILT,)) as ann, Program("bob", "localhost", ann.port, command=(BUILT,)) as bob:
         ann.type("hi bob")
         bob.wait(lambda program: "ann: hi bob" in program.out)
         bob.type("two\tcells")

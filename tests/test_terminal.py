@@ -1,4 +1,4 @@
-"""The built program at a terminal: real processes, each on a pty, its output through the strict model of a screen."""
+"""The program at a terminal: real processes, each on a pty, its output through the strict model of a screen."""
 
 import os
 import re
@@ -191,8 +191,8 @@ def test_keys_in_every_form_a_terminal_sends_them(watched):
     assert hub.out[1] == "ann: <>aba1c"
 
 
-def test_alone_it_is_said_once_that_nobody_hears(started):
-    ann = started(Terminal, "ann")
+def test_alone_the_built_program_says_once_that_nobody_hears(started):
+    ann = started(Terminal, "ann", command=(BUILT,))
     ann.type(b"one\r")
     ann.shows("ann: one")
     ann.type(b"two\r")
