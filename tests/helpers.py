@@ -6,7 +6,6 @@ import gc
 import os
 import pty
 import re
-import resource
 import select
 import signal
 import socket
@@ -118,11 +117,9 @@ def be_program(arguments, env, pass_fds):
     status = 1
     try:
         gc.freeze()
-        first = 3
-        for descriptor in sorted(pass_fds):
-            os.closerange(first, descriptor)
-            first = descriptor + 1
-        os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        for descriptor in map(int, os.listdir("/dev/fd")):
+            if descriptor > 2 and descriptor not in pass_fds:
+                os.closerange(descriptor, descriptor + 1)  # the one of the listing itself is closed already
         os.environ.clear()
         os.environ.update(env)
         time.tzset()
