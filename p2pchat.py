@@ -5,25 +5,28 @@ Knows: sockets, the selector, signals, arguments, the exit status, and which tex
 Must not know: how bytes are framed, what a key sends, how a row is drawn.
 Leaves out: the chat itself (peers.py: Network) and the terminal (ui.py: Screen, Lines).
 
-First the sockets (Link, Dial, accept): bytes in, bytes out, and one exception, Gone, when it is over.
-Then the program: one turn, Chat.step, taken for ever. `# rule N` stands where a rule is kept.
+Reading order: one connection (Link), how connections begin (Dial, listen, accept), the one turn that
+is taken for ever (Chat.step) with what it calls, then commands, arguments and main. A first reader
+skips Segmenter and stops at Commands. `# rule N` stands where a rule is kept.
 
 The rules of the loop, which keep one thread enough for everything:
-1. Only `select` waits. No name is looked up and nothing sleeps once the loop runs.
+1. Only `select` waits. No blocking connect, no sendall, no sleep, and no name is looked up once the
+   loop runs: while one call waits, everybody waits.
 2. Handlers queue; one place sends, at the end of the turn (_send). Writability is asked for only
    after a send fell short, because a write may be partial (Link._send_chunk), or used up its
    share: a socket is nearly always writable, and asking without a need would spin.
-3. Handlers mark; one place removes (_reap): the number of a closed descriptor can belong to
-   a new peer while events of the old one are still being handed out.
-4. Handlers change state; one place draws, at most once a turn.
-5. What to wait for is derived from state (_wanted, _rewatch), never switched on here and off there.
-   The timeout is the nearest deadline; without one it is None: an idle chat does not wake up.
+3. Handlers mark; one place removes (_reap), once all events of the turn have been handed out: so no
+   handler meets a link that was closed under it, or a new one that got the closed one's number.
+4. Handlers change state; one place draws, at most once a turn and not faster than an eye needs.
+5. What to wait for and for how long follows from state (_wanted, _rewatch, _timeout), and is never
+   switched on here and off there. The timeout is the nearest deadline; without one it is None: an
+   idle chat does not wake up.
 6. A bounded read per link and turn, and of those who flood only so many as TURN_SECONDS allow; the
    keyboard is served in every turn, whatever floods in, and however many flood (_read_links).
 7. One place (_guarded) turns a link's failure into "this link is gone, because ..."; anything
    else that raises is our bug and flies, after the terminal is as it was.
 
-The subtle spots: Link.flush (why a C peer never sees half a header) and Chat._act (what is sent may
+The subtle spots: Segmenter (why a C program never sees half a header) and Chat._act (what is sent may
 end a link, and what ends may give something to send).
 """
 
@@ -43,7 +46,7 @@ import termios
 import time
 from collections import deque
 from itertools import groupby
-from typing import Callable, NamedTuple
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 if sys.version_info < (3, 9):  # before anything is read that an old Python does not understand
     sys.exit("p2pchat: Python 3.9 or newer is needed, and this is Python %d.%d" % sys.version_info[:2])
@@ -52,87 +55,69 @@ import peers  # noqa: E402
 import ui  # noqa: E402
 from message import MAX_FRAME  # noqa: E402
 
-VERSION = "1.0"
-MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
-LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
-LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
-TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first in the next; an eye sees no such delay
-RECORD_TIMES = 2 ** 32  # seconds until a record's 32 bits of time begin again
-LINGER_SECONDS, MAX_LINGERING = 30, 32  # for which a C program's socket stays open for reading; so many at once
-SLEPT_SECONDS = 2  # by which the clocks moved apart: the machine slept (or somebody set its clock, which costs nothing)
-ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
-CROWDED_PAUSE = 30  # seconds between two notices of it
-
-WHERE_PORT = "on their first line, after SERVER:"
-BELLS = ("off", "mention", "all")
-USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
-LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-SCREEN_SIGNALS = (signal.SIGWINCH, signal.SIGTSTP)
+Address = Tuple[Any, ...]  # of a socket, as getaddrinfo gives it: (host, port), for IPv6 perhaps with two numbers more
+Front = Union[ui.Screen, ui.Lines]
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
-# The sockets: one connection ------------------------------------------------------------------
+# One connection -------------------------------------------------------------------------------
 
-# How much in one turn of the loop: rule 6 of the loop
-READ_SIZE = 64 * 1024  # bytes read from one link, or from all together that have something; or joined for a mesh link
-PLAIN_READ = 16 * 1024  # bytes at most from a C peer: a message of it costs five times as much, and the keyboard waits
-LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
+READ_SIZE = 64 * 1024  # bytes read from one link in a turn, or from all together that have something; or joined for one send
 SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes much must not keep the others waiting
-ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
-LISTEN_BACKLOG = 128  # connections that it keeps for us between two turns
-
-# A neighbour that takes nothing
 SLOW_SECONDS = 1  # who takes nothing for so long is not slow but stuck: our own input no longer waits for it
-STALL_SECONDS = 30  # how long a link may take nothing: a C peer that got out of step is deaf, and does not say so
-WINDOW_POLLS = 0.001, 0.1  # seconds until a link without room in the far end's window is tried again: first, at most
+STALL_SECONDS = 30  # how long a link may take nothing: a C program that got out of step is deaf, and does not say so
 
-# What the kernel offers. Where the end of a send is the end of a segment, whole messages joined up to one segment keep
-# every header in one piece (see Link.flush). Elsewhere the flag exists but TCP ignores it.
-_SEGMENT_FLAG = socket.MSG_EOR if sys.platform.startswith("linux") else 0
-# Offsets in Linux's struct tcp_info (linux/tcp.h): tcpi_snd_mss, and tcpi_snd_wnd, which came with 5.4.
-TCP_INFO_SIZE, TCP_INFO_SEGMENT, TCP_INFO_WINDOW = 232, 16, 228
-TCP_OPTIONS = 40  # bytes of a segment that selective acknowledgements may take, which tcpi_snd_mss does not subtract
-NO_WINDOW = 8 * 1024 * 1024  # bytes of room in a window that the system does not tell
-_U32 = struct.Struct("=I")
-_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# Where the end of a send is the end of a segment, a C program gets every header in one piece (see Segmenter).
+# Elsewhere the flag exists but TCP ignores it.
+SEND_FLAGS = socket.MSG_EOR if sys.platform.startswith("linux") else 0
 
 
 class Gone(Exception):
     """A link or a dial is over; the text is a sentence for our user, without its subject."""
 
 
-class OutOfDescriptors(Exception):
-    """The system has no descriptor for another connection now; the text says what it said."""
-
-
 class Link:
     """One connected socket and the neighbour behind it. Every failure of either comes out as Gone.
 
     It never waits: receive, when select said that there is something; flush, when something is to be sent (`due`).
-    A write may be partial: _send_chunk. A read may be partial, too: that is message.FrameDecoder's matter.
+    A read may be partial: that is message.FrameDecoder's matter. A write may be partial: _send_chunk.
     """
 
-    def __init__(self, sock, neighbour):
-        self.sock = sock
-        self.neighbour = neighbour
-        self.blocked = False  # a send fell short, or used up its share: wait for writability before the next one
-        self.cramped = False  # the far end's window is too small for the next one: try again in a moment
+    def __init__(self, sock: socket.socket, neighbour: peers.Neighbour) -> None:
+        self.sock, self.neighbour = sock, neighbour
+        self.blocked = False  # the kernel's buffer is full, or the turn's share used up: wait for writability
         self.stuck = False  # nothing was taken for SLOW_SECONDS
-        self.watched = 0  # the events that the loop waits for
-        self.busy = True  # the last read was full: there is more; a newcomer waits behind who is known, too
-        self.read_in = 0  # the last of the loop's turns in which it was read
-        self._broken = ""  # why sending failed
         self._rest = b""  # what the kernel did not take of a partial write: it goes out before anything else
-        self._segment, self._room = 0, 0  # of a plain link: bytes in a segment, and free at least in the far end's window
-        self._pause, self._retry_at = WINDOW_POLLS[0], 0
-        self._stuck_since = None  # when the last byte was taken, while some wait
+        self._taken_at: Optional[float] = None  # when bytes were taken last, while more wait; None while none do
+        self._segmenter = Segmenter(sock)
+        self._broken = ""  # why sending failed
 
     @property
-    def unsent(self):
+    def unsent(self) -> int:
         """0 if nothing waits on our side of the kernel, else about how much: as Neighbour.backlog, and the rest in bytes."""
         return self.neighbour.backlog + len(self._rest)
 
-    def receive(self, size=READ_SIZE):
+    @property
+    def cramped(self) -> bool:
+        """Whether the far end's window, that of a C program, is too small for what is to be sent next."""
+        return self._segmenter.retry_at is not None
+
+    @property
+    def deadline(self) -> Optional[float]:
+        """When flush wants to be called though nothing happened (seconds); None while nothing waits."""
+        if self._taken_at is None:
+            return None
+        next_look = self._taken_at + (STALL_SECONDS if self.stuck else SLOW_SECONDS)
+        retry_at = self._segmenter.retry_at
+        return next_look if retry_at is None else min(next_look, retry_at)
+
+    def due(self, now: float) -> bool:
+        """Whether flush has something to do that nothing is known to stand in the way of."""
+        if self._taken_at is None:
+            return self.neighbour.backlog > 0
+        return self.deadline <= now or not self.blocked and not self.cramped
+
+    def receive(self, size: int = READ_SIZE) -> bytes:
         """What has arrived, at most `size` bytes; b"" if nothing has. Never blocks. Raises Gone at the end of the stream."""
         try:
             data = self.sock.recv(size)  # b"" from recv itself is the far end's close
@@ -144,49 +129,25 @@ class Link:
             raise Gone(self._broken or "closed the connection")
         return data
 
-    def due(self, now):
-        """Whether flush has something to do that nothing is known to stand in the way of."""
-        if self.blocked or self.cramped:
-            return self.deadline <= now
-        return self._stuck_since is not None or self.neighbour.backlog > 0
-
-    @property
-    def deadline(self):
-        """When flush wants to be called though nothing happened; None while nothing waits."""
-        if self._stuck_since is None:
-            return None
-        next_look = self._stuck_since + (STALL_SECONDS if self.stuck else SLOW_SECONDS)
-        return min(next_look, self._retry_at) if self.cramped else next_look
-
-    def flush(self, now):
-        """Send what waits, as far as the kernel and the far end take it. Never blocks.
-
-        The subtle spot: a C peer reads a header with a single read and is deaf to us for ever if
-        only half of it is there. So a send holds whole pieces, is never longer than a segment, and
-        MSG_EOR makes the kernel start the next one in a new segment. Still, where the far end's
-        window is smaller than a waiting segment, the kernel cuts that to fit (a window probe); so
-        we never send more than the window has room for. Nothing reports that the window is open
-        again: a link that waits for it is `cramped` and tried again after a growing pause.
-
-        Raises Gone after STALL_SECONDS in which nothing was taken.
-        """
-        if self._stuck_since is None:
-            self._stuck_since = now
-        self.blocked = self.cramped = False
+    def flush(self, now: float) -> None:
+        """Send what waits, as far as it is taken. Never blocks. Raises Gone after STALL_SECONDS in which nothing was."""
+        if self._taken_at is None:
+            self._taken_at = now
+        self.blocked = False
         for _ in range(SENDS_PER_TURN):
             all_taken = self._send_chunk(now)
             if not self._rest and not self.neighbour.backlog:
-                self.stuck, self._stuck_since = False, None
+                self.stuck, self._taken_at = False, None
                 return
             if not all_taken:
                 break
         else:
             self.blocked = True  # its share of this turn is used up
-        self.stuck = now >= self._stuck_since + SLOW_SECONDS
-        if now >= self._stuck_since + STALL_SECONDS:
+        self.stuck = now >= self._taken_at + SLOW_SECONDS
+        if now >= self._taken_at + STALL_SECONDS:
             raise Gone(f"took nothing for {STALL_SECONDS} seconds")
 
-    def _send_chunk(self, now):
+    def _send_chunk(self, now: float) -> bool:
         """One system call's worth. Returns whether all of it was taken.
 
         A WRITE MAY BE PARTIAL, and this is where that is handled. send only copies into the kernel's buffer, which
@@ -194,62 +155,25 @@ class Link:
         part and returns its length; what it did not take is kept in _rest, `blocked` makes the loop wait for
         writability, and the next flush begins with it: nothing may come between the two parts of a frame.
         """
-        plain = self.neighbour.may_be_c
-        chunk = self._rest or (self._take_for_c() if plain else self.neighbour.take(READ_SIZE, READ_SIZE + MAX_FRAME))
+        chunk = self._rest or self._next_chunk(now)
         if not chunk:
-            self._wait_for_window(now)
-            return False
-        sent = self._send(chunk, _SEGMENT_FLAG if plain else 0)
-        self._room -= sent
+            return False  # a C program's window has no room
+        sent = self._send(chunk)
         self._rest = chunk[sent:]  # b"" if all was taken, the whole chunk if nothing was
         self.blocked = bool(self._rest)
         if sent:
-            self._stuck_since, self._pause = now, WINDOW_POLLS[0]
+            self._taken_at = now
         return not self._rest
 
-    def _take_for_c(self):
-        """What may be sent to a C peer now. A window never shrinks: it is looked at when what is known of it is used up."""
-        if self.neighbour.queued > min(self._segment, self._room):
-            self._segment, self._room = self._look()
-        return self.neighbour.take(self._segment, self._room)
+    def _next_chunk(self, now: float) -> bytes:
+        if self.neighbour.may_be_c:
+            return self._segmenter.next_chunk(self.neighbour, now)
+        return self.neighbour.take(READ_SIZE, READ_SIZE + MAX_FRAME)
 
-    def _wait_for_window(self, now):
-        self.cramped = self.unsent > 0
-        self._retry_at = now + self._pause
-        self._pause = min(self._pause * 2, WINDOW_POLLS[1])
-
-    def settled(self):
-        """Whether all that was sent has arrived at the far end's system. Never blocks."""
-        if self.unsent:
-            return False
-        try:
-            return _kernel_unsent(self.sock) == 0
-        except OSError:
-            return True  # this system does not tell
-
-    def undelivered(self):
-        """Bytes that were taken from the neighbour and that the far end's system has not acknowledged. Never blocks."""
-        try:
-            return _kernel_unsent(self.sock) + len(self._rest)
-        except OSError:
-            return len(self._rest)
-
-    def finish(self):
-        """Nothing more will be sent. Returns whether the far end may still be there. Never blocks."""
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            return False
-        return True
-
-    def close(self):
-        """Give the descriptor back. While the loop turns only Chat._reap may: rule 3 of the loop."""
-        self.sock.close()
-
-    def _send(self, chunk, flags):
+    def _send(self, chunk: bytes) -> int:
         """How many bytes the kernel took; 0 also when its buffer is full, and when the link is broken."""
         try:
-            return self.sock.send(chunk, flags)
+            return self.sock.send(chunk, SEND_FLAGS)
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -257,14 +181,78 @@ class Link:
             self._broken = _because(error)
             return 0
 
-    def _look(self):
+    def settled(self) -> bool:
+        """Whether all that was sent has arrived at the far end's system. Never blocks."""
+        return not self.unsent and not self.undelivered()
+
+    def undelivered(self) -> int:
+        """Bytes that were taken from the neighbour and that the far end's system has not acknowledged. Never blocks."""
+        try:
+            return kernel_unsent(self.sock) + len(self._rest)
+        except OSError:
+            return len(self._rest)  # this system does not tell
+
+    def finish(self) -> bool:
+        """Nothing more will be sent. Returns whether the far end may still be there. Never blocks."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give the descriptor back. While the loop turns only Chat._reap may: rule 3 of the loop."""
+        self.sock.close()
+
+
+WINDOW_POLLS = 0.001, 0.1  # seconds until a link without room in the far end's window is tried again: first, at most
+# Offsets in Linux's struct tcp_info (linux/tcp.h): tcpi_snd_mss, and tcpi_snd_wnd, which came with 5.4.
+TCP_INFO_SIZE, TCP_INFO_SEGMENT, TCP_INFO_WINDOW = 232, 16, 228
+TCP_OPTIONS = 40  # bytes of a segment that selective acknowledgements may take, which tcpi_snd_mss does not subtract
+NO_WINDOW = 8 * 1024 * 1024  # bytes of room in a window that the system does not tell
+_U32 = struct.Struct("=I")
+
+
+class Segmenter:
+    """Skip this at first: how much may go to a C program at once.
+
+    The subtle spot: a C program reads a header with a single read, and is deaf to us for ever if only half of it is
+    there. So a send holds whole pieces, is never longer than a segment, and MSG_EOR makes the kernel start the next
+    one in a new segment. Still, where the far end's window is smaller than a waiting segment, the kernel cuts that to
+    fit (a window probe); so we never send more than the window has room for. Nothing reports that the window is open
+    again: it is looked at again after a growing pause.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._segment, self._room = 0, 0  # bytes in a segment, and free at least in the far end's window
+        self._pause = WINDOW_POLLS[0]
+        self.retry_at: Optional[float] = None  # when to look at the window again; None: nothing waits for it
+
+    def next_chunk(self, neighbour: peers.Neighbour, now: float) -> bytes:
+        """What may be sent now; b"" while the window has no room for the next piece. Raises Gone."""
+        chunk = b""
+        if neighbour.queued <= min(self._segment, self._room):  # a window never shrinks: what is known of it can be used up
+            chunk = neighbour.take(self._segment, self._room)
+        if not chunk and neighbour.backlog:
+            self._segment, self._room = self._look()
+            chunk = neighbour.take(self._segment, self._room)
+        if chunk or not neighbour.backlog:
+            self._room -= len(chunk)
+            self._pause, self.retry_at = WINDOW_POLLS[0], None
+        else:
+            self.retry_at = now + self._pause
+            self._pause = min(self._pause * 2, WINDOW_POLLS[1])
+        return chunk
+
+    def _look(self) -> Tuple[int, int]:
         """Bytes in a segment, and how many the far end's window has room for."""
-        if not _SEGMENT_FLAG:
+        if not SEND_FLAGS:
             return 0, NO_WINDOW  # the best there is without MSG_EOR and TCP_INFO: one piece a send
         try:
             # In this order: an acknowledgement between the two calls then makes the room look smaller, not larger.
-            queued = _kernel_unsent(self.sock)
-            info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+            queued = kernel_unsent(self._sock)
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
         except OSError as error:
             raise Gone(_because(error)) from error
         (segment,) = _U32.unpack_from(info, TCP_INFO_SEGMENT)
@@ -274,15 +262,25 @@ class Link:
         return segment - TCP_OPTIONS, window - queued
 
 
-def _kernel_unsent(sock):
+def kernel_unsent(sock: socket.socket) -> int:
     """Bytes that the far end's system has not acknowledged yet. Raises OSError where the system does not tell."""
     return _U32.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_U32.size)))[0]
+
+
+# How connections begin ------------------------------------------------------------------------
+
+LISTEN_BACKLOG = 128  # connections that the kernel keeps for us between two turns
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class OutOfDescriptors(Exception):
+    """The system has no descriptor for another connection now; the text says what it said."""
 
 
 class Dial:
     """A connection being made: connect says "in progress", select says writable, SO_ERROR says how it went."""
 
-    def __init__(self, attempt, deadline):
+    def __init__(self, attempt: peers.Attempt, deadline: float) -> None:
         """Start connecting to the attempt's address (as getaddrinfo gives it). Never blocks. Raises Gone."""
         self.attempt, address = attempt, attempt.address
         self.deadline = deadline
@@ -299,7 +297,7 @@ class Dial:
             self.sock.close()
             raise Gone(_because(OSError(code, os.strerror(code))))
 
-    def finish(self, own_port):
+    def finish(self, own_port: int) -> socket.socket:
         """The connected socket, once select has reported it writable. Raises Gone: refused, or it is ourselves."""
         try:
             code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -316,12 +314,12 @@ class Dial:
             raise
         return self.sock
 
-    def _is_self(self, own_port):
+    def _is_self(self, own_port: int) -> bool:
         here = self.sock.getsockname()
         return here == self._address or (here[0] == self._address[0] and self._address[1] == own_port)
 
 
-def listen(host, port):
+def listen(host: str, port: int) -> socket.socket:
     """A listening socket on `host` ("": every interface, IPv4 and IPv6) and `port` (0: the system picks). Raises OSError."""
     if not host and socket.has_dualstack_ipv6():
         listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=LISTEN_BACKLOG)
@@ -332,7 +330,7 @@ def listen(host, port):
     return listener
 
 
-def accept(listener):
+def accept(listener: socket.socket) -> Optional[Tuple[socket.socket, str]]:
     """The next waiting connection as (socket, host), or None. Raises OutOfDescriptors; never blocks."""
     try:
         sock, address = listener.accept()
@@ -348,26 +346,26 @@ def accept(listener):
     return sock, readable_host(address)
 
 
-def prepare(sock):
+def prepare(sock: socket.socket) -> None:
     """Set a connected socket up for the loop. Raises OSError if it is dead already."""
     sock.setblocking(False)  # rule 1 of the loop: where send and recv would wait, they raise BlockingIOError
     # Without it a message waits for the acknowledgement of the one before: 57 ms in a chain of four.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # A peer whose cable was cut is noticed in a minute instead of two hours. And since nothing waits in
-    # the kernel while we wait for a window (see Link.flush), this is also what asks whether it is open again.
+    # the kernel while we wait for a window (see Segmenter), this is also what asks whether it is open again.
     for option, seconds in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 5)):
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
 
 
-def readable_host(address):
+def readable_host(address: Address) -> str:
     """The host of a socket address as a person writes it: an IPv4 caller of an IPv6 socket is still IPv4."""
     host = address[0]
     return host[7:] if host.startswith("::ffff:") and "." in host else host
 
 
-def _because(error):
+def _because(error: OSError) -> str:
     """An OSError as a sentence for our user, without its subject."""
     known = {
         errno.ECONNRESET: "broke the connection off",
@@ -377,60 +375,117 @@ def _because(error):
         errno.EHOSTUNREACH: "cannot be reached from here",
         errno.ENETUNREACH: "cannot be reached from here",
     }
-    return known.get(error.errno, f"failed ({error.strerror or error})")
+    return known.get(error.errno or 0, f"failed ({error.strerror or error})")
 
 
 # The loop -------------------------------------------------------------------------------------
 
+class Poll:
+    """select, and what it is to wait for.
+
+    epoll refuses regular files and /dev/null, since reading them never waits: they are ready in every turn.
+    """
+
+    def __init__(self) -> None:
+        self.watched: Dict[Any, int] = {}  # file object -> events
+        self.always_ready: Dict[Any, Tuple[selectors.SelectorKey, int]] = {}  # what epoll refuses
+        self._selector = selectors.DefaultSelector()
+
+    def wait(self, timeout: Optional[float]) -> List[Tuple[selectors.SelectorKey, int]]:
+        """(key, events) of each that is ready; key.data is (handler, subject). Waits for so many seconds; None: for ever."""
+        return self._selector.select(timeout) + list(self.always_ready.values())
+
+    def watch(self, source: Any, events: int, handler: Callable, subject: Any = None) -> None:
+        """Have handler(subject, events) called when one of these events is ready."""
+        if self.watched.get(source) == events:
+            return
+        data = handler, subject
+        if source in self.always_ready:
+            del self.always_ready[source]
+        elif source in self.watched:
+            self._selector.modify(source, events, data)
+            self.watched[source] = events
+            return
+        try:
+            self._selector.register(source, events, data)
+        except PermissionError:
+            self.always_ready[source] = selectors.SelectorKey(source, source, events, data), events
+        self.watched[source] = events
+
+    def unwatch(self, source: Any) -> None:
+        """Wait for it no longer; to be called before it is closed."""
+        if self.watched.pop(source, None) is not None and self.always_ready.pop(source, None) is None:
+            self._selector.unregister(source)
+
+    def close(self) -> None:
+        self._selector.close()
+
+
+LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
+LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
+TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first in the next; an eye sees no such delay
+PLAIN_READ = 16 * 1024  # bytes at most from a C program: a message of it costs five times as much, and the keyboard waits
+LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
+ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
+ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
+CROWDED_PAUSE = 30  # seconds between two notices of it
+RECORD_TIMES = 2 ** 32  # seconds until a record's 32 bits of time begin again
+LINGER_SECONDS, MAX_LINGERING = 30, 32  # for which a C program's socket stays open for reading; so many at once
+SLEPT_SECONDS = 2  # by which the clocks moved apart: the machine slept (or somebody set its clock, which costs nothing)
+LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+SCREEN_SIGNALS = (signal.SIGWINCH, signal.SIGTSTP)
+WHERE_PORT = "on their first line, after SERVER:"
+
+
 class Chat:
     """A whole member: its network, its sockets and its front end (Screen or Lines), turned by step()."""
 
-    def __init__(self, name, listener, front, verbatim=False, no_history=False):
+    def __init__(self, name: bytes, listener: socket.socket, front: Front, verbatim: bool = False, no_history: bool = False) -> None:
         self.front = front
+        self.listener = listener
+        self.port: int = listener.getsockname()[1]
+        self.network = peers.Network(name, self.port, random.Random(), time.monotonic(), record_time())
+        self.commands = Commands(self)
+        self.links: Dict[peers.Neighbour, Link] = {}
+        self.dials: List[Dial] = []
+        self.lookups: List[Lookup] = []
+        self.status: Union[None, int, str] = None  # the exit status, once it is time to leave
+        self.leave_by = 0.0
         self._verbatim = verbatim  # whether every text is said, commands too
-        self._since = time.time() if no_history else 0  # what was said before that is not shown
-        self._ignored = {}  # names as they are compared -> as they were typed
+        self._since = time.time() if no_history else 0.0  # what was said before that is not shown
         self._told_alone = False  # whether our user knows that nobody hears
         self._parting = ""  # how to join again; the last line that our user sees
-        self.listener = listener
-        self.port = listener.getsockname()[1]
-        self.network = peers.Network(name, self.port, random.Random(), time.monotonic(), record_time())
-        self.links = {}  # Neighbour -> Link
-        self.dials = []
-        self.status = None  # the exit status, once it is time to leave
-        self.leave_by = None
         self._patient = False  # a bot's input ended: leave only when nothing has moved for LEAVE_SECONDS
         self._unsent = 0  # bytes, at the last look
         self._opened = False  # whether the front end has the terminal
-        self._accept_after = 0  # a time before which nothing is accepted
+        self._accept_after = 0.0  # a time before which nothing is accepted
         self._crowded = False  # whether the user was told that nothing is accepted
-        self._crowded_after = 0  # a time before which it is not told again
-        self._here = None  # the version of who is here that the status row shows
+        self._crowded_after = 0.0  # a time before which it is not told again
+        self._here: Any = None  # the version of who is here that the status row shows
         self._apart = self.network.wall - self.network.now  # between the two clocks, in seconds
-        self._lingering = deque()  # (when to close it, Link) of those that were closed for writing
-        self._gone = {}  # Link -> why; removed at the end of the turn
-        self._readable = []  # links that have something for us in this turn
+        self._poll = Poll()
+        self._others: Any = frozenset()  # what is watched beside the links
+        self._readable: List[Link] = []  # links that have something for us in this turn
         self._turn = 0
-        self._watched = {}  # file object -> events, as the selector knows them
-        self._others = set()  # those of them that belong to no link
-        self._always_ready = {}  # what epoll refuses to wait for, since it never has to: files, /dev/null
-        self._selector = selectors.DefaultSelector()
+        self._full: Dict[Link, int] = {}  # whose last read was full, so that more waits -> the turn of that read
+        self._typed: Deque[List[ui.Event]] = deque()  # what our user did, not yet obeyed: chat, or one key or command
+        self._gone: Dict[Link, str] = {}  # why; removed at the end of the turn
+        self._lingering: Deque[Tuple[float, Link]] = deque()  # (when to close it, which) of those closed for writing
         self._signals, self._signal_source = socket.socketpair()
         for end in (self._signals, self._signal_source):
             end.setblocking(False)
-        self._lookups = []
-        self._asks = {
+        self._keys = {
             ui.Key.LEAVE: self.leave, ui.Key.END: self._input_ended,
             ui.Key.SUSPEND: self.suspend, ui.Key.GONE: self._lose_terminal,
         }
-        self._deeds = {
+        self._deeds: Dict[type, Callable] = {
             peers.Show: self._show, peers.Notice: self._notice,
             peers.Connect: self._connect, peers.Hangup: self._hang_up,
         }
 
     # From outside
 
-    def join(self, label, addresses):
+    def join(self, label: str, addresses: Sequence[Address]) -> None:
         """Link up with the peer at one of `addresses`, before anything is drawn. Waits; raises ValueError if it fails."""
         contact = self.network.join(label, addresses)
         while not contact.reached and not contact.failure:
@@ -438,57 +493,18 @@ class Chat:
         if contact.failure:
             raise ValueError(f"can't connect to {label}: it {contact.failure}; check the host and the port, which is {WHERE_PORT}")
 
-    def open(self, hint):
-        """Take the terminal; `hint` tells our user how others can join."""
+    def open(self, hint: str) -> None:
+        """Take the terminal; `hint` tells our user how others can join. Raises OSError."""
         self._opened = True
         self.front.open(self.port, hint, self.network.name, COMMANDS)
 
-    def run(self):
+    def run(self) -> Union[None, int, str]:
         """Turn until it is time to go. Returns the exit status."""
         while not self.finished():
             self.step()
         return self.status
 
-    def step(self, limit=None):
-        """One turn: wait for the first event or deadline (`limit` seconds at most), then handle all there is."""
-        self._rewatch()
-        ready = self._selector.select(self._timeout(limit))  # rule 1: the one place that waits
-        now = self.network.now = time.monotonic()
-        self.network.wall = record_time()
-        self._notice_sleep()
-        for key, mask in ready:
-            handler, subject = key.data
-            handler(subject, mask)
-        for events, (handler, subject) in list(self._always_ready.values()):
-            handler(subject, events)
-        self._read_links(now)
-        self._expire(now)
-        self._act(now)
-        if self._opened:
-            self._tell_here()
-            self.front.draw(now)  # rule 4
-
-    def _notice_sleep(self):
-        """A sleeping machine stops the one clock, and not the other."""
-        apart, self._apart = self._apart, self.network.wall - self.network.now
-        if self._apart - apart > SLEPT_SECONDS:
-            self.network.woke()
-
-    def leave(self, status=0):
-        """Say goodbye and go once everything is sent, in LEAVE_SECONDS at the latest; at once when asked again."""
-        now = time.monotonic()
-        if self.status is not None:
-            self.leave_by = now
-            return
-        self.status, self.leave_by = status, now + LEAVE_SECONDS
-        self._parting = self._way_back()
-        for dial in self.dials:
-            self._unwatch(dial.sock)
-            dial.sock.close()
-        self.dials.clear()
-        self.network.leave()
-
-    def finished(self):
+    def finished(self) -> bool:
         """Whether there is nothing left to wait for: all has arrived, or the time is up."""
         if self.status is None:
             return False
@@ -500,75 +516,74 @@ class Chat:
         self._unsent = unsent
         return time.monotonic() >= self.leave_by
 
-    def close(self):
+    def close(self) -> None:
         """Give everything back, the terminal first. Safe to call at any moment."""
         self.front.close(self._parting)
         signal.set_wakeup_fd(-1)
-        for closable in (*self.links.values(), *(link for _, link in self._lingering), *(dial.sock for dial in self.dials), *self._lookups, self.listener,
-                         self._signals, self._signal_source, self._selector):
+        for closable in (*self.links.values(), *(link for _, link in self._lingering), *(dial.sock for dial in self.dials),
+                         *self.lookups, self.listener, self._signals, self._signal_source, self._poll):
             closable.close()
 
-    # What to wait for: rule 5
+    # One turn
 
-    def _wanted(self):
-        """Everything but links that the loop waits for, as (file object, events, (handler, subject))."""
-        yield self._signals, READ, (self._on_signal, None)
+    def step(self, limit: Optional[float] = None) -> None:
+        """One turn: wait for the first event or deadline (`limit` seconds at most), then handle all there is."""
+        self._rewatch()
+        ready = self._poll.wait(self._timeout(limit))  # rule 1: the one place that waits
+        now = self.network.now = time.monotonic()
+        self.network.wall = record_time()
+        self._notice_sleep()
+        for key, events in ready:
+            handler, subject = key.data
+            handler(subject, events)
+        self._read_links(now)
+        self._expire(now)
+        self._act(now)
+        if self._opened:
+            self._tell_here()
+            self.front.draw(now)  # rule 4
+
+    def _notice_sleep(self) -> None:
+        """A sleeping machine stops the one clock, and not the other."""
+        apart, self._apart = self._apart, self.network.wall - self.network.now
+        if self._apart - apart > SLEPT_SECONDS:
+            self.network.woke()
+
+    def _wanted(self) -> Iterator[Tuple[Any, int, Callable, Any]]:
+        """Rule 5: everything but links that the loop waits for, as (file object, events, handler, its subject)."""
+        yield self._signals, READ, self._on_signal, None
         for dial in self.dials:
-            yield dial.sock, WRITE, (self._on_dial, dial)
-        for lookup in self._lookups:
-            yield lookup.output, READ, (self._on_lookup, lookup)
+            yield dial.sock, WRITE, self._on_dial, dial
+        for lookup in self.lookups:
+            yield lookup.output, READ, self._on_lookup, lookup
         if self.status is None and not self._accept_after:
-            yield self.listener, READ, (self._on_listener, None)
+            yield self.listener, READ, self._on_listener, None
         if not self._opened:
             return
-        if self.front.input_fd is not None and not self._outrun():
-            yield self.front.input_fd, READ, (self._on_input, None)
+        if self.front.input_fd is not None and not self._input_throttled():
+            yield self.front.input_fd, READ, self._on_input, None
         writing, watched = set(self.front.output_fds), set(self.front.hangup_fds)
         for descriptor in writing | watched:
-            events = WRITE * (descriptor in writing) | READ * (descriptor in watched)
-            yield descriptor, events, (self._on_output, None)
+            yield descriptor, WRITE * (descriptor in writing) | READ * (descriptor in watched), self._on_output, None
 
-    def _outrun(self):
+    def _input_throttled(self) -> bool:
         """Whether our input, a file perhaps, brings more than some neighbour takes: it waits, unless that one is stuck."""
         return not self.front.shows_own and any(link.neighbour.lagging and not link.stuck for link in self.links.values())
 
-    def _rewatch(self):
-        """Make what the selector waits for what is wanted now."""
-        wanted = {source: (events, data) for source, events, data in self._wanted()}
+    def _rewatch(self) -> None:
+        """Rule 5: make what is waited for what is wanted now."""
+        wanted = {source: rest for source, *rest in self._wanted()}
         for source in self._others - wanted.keys():
-            self._unwatch(source)
+            self._poll.unwatch(source)
         self._others = wanted.keys()
-        for source, (events, data) in wanted.items():
-            if self._watched.get(source) != events:
-                self._watch(source, events, data)
-        for link in self.links.values():  # for each message: so without a dictionary
-            events = READ | WRITE if link.blocked else READ  # rule 2
-            if link.watched != events:
-                link.watched = events
-                self._watch(link.sock, events, (self._on_link, link))
+        for source, rest in wanted.items():
+            self._poll.watch(source, *rest)
+        for link in self.links.values():
+            self._poll.watch(link.sock, READ | WRITE if link.blocked else READ, self._on_link, link)  # rule 2
 
-    def _watch(self, source, events, data):
-        if source in self._watched:
-            self._selector.modify(source, events, data)
-        else:
-            self._register(source, events, data)
-        self._watched[source] = events
-
-    def _register(self, source, events, data):
-        try:
-            self._selector.register(source, events, data)
-        except PermissionError:
-            self._always_ready[source] = (events, data)
-
-    def _unwatch(self, source):
-        if self._watched.pop(source, None) is None:
-            return
-        if self._always_ready.pop(source, None) is None:
-            self._selector.unregister(source)
-
-    def _timeout(self, limit):
-        """Seconds until the nearest deadline; None: for ever."""
-        if self._always_ready or self.network.actions:
+    def _timeout(self, limit: Optional[float]) -> Optional[float]:
+        """Rule 5: seconds until the nearest deadline; None: for ever."""
+        if self._poll.always_ready or self._typed or self.network.actions:
             return 0
         deadlines = [self.network.deadline, self._accept_after or None]
         deadlines += [timed.deadline for timed in (*self.dials, *self.links.values())]
@@ -582,46 +597,117 @@ class Chat:
             waits.append(LEAVE_POLL)
         return max(min(waits), 0) if waits else None
 
-    # What happened: handlers, which only queue and mark (rules 2 and 3)
-
-    def _on_link(self, link, mask):
-        if link in self._gone:  # marked in this turn
-            return
-        if mask & WRITE:
-            link.blocked = False
-        if mask & READ:
-            self._readable.append(link)
-
-    def _read_links(self, now):
+    def _read_links(self, now: float) -> None:
         """Rule 6. The quiet are heard in every turn; then those who flood, in small portions if they are many, by turns."""
         readable, self._readable = self._readable, []
-        readable.sort(key=_patience)
+        readable.sort(key=self._last_full_read)
         size = max(READ_SIZE // max(len(readable), 1), LEAST_READ)
         self._turn += 1
         late = False
         for link in readable:
-            patient = link.busy
-            if patient and late:
+            floods = link in self._full
+            if floods and late:
                 return  # it is as readable in the next turn, and then before those who were read in this one
             self._guarded(link, self._receive, link, size)
-            late = patient and time.monotonic() >= now + TURN_SECONDS
+            late = floods and time.monotonic() >= now + TURN_SECONDS
 
-    def _receive(self, link, size):
+    def _last_full_read(self, link: Link) -> int:
+        return self._full.get(link, -1)
+
+    def _receive(self, link: Link, size: int) -> None:
         if link.neighbour.may_be_c:
             size = min(size, PLAIN_READ)
         data = link.receive(size)
-        link.busy, link.read_in = len(data) == size, self._turn
+        if len(data) == size:
+            self._full[link] = self._turn
+        else:
+            self._full.pop(link, None)
         if self.status is None:
             self.network.received(link.neighbour, data)
 
-    def _guarded(self, link, action, *arguments):
+    def _expire(self, now: float) -> None:
+        if self._accept_after and self._accept_after <= now:
+            self._accept_after = 0.0
+        while self._lingering and self._lingering[0][0] <= now:
+            self._lingering.popleft()[1].close()
+        for dial in [dial for dial in self.dials if dial.deadline <= now]:
+            self._end_dial(dial)
+            dial.sock.close()
+            self.network.dial_failed(dial.attempt, "does not answer")
+        if self.network.deadline is not None and self.network.deadline <= now:
+            self.network.tick()
+        if self._opened and self.front.deadline is not None and self.front.deadline <= now:
+            self._take_input(self.front.expire(now))
+
+    def _act(self, now: float) -> None:
+        """Send, then do what the network asks and our user typed, until nothing is left to do. Others come first: they wait.
+
+        The subtle spot: each of these may give the others something to do. A send that fails ends a link; its end
+        is told to the network, which may tell everybody; and what it tells is to be sent. Left for the next turn that
+        would lie there until something else wakes select. It comes to an end: what was typed is finite, and beside
+        that only a link's end starts another round.
+        """
+        self._send(now)
+        while self._typed or self.network.actions or self._gone:
+            self._obey()
+            self._reap()
+            self._send(now)
+
+    def _send(self, now: float) -> None:
+        """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
+        for link in self.links.values():
+            if link.due(now):
+                self._guarded(link, link.flush, now)
+
+    def _obey(self) -> None:
+        """What the network asks for; else what was typed next, since what was said before it stands above its answer."""
+        if not self.network.actions and self._typed:
+            self._obey_user(self._typed.popleft())
+        while self.network.actions:
+            action = self.network.actions.popleft()
+            self._deeds[type(action)](action)
+
+    def _reap(self) -> None:
+        """Rule 3: the one place that removes a link and closes its descriptor, once all events were handed out."""
+        for link, reason in self._gone.items():
+            del self.links[link.neighbour]
+            self._full.pop(link, None)
+            self._poll.unwatch(link.sock)
+            lost = link.undelivered()
+            self._close(link)
+            self.network.closed(link.neighbour, reason, lost)
+        self._gone.clear()
+
+    def _close(self, link: Link) -> None:
+        """Close a link; one that we dialled and that may lead to a C program only for writing, and wholly a while later.
+
+        It may not have read our goodbye yet, and what it still writes to a closed socket kills it: it has no handler
+        for SIGPIPE (2 of 12 stopped C programs died of a probe that was closed at once).
+        """
+        neighbour = link.neighbour
+        if not neighbour.attempt or not neighbour.ending or not neighbour.may_be_c or not link.finish():
+            link.close()
+            return
+        self._lingering.append((time.monotonic() + LINGER_SECONDS, link))
+        if len(self._lingering) > MAX_LINGERING:
+            self._lingering.popleft()[1].close()
+
+    def _guarded(self, link: Link, action: Callable, *arguments: Any) -> None:
         """Rule 7; what is gone is marked, rule 3."""
         try:
             action(*arguments)
         except Gone as gone:
             self._gone.setdefault(link, str(gone))
 
-    def _on_listener(self, _, mask):
+    # What happened: handlers, which only queue and mark (rules 2 and 3), and call no other handler
+
+    def _on_link(self, link: Link, events: int) -> None:
+        if events & WRITE:
+            link.blocked = False
+        if events & READ:
+            self._readable.append(link)
+
+    def _on_listener(self, _: None, events: int) -> None:
         for _ in range(ACCEPTS_PER_TURN):
             if len(self.links) >= peers.MAX_LINKS and not self.network.make_way():
                 self._pause_accepting(f"there are {peers.MAX_LINKS} links already")
@@ -640,23 +726,22 @@ class Chat:
             if len(self.links) >= peers.MAX_LINKS:
                 return  # perhaps nobody else is waiting: then nobody has to make way
 
-    def _admit(self, sock, host):
+    def _admit(self, sock: socket.socket, host: str) -> None:
         if self._crowded:
             self._crowded = False
             self.front.notice("new members can join again")
         self._add_link(sock, host)
 
-    def _pause_accepting(self, reason):
+    def _pause_accepting(self, reason: str) -> None:
         self._accept_after = time.monotonic() + ACCEPT_PAUSE
         if not self._crowded and time.monotonic() >= self._crowded_after:
             self._crowded, self._crowded_after = True, time.monotonic() + CROWDED_PAUSE
             self.front.notice(f"nobody new can join for now: {reason}")
 
-    def _on_dial(self, dial, mask):
+    def _on_dial(self, dial: Dial, events: int) -> None:
         if dial not in self.dials:
             return
-        self.dials.remove(dial)
-        self._unwatch(dial.sock)
+        self._end_dial(dial)
         try:
             sock = dial.finish(self.port)
         except Gone as gone:
@@ -664,190 +749,41 @@ class Chat:
             return
         self._add_link(sock, dial.host, dial.attempt)
 
-    def _add_link(self, sock, host, attempt=None):
+    def _end_dial(self, dial: Dial) -> None:
+        self.dials.remove(dial)
+        self._poll.unwatch(dial.sock)
+
+    def _add_link(self, sock: socket.socket, host: str, attempt: Optional[peers.Attempt] = None) -> None:
         neighbour = self.network.opened(host, attempt, readable_host(sock.getsockname()))
-        self.links[neighbour] = Link(sock, neighbour)
+        self.links[neighbour] = link = Link(sock, neighbour)
+        self._full[link] = self._turn  # a newcomer waits behind those whom we know
 
-    def _on_input(self, _, mask):
-        self._answer(self.front.read(time.monotonic()))
+    def _on_input(self, _: None, events: int) -> None:
+        self._take_input(self.front.read(time.monotonic()))
 
-    def _on_output(self, _, mask):
-        self._answer(self.front.flush())
+    def _on_output(self, _: None, events: int) -> None:
+        self._take_input(self.front.flush())
 
-    def _answer(self, events):
+    def _take_input(self, events: Iterable[ui.Event]) -> None:
         for chat, group in groupby(events, self._is_chat):
-            if not chat:
-                for event in group:
-                    self._order(event)
-            elif self.status is None:
-                self._say(group if self._verbatim else map(unescaped, group))
+            self._typed.extend([list(group)] if chat else [[event] for event in group])
 
-    def _is_chat(self, event):
+    def _is_chat(self, event: ui.Event) -> bool:
         return is_chat(event) or self._verbatim and not isinstance(event, ui.Key)
 
-    def _say(self, texts):
-        self.network.say(*(text.encode("utf-8", "replace") for text in texts))
-        if self.front.shows_own and not self._told_alone and not self.links and not self.network.who():
-            self._told_alone = True
-            self._obey_network()  # the text stands above it
-            self.front.notice("nobody else is here yet; it will be delivered to whoever joins")
-
-    def _order(self, event):
-        if isinstance(event, ui.Key):
-            self._asks[event]()
-        elif self.status is None:
-            self._obey_network()  # what was said before stands above the answer
-            self._command(event)
-
-    def _command(self, text):
-        word, name, refused = first_word(text), command_in(text), refusal(text)
-        if refused:
-            self.front.refuse(text, f"{refused} (to say it anyway, begin with {word[0]}{word})")
-        elif COMMANDS[name].on_screen and not self.front.shows_own:
-            self.front.notice(f"{word} works on the screen only, not in line mode")
-        else:
-            COMMANDS[name].do(self, text[len(word):].strip())
-
-    def _input_ended(self):
-        if self.status is None:
-            self._patient = True
-            self.leave()
-
-    def _lose_terminal(self):
-        if self.status is None:  # a hang-up also sends SIGHUP: one reason to leave told twice is no second request
-            self.leave()
-
-    def _tell_here(self):
-        """The status row's names, looked up whenever who is here has another version."""
-        if not self.front.shows_own:
-            return
-        if self._here != self.network.presence.version:
-            self._here = self.network.presence.version
-            here = self.network.who()
-            self.front.here([person.label for person in here], any(person.guest for person in here))
-
-    # Commands; each gets what was written behind it
-
-    def _help(self, topic):
-        if topic not in ("", "keys"):
-            self._usage(":help")
-            return
-        rows = [(f"{word} {command.takes}".rstrip(), command.does) for word, command in COMMANDS.items() if command.does]
-        self.front.help("Anything you type is sent to everyone, except these commands:", rows, topic == "keys")
-
-    def _usage(self, word):
-        self.front.notice(f"usage: {word} {COMMANDS[word].takes}")
-
-    def _look_for(self, text):
-        if not self.front.find(text):
-            self._usage(":find")
-
-    def _ring(self, bell):
-        if bell not in BELLS:
-            self._usage(":bell")
-            return
-        self.front.ring(bell)
-        self.front.notice(f"bell: {bell}")
-
-    def _ignore(self, name):
-        if ui.fold(name) == ui.fold(ui.clean_name(self.network.name)):
-            self.front.notice("that is your own name")
-            return
-        if name:
-            self._ignored[ui.fold(name)] = name
-        here = {ui.fold(ui.clean_name(person.label)) for person in self.network.who()}
-        ignored = ", ".join(name + " (not here)" * (key not in here) for key, name in self._ignored.items())
-        self.front.notice(f"ignoring {ignored}; :unignore NAME shows them again" if ignored else f"usage: :ignore {COMMANDS[':ignore'].takes}")
-
-    def _unignore(self, name):
-        if self._ignored.pop(ui.fold(name), None):
-            self.front.notice(f"no longer ignoring {name}")
-        elif name:
-            self.front.notice(f"{name} was not ignored")
-        else:
-            self._usage(":unignore")
-
-    def _save(self, path, over=False):
-        if not path:
-            self._usage(":save")
-            return
-        try:
-            save(os.path.expanduser(path), self.front.transcript(), over)
-        except FileExistsError:
-            self.front.notice(f"{path} exists; :save! {path} overwrites it")
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have here
-            reason = getattr(error, "strerror", None) or "this system cannot write that name"
-            self.front.notice(f"can't save to {path}: {reason[0].lower()}{reason[1:]}")
-        else:
-            self.front.notice(f"saved to {path}")
-
-    def _who(self, _):
-        names = [self._called(person) for person in self.network.who()]
-        silent = self.network.bridge.silent
-        count = f"{len(names):,} other{'s' * (len(names) > 1)} here: "
-        quiet = f"{silent} C program{'s' * (silent > 1)} that {'have' if silent > 1 else 'has'} not said anything" * bool(silent)
-        self.front.notice((count + ", ".join(names) if names else "nobody else is here") + f"; also {quiet}" * bool(quiet))
-
-    def _called(self, person):
-        name = ui.clean_name(person.label)
-        ignored = ui.fold(name) in self._ignored
-        return name + " (C program)" * person.guest + " (ignored)" * ignored
-
-    def _links(self, _):
-        lines = [self._describe(link) for link in self.links.values()]
-        self.front.notice("\n".join(lines) or f"no connections; others join with ./p2pchat NAME HOST {self.port}")
-
-    def _describe(self, link):
-        neighbour = link.neighbour
-        who = ", ".join(map(ui.clean_name, neighbour.people[:peers.MAX_NAMED_AT_ONCE])) or "a C program"
-        where = " ".join(map(str, neighbour.address or (neighbour.host,)))
-        since = time.strftime("%H:%M:%S", time.localtime(meant(neighbour.since_wall)))
-        unsent = f", {link.unsent:,} bytes unsent" * bool(link.unsent)
-        return f"{who} at {where}: {neighbour.kind.name.lower()}, connected since {since}{unsent}"
-
-    def _way_back(self):
-        """How our user joins again, through somebody who is still there."""
-        known = [neighbour.address or neighbour.attempt and neighbour.attempt.address for neighbour in self.network.neighbours]
-        found = next(filter(None, known), None)
-        if found is None:
-            return ""
-        from shlex import quote  # 2 ms that only leaving costs
-        name = quote(self.network.name.decode("utf-8", "replace"))
-        return f"rejoin with: ./p2pchat {name} {found[0]} {found[1]}"
-
-    def _connect_to(self, text):
-        words = text.split()
-        if len(words) != 2:
-            self.front.notice(f"usage: :connect HOST PORT (the port is {WHERE_PORT})")
-            return
-        try:
-            self._find(words[0], _checked_port(words[1]))
-        except ValueError as mistake:
-            self.front.notice(str(mistake))
-
-    def _find(self, host, port):
-        if peers.is_dialable(host):
-            self.network.join(f"{host} {port}", [(host, port)])
-            return
-        self.front.notice(f"looking up {host}")
-        try:
-            self._lookups.append(Lookup(host, port))
-        except OSError as error:
-            self.front.notice(f"cannot look up {host} now ({error.strerror})")
-
-    def _on_lookup(self, lookup, mask):
+    def _on_lookup(self, lookup: "Lookup", events: int) -> None:
         hosts = lookup.read()
         if hosts is None:
             return
-        self._lookups.remove(lookup)
-        self._unwatch(lookup.output)
+        self.lookups.remove(lookup)
+        self._poll.unwatch(lookup.output)
         lookup.close()
         if not hosts:
             self.front.notice(f"unknown host {lookup.host}; check the spelling, or use an address")
         elif self.status is None:
             self.network.join(f"{lookup.host} {lookup.port}", [(host, lookup.port) for host in hosts])
 
-    def _on_signal(self, _, mask):
+    def _on_signal(self, _: None, events: int) -> None:
         # Once each, and a wish to leave before SIGCONT: `kill %1` sends both, and resume() may stop us again.
         for number in sorted(set(self._signals.recv(64))):
             if number == signal.SIGWINCH:
@@ -859,114 +795,116 @@ class Chat:
             else:
                 self.leave(128 + number)
 
-    def _resume(self):
-        self.network.woke()
-        if self.status is None and self.front.shows_own:
-            self.front.resume()
+    # What to do: our user's keys, commands and words
 
-    # What to do about it: one place each
+    def _obey_user(self, events: List[ui.Event]) -> None:
+        first = events[0]
+        if isinstance(first, ui.Key):
+            self._keys[first]()
+        elif self.status is not None:
+            return
+        elif self._is_chat(first):
+            self._say(events if self._verbatim else list(map(unescaped, events)))
+        else:
+            self.commands.obey(first)
 
-    def _expire(self, now):
-        if self._accept_after and self._accept_after <= now:
-            self._accept_after = 0
-        while self._lingering and self._lingering[0][0] <= now:
-            self._lingering.popleft()[1].close()
-        for dial in [dial for dial in self.dials if dial.deadline <= now]:
-            self.dials.remove(dial)
-            self._unwatch(dial.sock)
+    def _say(self, texts: List[str]) -> None:
+        self.network.say(*(text.encode("utf-8", "replace") for text in texts))
+        if self.front.shows_own and not self._told_alone and not self.links and not self.network.who():
+            self._told_alone = True
+            self.network.actions.append(peers.Notice("nobody else is here yet; it will be delivered to whoever joins"))
+
+    def leave(self, status: int = 0) -> None:
+        """Say goodbye and go once everything is sent, in LEAVE_SECONDS at the latest; at once when asked again."""
+        now = time.monotonic()
+        if self.status is not None:
+            self.leave_by = now
+            return
+        self.status, self.leave_by = status, now + LEAVE_SECONDS
+        self._parting = self._way_back()
+        for dial in list(self.dials):
+            self._end_dial(dial)
             dial.sock.close()
-            self.network.dial_failed(dial.attempt, "does not answer")
-        if self.network.deadline is not None and self.network.deadline <= now:
-            self.network.tick()
-        if self._opened and self.front.deadline is not None and self.front.deadline <= now:
-            self._answer(self.front.expire(now))
+        self.network.leave()
 
-    def _act(self, now):
-        """Send and obey the network, until neither leaves the other anything to do. Others come first: they wait for us.
+    def _way_back(self) -> str:
+        """How our user joins again, through somebody who is still there."""
+        known = [neighbour.address or neighbour.attempt and neighbour.attempt.address for neighbour in self.network.neighbours]
+        found = next(filter(None, known), None)
+        if found is None:
+            return ""
+        from shlex import quote  # 2 ms that only leaving costs
+        name = quote(self.network.name.decode("utf-8", "replace"))
+        return f"rejoin with: ./p2pchat {name} {found[0]} {found[1]}"
 
-        The subtle spot: each of the three may give the others something to do. A send that fails ends a link; its end
-        is told to the network, which may tell everybody; and what it tells is to be sent. Left for the next turn that
-        would lie there until something else wakes select. It comes to an end: only a link's end starts another round.
-        """
-        self._send(now)
-        while self.network.actions or self._gone:
-            self._obey_network()
-            self._reap()
-            self._send(now)
+    def _input_ended(self) -> None:
+        if self.status is None:
+            self._patient = True
+            self.leave()
 
-    def _obey_network(self):
-        while self.network.actions:
-            event = self.network.actions.popleft()
-            self._deeds[type(event)](event)
+    def _lose_terminal(self) -> None:
+        if self.status is None:  # a hang-up also sends SIGHUP: one reason to leave told twice is no second request
+            self.leave()
 
-    def _show(self, event):
-        if event.earlier and event.earlier < self._since:
+    def look_up_and_join(self, host: str, port: int) -> None:
+        """Dial a peer that our user named while the loop runs. Never blocks: a name is looked up by another process."""
+        if peers.is_dialable(host):
+            self.network.join(f"{host} {port}", [(host, port)])
             return
-        if self._ignored and not event.mine and ui.fold(ui.clean_name(event.name)) in self._ignored:
+        self.front.notice(f"looking up {host}")
+        try:
+            self.lookups.append(Lookup(host, port))
+        except OSError as error:
+            self.front.notice(f"cannot look up {host} now ({error.strerror})")
+
+    # What to do: what the network asks for
+
+    def _show(self, action: peers.Show) -> None:
+        if action.earlier and action.earlier < self._since:
             return
-        if self.front.shows_own or not event.mine:
-            when = meant(event.earlier or int(self.network.wall))
-            self.front.show(event.name, event.texts, when, event.mine, event.earlier != 0)
+        if not action.mine and self.commands.is_ignored(action.name):
+            return
+        if self.front.shows_own or not action.mine:
+            when = meant(action.earlier or int(self.network.wall))
+            self.front.show(action.name, action.texts, when, action.mine, action.earlier != 0)
 
-    def _notice(self, event):
-        parts = [ui.clean_name(part) if isinstance(part, bytes) else part for part in event.parts]
-        self.front.notice(event.words.format(*parts))
+    def _notice(self, action: peers.Notice) -> None:
+        parts = [ui.clean_name(part) if isinstance(part, bytes) else part for part in action.parts]
+        self.front.notice(action.words.format(*parts))
 
-    def _connect(self, event):
+    def _connect(self, action: peers.Connect) -> None:
         if self.status is not None:
             return
         try:
-            dial = Dial(event.attempt, self.network.now + event.seconds)
+            dial = Dial(action.attempt, self.network.now + action.seconds)
         except Gone as gone:
-            self.network.dial_failed(event.attempt, str(gone))
+            self.network.dial_failed(action.attempt, str(gone))
             return
         self.dials.append(dial)
 
-    def _hang_up(self, event):
-        link = self.links[event.neighbour]
+    def _hang_up(self, action: peers.Hangup) -> None:
+        link = self.links[action.neighbour]
         self._guarded(link, link.flush, self.network.now)
-        self._gone.setdefault(link, event.reason)
+        self._gone.setdefault(link, action.reason)
 
-    def _send(self, now):
-        """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
-        for link in self.links.values():
-            if link.due(now):
-                self._guarded(link, link.flush, now)
-
-    def _reap(self):
-        """Rule 3: the one place that removes a link and closes its descriptor, once all events were handed out."""
-        for link, reason in self._gone.items():
-            del self.links[link.neighbour]
-            self._unwatch(link.sock)
-            lost = link.undelivered()
-            self._close(link)
-            self.network.closed(link.neighbour, reason, lost)
-        self._gone.clear()
-
-    def _close(self, link):
-        """Close a link; one that we dialled and that may lead to a C program only for writing, and wholly a while later.
-
-        It may not have read our goodbye yet, and what it still writes to a closed socket kills it: it has no handler
-        for SIGPIPE (2 of 12 stopped C programs died of a probe that was closed at once).
-        """
-        neighbour = link.neighbour
-        if not neighbour.attempt or not neighbour.ending or not neighbour.may_be_c or not link.finish():
-            link.close()
+    def _tell_here(self) -> None:
+        """The status row's names, looked up whenever who is here has another version."""
+        if self._here == self.network.presence.version or not self.front.shows_own:
             return
-        self._lingering.append((time.monotonic() + LINGER_SECONDS, link))
-        if len(self._lingering) > MAX_LINGERING:
-            self._lingering.popleft()[1].close()
+        self._here = self.network.presence.version
+        here = self.network.who()
+        self.front.here([person.label for person in here], any(person.guest for person in here))
 
     # The process
 
-    def take_signals(self):
+    def take_signals(self) -> None:
         """Have signals wake the loop (a handler alone does not: select goes on waiting, PEP 475). Main thread only."""
         signal.set_wakeup_fd(self._signal_source.fileno(), warn_on_full_buffer=False)
         for number in (*LEAVE_SIGNALS, signal.SIGCONT, *SCREEN_SIGNALS * self.front.shows_own):
             if signal.getsignal(number) is not signal.SIG_IGN:  # ignored from the start: nohup, a background job
                 signal.signal(number, _note_signal)
 
-    def suspend(self):
+    def suspend(self) -> None:
         """Stop as Ctrl-Z does, with the terminal as we found it; take it again when the shell says fg."""
         self.front.suspend()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
@@ -974,46 +912,175 @@ class Chat:
         signal.signal(signal.SIGTSTP, _note_signal)
         os.kill(os.getpid(), signal.SIGCONT)  # also if nothing stopped us; the loop resumes, unless it is to leave
 
+    def _resume(self) -> None:
+        self.network.woke()
+        if self.status is None and self.front.shows_own:
+            self.front.resume()
 
-def record_time():
+
+def record_time() -> float:
     """Now, as records have it: seconds since 1970 in 32 bits, which begin again in 2106."""
     return time.time() % RECORD_TIMES
 
 
-def meant(when):
+def meant(when: float) -> float:
     """The moment that a record's time stands for: after 2106, the one nearest to now."""
     return when + max(round((time.time() - when) / RECORD_TIMES), 0) * RECORD_TIMES
 
 
-def _patience(link):
-    """The quiet first, then who was read longest ago."""
-    return link.busy, link.read_in
+def _note_signal(number: int, frame: Any) -> None:
+    """The wake-up descriptor has brought the signal's number to the loop; nothing is safe to do here."""
+
+
+# Commands -------------------------------------------------------------------------------------
+
+BELLS = ("off", "mention", "all")
+
+
+class Commands:
+    """What our user can type beside chat. Each command's method gets what was written behind it."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat, self._front, self._network = chat, chat.front, chat.network
+        self._ignored: Dict[str, str] = {}  # names as they are compared -> as they were typed
+
+    def obey(self, text: str) -> None:
+        """Do what a text says that is_chat does not call chat, or say why not."""
+        word, name, refused = first_word(text), command_in(text), refusal(text)
+        if refused:
+            self._front.refuse(text, f"{refused} (to say it anyway, begin with {word[0]}{word})")
+        elif COMMANDS[name].on_screen and not self._front.shows_own:
+            self._front.notice(f"{word} works on the screen only, not in line mode")
+        else:
+            COMMANDS[name].do(self, text[len(word):].strip())
+
+    def is_ignored(self, name: bytes) -> bool:
+        """Whether what this name says is not to be shown."""
+        return bool(self._ignored) and ui.fold(ui.clean_name(name)) in self._ignored
+
+    def help(self, topic: str) -> None:
+        if topic not in ("", "keys"):
+            self._usage(":help")
+            return
+        rows = [(f"{word} {command.takes}".rstrip(), command.does) for word, command in COMMANDS.items() if command.does]
+        self._front.help("Anything you type is sent to everyone, except these commands:", rows, topic == "keys")
+
+    def _usage(self, word: str) -> None:
+        self._front.notice(f"usage: {word} {COMMANDS[word].takes}")
+
+    def who(self, _: str) -> None:
+        names = [self._called(person) for person in self._network.who()]
+        silent = self._network.bridge.silent
+        count = f"{len(names):,} other{'s' * (len(names) > 1)} here: "
+        quiet = f"{silent} C program{'s' * (silent > 1)} that {'have' if silent > 1 else 'has'} not said anything" * bool(silent)
+        self._front.notice((count + ", ".join(names) if names else "nobody else is here") + f"; also {quiet}" * bool(quiet))
+
+    def _called(self, person: peers.Person) -> str:
+        name = ui.clean_name(person.label)
+        return name + " (C program)" * person.guest + " (ignored)" * self.is_ignored(person.label)
+
+    def links(self, _: str) -> None:
+        lines = [self._describe(link) for link in self._chat.links.values()]
+        self._front.notice("\n".join(lines) or f"no connections; others join with ./p2pchat NAME HOST {self._chat.port}")
+
+    def _describe(self, link: Link) -> str:
+        neighbour = link.neighbour
+        who = ", ".join(map(ui.clean_name, neighbour.people[:peers.MAX_NAMED_AT_ONCE])) or "a C program"
+        where = " ".join(map(str, neighbour.address or (neighbour.host,)))
+        since = time.strftime("%H:%M:%S", time.localtime(meant(neighbour.since_wall)))
+        unsent = f", {link.unsent:,} bytes unsent" * bool(link.unsent)
+        return f"{who} at {where}: {neighbour.kind.name.lower()}, connected since {since}{unsent}"
+
+    def connect(self, text: str) -> None:
+        words = text.split()
+        if len(words) != 2:
+            self._front.notice(f"usage: :connect HOST PORT (the port is {WHERE_PORT})")
+            return
+        try:
+            self._chat.look_up_and_join(words[0], _checked_port(words[1]))
+        except ValueError as mistake:
+            self._front.notice(str(mistake))
+
+    def find(self, text: str) -> None:
+        if not self._front.find(text):
+            self._usage(":find")
+
+    def time(self, _: str) -> None:
+        self._front.toggle_times()
+
+    def bell(self, bell: str) -> None:
+        if bell not in BELLS:
+            self._usage(":bell")
+            return
+        self._front.ring(bell)
+        self._front.notice(f"bell: {bell}")
+
+    def ignore(self, name: str) -> None:
+        if ui.fold(name) == ui.fold(ui.clean_name(self._network.name)):
+            self._front.notice("that is your own name")
+            return
+        if name:
+            self._ignored[ui.fold(name)] = name
+        here = {ui.fold(ui.clean_name(person.label)) for person in self._network.who()}
+        ignored = ", ".join(name + " (not here)" * (key not in here) for key, name in self._ignored.items())
+        self._front.notice(f"ignoring {ignored}; :unignore NAME shows them again" if ignored else f"usage: :ignore {COMMANDS[':ignore'].takes}")
+
+    def unignore(self, name: str) -> None:
+        if self._ignored.pop(ui.fold(name), None):
+            self._front.notice(f"no longer ignoring {name}")
+        elif name:
+            self._front.notice(f"{name} was not ignored")
+        else:
+            self._usage(":unignore")
+
+    def clear(self, _: str) -> None:
+        self._front.clear()
+
+    def save(self, path: str, over: bool = False) -> None:
+        if not path:
+            self._usage(":save")
+            return
+        try:
+            save(os.path.expanduser(path), self._front.transcript(), over)
+        except FileExistsError:
+            self._front.notice(f"{path} exists; :save! {path} overwrites it")
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have here
+            reason = getattr(error, "strerror", None) or "this system cannot write that name"
+            self._front.notice(f"can't save to {path}: {reason[0].lower()}{reason[1:]}")
+        else:
+            self._front.notice(f"saved to {path}")
+
+    def save_over(self, path: str) -> None:
+        self.save(path, over=True)
+
+    def quit(self, _: str) -> None:
+        self._chat.leave()
 
 
 class Command(NamedTuple):
-    """What :help, Tab and Chat._command know of a command."""
+    """What :help, Tab and Commands.obey know of a command."""
     takes: str  # what may follow; "": nothing, and the word with something behind it is refused
     does: str  # for :help; "": another command's help tells
-    do: Callable
+    do: Callable[[Commands, str], None]
     on_screen: bool = False  # whether it is about the screen
 
 
 # What a text must begin with to be a command. The one table: it dispatches, :help prints it, Tab completes from it.
 COMMANDS = {
-    ":help": Command("[keys]", "show this help, or the keys", Chat._help),
-    ":who": Command("", "list who is here", Chat._who),
-    ":links": Command("", "list your direct connections", Chat._links),
-    ":connect": Command("HOST PORT", "connect to another member and their network", Chat._connect_to),
-    ":find": Command("TEXT", "latest message with TEXT; :find again for older", Chat._look_for, True),
-    ":time": Command("", "show or hide the times of messages", lambda chat, _: chat.front.toggle_times(), True),
-    ":bell": Command("off|mention|all", "ring never, on mentions, or on every message", Chat._ring, True),
-    ":ignore": Command("NAME", "hide what NAME says", Chat._ignore),
-    ":unignore": Command("NAME", "show it again", Chat._unignore),
-    ":clear": Command("", "clear the screen", lambda chat, _: chat.front.clear(), True),
-    ":save": Command("FILE", "save messages to FILE; :save! overwrites", Chat._save, True),
-    ":save!": Command("FILE", "", lambda chat, path: chat._save(path, over=True), True),
-    ":quit": Command("", "quit (or :q)", lambda chat, _: chat.leave()),
-    ":q": Command("", "", lambda chat, _: chat.leave()),
+    ":help": Command("[keys]", "show this help, or the keys", Commands.help),
+    ":who": Command("", "list who is here", Commands.who),
+    ":links": Command("", "list your direct connections", Commands.links),
+    ":connect": Command("HOST PORT", "connect to another member and their network", Commands.connect),
+    ":find": Command("TEXT", "latest message with TEXT; :find again for older", Commands.find, True),
+    ":time": Command("", "show or hide the times of messages", Commands.time, True),
+    ":bell": Command("off|mention|all", "ring never, on mentions, or on every message", Commands.bell, True),
+    ":ignore": Command("NAME", "hide what NAME says", Commands.ignore),
+    ":unignore": Command("NAME", "show it again", Commands.unignore),
+    ":clear": Command("", "clear the screen", Commands.clear, True),
+    ":save": Command("FILE", "save messages to FILE; :save! overwrites", Commands.save, True),
+    ":save!": Command("FILE", "", Commands.save_over, True),
+    ":quit": Command("", "quit (or :q)", Commands.quit),
+    ":q": Command("", "", Commands.quit),
 }
 
 
@@ -1027,18 +1094,18 @@ ELSEWHERE = {"join": ":connect", "exit": ":quit", "wq": ":quit", "qq": ":q", "na
 ALIKE = 0.65  # by difflib: `tiem` and `hwo` are, `tmp` and `home` are not
 
 
-def first_word(text):
+def first_word(text: str) -> str:
     """What decides whether a text is a command; nothing if it begins with a blank."""
     return "" if not text or text[0].isspace() else text.split(maxsplit=1)[0]
 
 
-def command_in(text):
+def command_in(text: str) -> str:
     """The command that a text is, `:who` for `/who` as well; "" if it is none."""
     word = first_word(text)
     return ":" + word[1:] if word[:1] in (":", "/") and ":" + word[1:] in COMMANDS else ""
 
 
-def refusal(text):
+def refusal(text: str) -> str:
     """Why a text is neither obeyed nor sent to everyone: it looks like a command that was not meant so. "" if it does not."""
     word, command = first_word(text), command_in(text)
     if command:
@@ -1051,27 +1118,27 @@ def refusal(text):
     return f"{word} is not a command; " + (f"did you mean {alike}?" if alike else "see :help")
 
 
-def _nearest_command(word):
+def _nearest_command(word: str) -> str:
     """The command that is spelled most like `word`; "" if none is."""
     import difflib  # 6 ms that only a typo costs
     found = difflib.get_close_matches(word, [command[1:] for command in COMMANDS], 1, ALIKE)
     return ":" + found[0] if found else ""
 
 
-def unescaped(text):
+def unescaped(text: str) -> str:
     """What is said: `:who` for `::who`, for that is how a text that looks like a command is said anyway."""
     doubled = text[:1] in (":", "/") and text[:1] == text[1:2]
     return text[1:] if doubled and (command_in(text[1:]) or refusal(text[1:])) else text
 
 
-def is_chat(event):
+def is_chat(event: ui.Event) -> bool:
     """Whether a front end's event is chat: a text that is neither a command nor refused."""
     if isinstance(event, ui.Key):
         return False
     return event[:1] not in (":", "/") or not command_in(event) and not refusal(event)
 
 
-def save(path, lines, over):
+def save(path: str, lines: Iterable[str], over: bool) -> None:
     """Write lines to a file that only its owner can read: a new one, or `over` the one that is there. Raises OSError.
 
     They go to a file beside it, which then takes its name: a full disk costs nothing that was there before. Links and
@@ -1094,7 +1161,7 @@ def save(path, lines, over):
         raise
 
 
-def _rename_to_new(beside, path):
+def _rename_to_new(beside: str, path: str) -> None:
     """Rename, but never onto a file that came there meanwhile. Raises FileExistsError."""
     try:
         os.link(beside, path)
@@ -1107,37 +1174,36 @@ def _rename_to_new(beside, path):
         os.unlink(beside)
 
 
-def _note_signal(number, frame):
-    """The wake-up descriptor has brought the signal's number to the loop; nothing is safe to do here."""
-
-
-# Before the loop: arguments to sockets, where waiting is allowed ------------------------------
-
 class Lookup:
     """A host name being looked up. The name service can only be asked by waiting, so another process does the waiting."""
 
     SCRIPT = "import socket, sys\nfor found in socket.getaddrinfo(sys.argv[1], 0, type=socket.SOCK_STREAM): print(found[4][0])"
 
-    def __init__(self, host, port):
+    def __init__(self, host: str, port: int) -> None:
         from subprocess import DEVNULL, PIPE, Popen  # 10 ms that only this command costs
         self.host, self.port = host, port
         self._process = Popen([sys.executable, "-I", "-c", self.SCRIPT, host], stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
         self.output = self._process.stdout
         self._answer = b""
 
-    def read(self):
+    def read(self) -> Optional[List[str]]:
         """The addresses (none: not known), or None while more is to come. Blocks unless `output` is readable."""
         data = os.read(self.output.fileno(), 4096)
         self._answer += data
         return None if data else self._answer.decode().split()
 
-    def close(self):
+    def close(self) -> None:
         """End the process; blocks as long as the system takes for that."""
         self._process.kill()
         self._process.wait()
         self.output.close()
 
 
+# Before the loop: arguments to sockets, where waiting is allowed ------------------------------
+
+VERSION = "1.0"
+MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
+USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
 # What a name may not have, since others would read it as something else.
 WRONG_NAMES = (
     (re.compile(r"^\s|\s$"), "begins or ends with a space"),
@@ -1150,12 +1216,12 @@ WRONG_NAMES = (
 class Arguments(argparse.ArgumentParser):
     """argparse, but a mistake is one sentence and status 1, as in the C program."""
 
-    def error(self, message):
+    def error(self, message: str) -> None:  # type: ignore[override]
         """Raises ValueError."""
         raise ValueError(f"{message}. {USAGE}")
 
 
-def parse(arguments):
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line as a namespace: name (bytes), peer, peer_port, port, bind, lines and what implies it. Raises ValueError."""
     parser = Arguments(prog="p2pchat", usage=USAGE[len("usage: "):],
                        description="Chat with everyone on a network, without a server.")
@@ -1183,7 +1249,7 @@ def parse(arguments):
     return options
 
 
-def _checked_name(name):
+def _checked_name(name: str) -> bytes:
     encoded = name.encode("utf-8", "surrogateescape")
     if not name.strip():
         raise ValueError(f"the username is empty; choose a name that others will see. {USAGE}")
@@ -1197,13 +1263,13 @@ def _checked_name(name):
     return encoded
 
 
-def _checked_port(text, advice=f"theirs is {WHERE_PORT}"):
+def _checked_port(text: str, advice: str = f"theirs is {WHERE_PORT}") -> int:
     if text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535:
         return int(text)
     raise ValueError(f"{text!r} is not a port number from 1 to 65535; {advice}")
 
 
-def resolve(host, port):
+def resolve(host: str, port: int) -> List[Address]:
     """Every address of `host`, as the system orders them. Waits for the name service. Raises ValueError."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -1213,7 +1279,7 @@ def resolve(host, port):
     return [address for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]
 
 
-def open_listener(bind, port):
+def open_listener(bind: str, port: int) -> socket.socket:
     """The listening socket. Raises ValueError with what to do about it."""
     host = resolve(bind, port)[0][0] if bind else ""
     try:
@@ -1224,7 +1290,7 @@ def open_listener(bind, port):
         raise ValueError(f"cannot listen on {where} ({reason}); choose another, or omit the option") from error
 
 
-def lan_host(bind):
+def lan_host(bind: str) -> str:
     """The address to tell people who want to join: `bind`, or the one that this machine has on its network."""
     if bind not in ("", "0.0.0.0", "::"):
         return bind
@@ -1236,7 +1302,7 @@ def lan_host(bind):
         return probe.getsockname()[0]
 
 
-def fill_standard_descriptors():
+def fill_standard_descriptors() -> None:
     """Open /dev/null for each of 0, 1, 2 that came closed, so that no socket gets such a number and a chat line."""
     while True:
         descriptor = os.open(os.devnull, os.O_RDWR)
@@ -1245,7 +1311,7 @@ def fill_standard_descriptors():
             return
 
 
-def choose_front(options):
+def choose_front(options: argparse.Namespace) -> Front:
     """The screen where there is a capable terminal at both ends, else line mode."""
     terminal = os.isatty(0) and os.isatty(1) and os.environ.get("TERM", "dumb") not in ("", "dumb")
     if terminal and not options.lines:
@@ -1253,7 +1319,7 @@ def choose_front(options):
     return ui.Lines(None if options.no_input else 0, times=options.times)
 
 
-def start(arguments):
+def start(arguments: Sequence[str]) -> Tuple[Chat, str]:
     """Everything that may fail because of the user: a Chat that has joined. Raises ValueError."""
     options = parse(arguments)
     addresses = resolve(options.peer, options.peer_port) if options.peer is not None else None
@@ -1267,7 +1333,7 @@ def start(arguments):
     return chat, f"join: ./p2pchat NAME {lan_host(options.bind)} {chat.port}"
 
 
-def main():
+def main() -> None:
     """The program. Exit status: 0 after :quit, 1 with a sentence for a user's mistake or a full disk, 128+n for signal n."""
     fill_standard_descriptors()
     try:
@@ -1284,7 +1350,7 @@ def main():
     sys.exit(status or int(chat.front.failed))
 
 
-def _open(chat, hint):
+def _open(chat: Chat, hint: str) -> Optional[str]:
     """Take the terminal. Returns why the program ends here, or None."""
     try:
         chat.open(hint)

@@ -308,14 +308,14 @@ def test_a_file_waits_for_who_reads_it(members, cpeers, monkeypatch):
     turn([ann], lambda: ann.joined)
     carl.pause_reading()
     typed = 0
-    while not ann.chat._outrun():
+    while not ann.chat._input_throttled():
         ann.type(*(f"line {number:05}" for number in range(typed, typed + 100)))
         typed += 100
         ann.chat.step(0.01)
     ann.type("and the rest")
     for _ in range(5):
         ann.chat.step(0.001)
-    assert len(ann.chat.links) == 1 and ann.chat.front.input_fd not in ann.chat._watched
+    assert len(ann.chat.links) == 1 and ann.chat.front.input_fd not in ann.chat._poll.watched
     carl.resume_reading()
     turn([ann], lambda: "ann: and the rest" in carl.screen)
     assert len(carl.screen) == typed + 1
@@ -640,7 +640,7 @@ def test_an_idle_member_sleeps_until_a_ping_is_due_and_without_mesh_links_for_ev
         member.chat._rewatch()
         wait = member.chat._timeout(None)
         assert wait is None if sleeps else 1 < wait <= peers.PING_SECONDS
-        assert all(events == p2pchat.READ for events in member.chat._watched.values())
+        assert all(events == p2pchat.READ for events in member.chat._poll.watched.values())
 
 
 def test_each_module_imports_only_what_its_layer_may():

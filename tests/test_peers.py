@@ -333,7 +333,7 @@ def test_nothing_is_sent_into_a_window_that_it_does_not_fit(linked):
     link.neighbour.queue(join([b"x" * 1000] * 20_000))
     while not link.cramped:
         link.flush(0)
-    joined, room = link._look()
+    joined, room = link._segmenter._look()
     assert room < 1000 < joined
 
 
@@ -363,17 +363,17 @@ def test_a_link_that_takes_nothing_is_let_go_after_a_while_and_not_before(linked
 def test_one_flush_costs_a_bounded_number_of_sends(linked, monkeypatch):
     monkeypatch.setattr(p2pchat, "SENDS_PER_TURN", 2)
     link, _ = linked
-    link._look = lambda: (100, 1000)
+    link._segmenter._look = lambda: (100, 1000)
     link.neighbour.queue(join([b"x" * 100] * 3))
     link.flush(0)
     assert link.unsent == 100 and link.blocked
 
 
-@pytest.mark.skipif(not p2pchat._SEGMENT_FLAG, reason="needs MSG_EOR as Linux keeps it; elsewhere each message is a send of its own")
+@pytest.mark.skipif(not p2pchat.SEND_FLAGS, reason="needs MSG_EOR as Linux keeps it; elsewhere each message is a send of its own")
 def test_no_send_is_longer_than_a_segment_unless_it_is_a_single_piece(linked):
     link, _ = linked
     sends, send = [], link._send
-    link._send = lambda chunk, flags: sends.append((len(chunk), link._look()[0])) or send(chunk, flags)
+    link._send = lambda chunk: sends.append((len(chunk), link._segmenter._look()[0])) or send(chunk)
     link.neighbour.queue(join([b"x" * 100] * 1000))
     link.flush(0)
     assert 1 < len(sends) < 10 and sum(size for size, _ in sends) == 100_000
