@@ -148,6 +148,7 @@ class Member(Node):
         self.network.counts = world.counts
         self.ends = {}  # Neighbour -> End
         self.notices = []
+        self.asked_at = 0.0  # when its user named a peer
         self.shown = 0
         self.presence = {}  # label -> whether the last notice said that it is here
         self.timer = None
@@ -284,6 +285,7 @@ class Member(Node):
 
     def join(self, other, label=None):
         address = other if isinstance(other, tuple) else (other.host, other.port)
+        self.asked_at = self.world.now
         return self.do(self.network.join, label or f"{address[0]} {address[1]}", [address])
 
     def say(self, padding=0):
@@ -347,7 +349,8 @@ class Member(Node):
         entry = (world.now, event.words, event.parts)
         if self.notices and world.stats is None:  # not worth ending a long report
             when, words, parts = self.notices[-1]
-            if words == event.words and parts == event.parts and world.now - when < 5 and parts and "can't connect" not in words:
+            is_answer = "connect" in words and self.asked_at > when  # the user asked twice
+            if words == event.words and parts == event.parts and world.now - when < 5 and parts and not is_answer:
                 raise Violation(f"{self} is told twice: {render(event)}")
         self.notices.append(entry)
         here = {"{} joined": True, "{} is back": True, "{} left": False}.get(event.words)
