@@ -118,7 +118,7 @@ class CPeer:
             return result
 
     def pause_reading(self):
-        """Stuck: from here on it takes nothing from any link (at most a read that has begun still ends)."""
+        """Stuck: from here on it takes no connection, and nothing from any link (at most a read that has begun still ends)."""
         self._reading.clear()
 
     def resume_reading(self):
@@ -135,6 +135,7 @@ class CPeer:
     def _accept(self):
         while True:
             self._ready(self._listener, select.POLLIN)
+            self._reading.wait()
             self._add(self._listener.accept()[0])
 
     def _converse(self, sock):

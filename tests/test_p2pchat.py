@@ -398,6 +398,61 @@ def test_a_circle_through_a_c_program_repeats_nothing(members, cpeers):
     assert len(carl.links) == 2, "no C program is cut off"
 
 
+def test_no_storm_where_a_c_program_stands_still_while_a_second_link_to_it_comes_up(members, cpeers):
+    # Version 1.0: 9,019 copies of one line on ann's screen after ten seconds.
+    ann, bob = pair = members("ann", "bob")
+    carl, = cpeers("carl")
+    ann.join(carl.port)
+    turn(pair, lambda: ann.joined)
+    link(pair, (bob, ann))
+    carl.pause_reading()
+    bob.join(carl.port)
+    turn(pair, lambda: bob.joined)
+    carl.say("hi")
+    turn(pair, lambda: "carl: hi" in ann.out and "carl: hi" in bob.out)
+    carl.resume_reading()
+    turn(pair, lambda: len(carl.links) == 2)
+    for number in range(5):
+        ann.type(f"a{number}"), bob.type(f"b{number}"), carl.say(f"c{number}")
+    turn(pair, lambda: all("carl: c4" in one.out for one in pair) and {"ann: a4", "bob: b4"} <= set(carl.screen))
+    for one, other in ((ann, "bob: b"), (bob, "ann: a")):
+        assert [line for line in one.out if line.startswith(other)] == [f"{other}{number}" for number in range(5)]
+        assert one.out.count("carl: hi") <= 2 and all(one.out.count(f"carl: c{number}") <= 2 for number in range(5))
+    carl.say("last")
+    ann.type("last"), bob.type("last")
+    turn(pair, lambda: "carl: last" in ann.out and "carl: last" in bob.out and {"ann: last", "bob: last"} <= set(carl.screen))
+    assert ann.out.count("carl: last") == bob.out.count("carl: last") == 1
+    assert carl.screen.count("ann: last") == carl.screen.count("bob: last") == 1
+
+
+def test_three_members_and_a_c_program_all_linked_to_each_other_have_one_label_each(members, cpeers):
+    # Version 1.0: within seconds b~2, k~2 and a~3 for the same people, and rows such as "a0: b".
+    ann, bob, eve = three = members("ann", "bob", "eve")
+    carl, = cpeers("carl")
+    ann.join(carl.port)
+    turn(three, lambda: ann.joined)
+    link(three, (bob, ann), (eve, ann))
+    bob.join(carl.port)
+    eve.join(carl.port)
+    turn(three, lambda: bob.joined and eve.joined and len(carl.links) == 3)
+    for number in range(10):
+        for one in three:
+            one.type(f"{number}")
+    carl.say("hello")
+    carl.say("hello")
+    turn(three, lambda: all(sum(line.endswith(": 9") for line in one.out) == 2 and one.out.count("carl: hello") >= 2 for one in three))
+    turn(three, lambda: sum(line.endswith(": 9") for line in carl.screen) >= 3)
+    for one in three:
+        one.type(":who")
+        turn(three, lambda one=one: any("others here" in line for line in one.err))
+        assert set(one.err[-1].partition("here: ")[2].split(", ")) == {"ann", "bob", "eve", "carl (C program)"} - {one.chat.network.name.decode()}
+    named = {line.partition(": ")[0] for one in three for line in one.out} | {line.partition(": ")[0] for line in carl.screen}
+    assert named == {"ann", "bob", "eve", "carl"}
+    for name in ("ann", "bob", "eve"):
+        said = {one.chat.network.name.decode(): [line for line in one.out if line.startswith(f"{name}: ")] for one in three}
+        assert all(lines == [f"{name}: {number}" for number in range(10)] for heard, lines in said.items() if heard != name)
+
+
 # Neighbours that misbehave --------------------------------------------------------------------
 
 def test_a_neighbour_that_reads_nothing_is_let_go_and_delays_nobody(members, cpeers, monkeypatch):
