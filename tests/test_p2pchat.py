@@ -443,6 +443,11 @@ def test_three_members_and_a_c_program_all_linked_to_each_other_have_one_label_e
     turn(three, lambda: all(sum(line.endswith(": 9") for line in one.out) == 2 and one.out.count("carl: hello") >= 2 for one in three))
     turn(three, lambda: sum(line.endswith(": 9") for line in carl.screen) >= 3)
     for one in three:
+        one.type("last")
+    turn(three, lambda: all(f"{name}: last" in carl.screen for name in ("ann", "bob", "eve")))
+    turn(three, lambda: all(sum(line.endswith(": last") for line in one.out) == 2 for one in three))
+    assert all(carl.screen.count(f"{name}: last") == 1 for name in ("ann", "bob", "eve"))
+    for one in three:
         one.type(":who")
         turn(three, lambda one=one: any("others here" in line for line in one.err))
         assert set(one.err[-1].partition("here: ")[2].split(", ")) == {"ann", "bob", "eve", "carl (C program)"} - {one.chat.network.name.decode()}
@@ -450,7 +455,7 @@ def test_three_members_and_a_c_program_all_linked_to_each_other_have_one_label_e
     assert named == {"ann", "bob", "eve", "carl"}
     for name in ("ann", "bob", "eve"):
         said = {one.chat.network.name.decode(): [line for line in one.out if line.startswith(f"{name}: ")] for one in three}
-        assert all(lines == [f"{name}: {number}" for number in range(10)] for heard, lines in said.items() if heard != name)
+        assert all(lines == [*(f"{name}: {number}" for number in range(10)), f"{name}: last"] for heard, lines in said.items() if heard != name)
 
 
 # Neighbours that misbehave --------------------------------------------------------------------
