@@ -1141,6 +1141,7 @@ MESH_DIAL_SECONDS = 5  # for an address that the network picked to answer
 SHUFFLE_SECONDS = 15, 45  # between two swaps
 FRIEND_SHARE = 0.3  # of swaps that try a friend first
 OUTBOUND_QUOTA = 3  # of the last links that we dialled, never given up for a caller (as in gossipsub v1.1)
+SETTLED_SECONDS = 10  # by then a neighbour has other links, so that somebody misses it if it dies after we let it go
 RESERVE_FIRST, RESERVE_MOST = 1, 30  # pause between two dials of old acquaintances, doubled each time
 FAILED_PAUSE = 0, 60  # seconds for which a failed address is not dialled
 NO_ROOM_PAUSE = 1, 3  # the same where there was no room: whoever has lost all its links finds room everywhere
@@ -1416,7 +1417,8 @@ class Overlay:
             called = [other for other in others if other.attempt is None]
             dialled = [other for other in others if other.attempt is not None][:-OUTBOUND_QUOTA]
             others = called or dialled or others
-        return _of_the_largest_crowd(others) or others
+        settled = [other for other in others if other.since + SETTLED_SECONDS <= self._clock.now]
+        return _of_the_largest_crowd(others) or settled or others
 
 
 # C programs ----------------------------------------------------------------------------------
