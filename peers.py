@@ -1436,6 +1436,7 @@ MAX_GATEWAYS = 16  # remembered of those whose marks came over one link
 MAX_SEEN_MARKS, LEAST_SEEN_MARKS = 20_000, 64  # that came before, or instead of, the mesh's record; the links share them
 MAX_HEARD, MAX_HEARD_BYTES = 4096, 1 << 20  # lines of C users that wait at a quiet link to be told by another gateway
 OURSELVES = "ourselves"  # among the gateways that told a line; our origin may change
+MESH_SECONDS, MAX_AWAITED = 4, 1024  # until a line that the mesh should bring is taken from a C program; such lines at once
 GARBLED_LINES, GARBLED_SECONDS = 3, 10  # so many in so short a time, and a C program that we dialled is dialled again
 CONVERTED, MAX_CONVERTED = 512, 80  # records of the log made into pairs at once; so many times, for all links together
 
@@ -1556,6 +1557,7 @@ class Bridge:
         self._behind = Counter()  # who was heard over plain links: key -> over how many
         self._words = Words(OURSELVES)
         self._carried = OrderedDict()  # (origin, sequence, part) of a line that came through C programs -> its hash
+        self._awaited = deque()  # (when, neighbour, frame, name, Mark, text): lines that the mesh should bring
         self._never = set()  # numbers in the log that are for no C program
         self._converted = {}  # (number in the log, our host) -> (Batch, the number after it)
         self._decided_at = None  # when one of two own links in one island went quiet
@@ -1587,6 +1589,7 @@ class Bridge:
 
     def closed(self, neighbour):
         """The link is no more, and nobody is behind it."""
+        self._carry_awaited(self._clock.now)
         self.forget(neighbour)
         self._pass_heard(neighbour)
         for key, frame in neighbour.names.items():
@@ -1719,10 +1722,17 @@ class Bridge:
             self._unmarked(neighbour, name[:MAX_PLAIN_FRAME], [text])
             return
         self._note_mark(neighbour, mark, text)
+        if self._is_known(mark, name, text):
+            return
+        self._carry_awaited(self._clock.now - MESH_SECONDS)
         is_here = self._presence.is_here
-        if self._is_known(mark, name, text) or is_here(mark.origin) or is_here(mark.gateway):
-            return  # the mesh brings it, in order
-        self._carry(neighbour, frame, name, mark, text)
+        if not (self._awaited or is_here(mark.origin) or is_here(mark.gateway)):
+            self._carry(neighbour, frame, name, mark, text)
+        elif len(text) <= MAX_PLAIN_FRAME:
+            self._awaited.append((self._clock.now, neighbour, frame, name, mark, text))  # the mesh brings it, in order
+            self._changed = True
+            if len(self._awaited) > MAX_AWAITED:
+                self._carry_awaited(self._awaited[0][0])
 
     def _note_mark(self, neighbour, mark, text):
         outlet, now = neighbour.outlet, self._clock.now
@@ -1740,6 +1750,18 @@ class Bridge:
             self._circle(neighbour, mark.gateway)
         elif mark.host and is_fresh:
             self._find(neighbour, mark.host, mark.port, mark.gateway)
+
+    def _carry_awaited(self, before):
+        """Carry what the mesh should have brought and did not: its author may not know yet that we are cut off from it."""
+        while self._awaited:
+            when, neighbour, frame, name, mark, text = self._awaited[0]
+            is_known = self._is_known(mark, name, text)
+            if when > before and not is_known:
+                return
+            self._awaited.popleft()
+            teller = mark.origin if self._presence.is_here(mark.origin) else mark.gateway
+            if not is_known and not self._presence.was_heard(teller, when):  # else it is on its way, or forged
+                self._carry(neighbour, frame, name, mark, text)
 
     def _carry(self, neighbour, frame, name, mark, text):
         """Its author cannot be reached through the mesh now: a C user's line to us, that keeps its identity."""
@@ -1951,7 +1973,8 @@ class Bridge:
     @property
     def deadline(self):
         """When tick wants to be called (seconds), or None."""
-        return min((due for due in map(self._due, self._plain) if due is not None), default=None)
+        times = [*map(self._due, self._plain), *(awaited[0] + MESH_SECONDS for awaited in list(self._awaited)[:1])]
+        return min((due for due in times if due is not None), default=None)
 
     def _due(self, neighbour):
         outlet = neighbour.outlet
@@ -1964,6 +1987,7 @@ class Bridge:
     def tick(self):
         """Quiet links take over what has not come back in time."""
         self.grew()
+        self._carry_awaited(self._clock.now - MESH_SECONDS)
         for neighbour in list(self._plain):
             heard = neighbour.outlet.heard
             while heard and self._words.times_told(hash(heard[0][1:3])) >= heard[0][3]:
@@ -2319,6 +2343,12 @@ class Presence:
         """Whether this member is here, through the mesh."""
         person = self.people.get(origin)
         return person is not None and person.here and person.is_member
+
+    def was_heard(self, origin, since):
+        """Whether the mesh has brought anything of this member since then (seconds)."""
+        person = self.people.get(origin)
+        return person is not None and (person.heard_at > since or any(
+            neighbour.heard_at > since for neighbour in self._links.mesh() if neighbour.origin == origin))
 
     def label(self, key, name):
         """What this one is called, who may not be here."""

@@ -626,6 +626,25 @@ def test_a_quiet_link_takes_over_exactly_what_did_not_come(seed, how):
         world.check_complete([*world.members, left, right], world.members)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_a_line_that_only_a_c_program_can_bring_does_not_wait_for_a_link_that_is_dead(seed):
+    """History: it was left to the mesh as long as its author was listed, and lost where the mesh never healed."""
+    world = network_of(2, seed)
+    peer = world.c_peer()
+    one, other = pair = world.members[:]
+    for member in pair:
+        member.join(peer)
+    talk(world, pair, 3)
+    world.silence(one, other)
+    talk(world, pair, 3)
+    world.run(6)
+    assert all(member.last[who.ident] == who.number for member, who in ((one, other), (other, one)))
+    assert one.mesh() and other.mesh(), "neither knows yet that their link is dead"
+    world.silence(one, other, on=False)
+    talk(world, pair, 3)
+    world.check_complete([*pair, peer], pair)
+
+
 def test_a_forged_circle_costs_seconds_and_no_line():
     world = network_of(3)
     peer = world.c_peer("carl")
