@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import socket
+import subprocess
 
 import pytest
 
@@ -15,6 +16,8 @@ import ui
 from helpers import PATIENCE, TOP, Program, encode_pair, python
 
 PATH = os.path.join(TOP, "tests", "tiny.py")
+with open(os.path.join(TOP, "tests", "COURSE.md"), encoding="utf-8") as _file:
+    COURSE = _file.read()
 
 pytestmark = pytest.mark.together
 
@@ -115,14 +118,41 @@ def test_a_frame_of_a_senseless_length_costs_that_link_alone(chain):
     hears(ann, "bob: who was that?")
 
 
+OWNERS = {**vars(ui), **vars(message), **vars(peers), **vars(p2pchat), "ui": ui, "message": message, "peers": peers}
+
+
+def missing(names):
+    """Those that are not in the real program: functions, classes, `Class.method`, `module.function`."""
+    owned = [name.partition(".") for name in names]
+    return [owner + dot + attribute for owner, dot, attribute in owned
+            if owner not in OWNERS or attribute and not hasattr(OWNERS[owner], attribute)]
+
+
 def test_every_place_that_it_names_is_in_the_real_program():
     rows = tiny.__doc__.partition("where the real program does it:\n")[2].splitlines()
     names = [name for row in rows for name in re.findall(r"\b(?:ui\.\w+|[A-Z]\w+\.\w+|[A-Z][a-z]+|[a-z]+_[a-z]+|accept)\b", row[48:])]
-    owners = {**vars(message), **vars(peers), **vars(p2pchat), "ui": ui}
     assert len(rows) == 10 and len(names) == 17
-    for name in names:
-        owner, _, attribute = name.partition(".")
-        assert owner in owners and (not attribute or hasattr(owners[owner], attribute)), name
+    assert missing(names) == []
+
+
+def test_every_function_that_the_course_names_exists():
+    quoted = re.findall(r"`([A-Za-z_]+(?:\.[A-Za-z_]+)?)`", COURSE)
+    names = [name for name in quoted if re.search(r"[A-Z]|_|^accept$", name) and not name.endswith((".py", ".md")) and not name.isupper()]
+    assert len(set(names)) > 30
+    assert missing(names + ["Record.origin", "Record.sequence"]) == []
+    paths = re.findall(r"`(\w+/?\w+\.(?:py|md))`", COURSE)
+    assert paths and all(os.path.exists(os.path.join(TOP, path)) for path in paths)
+
+
+def test_every_command_of_the_course_is_one_that_a_shell_can_read():
+    """They were run by hand, and take ten seconds each; what they name is checked above and here."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", COURSE, re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^### (\d+)\.", COURSE, re.MULTILINE) == [str(number) for number in range(1, 11)] and len(blocks) > 12
+    done = subprocess.run(["sh", "-n"], input="\n".join(blocks), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = re.findall(r"\b(?:peers|p2pchat)\.(\w+(?:\.\w+)?)", "\n".join(blocks))
+    assert len(names) >= 7 and missing(names) == []
+    assert max(map(len, COURSE.splitlines())) <= 130
 
 
 def test_it_is_as_short_as_it_claims_and_needs_nothing_but_the_standard_library():

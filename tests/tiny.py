@@ -10,7 +10,7 @@ What it leaves out, and where the real program does it:
   a network that falls apart and mends itself     Overlay.fill, Network.closed
   what was said before somebody joined            Neighbour.take
   a neighbour that takes nothing, for ever        Link.flush
-  half a header, which makes a C program deaf     Link.flush; towards one, this file is a gamble
+  half a header, which makes a C program deaf     Segmenter; towards one, this file is a gamble
   no descriptor left; a name service that is slow accept; Lookup
   a text that is too long for one frame           split_text, plain_texts
   an escape sequence in a name or a text          ui.clean_name, ui.clean_text
