@@ -152,7 +152,7 @@ def test_every_command_of_the_course_is_one_that_a_shell_can_read():
     assert (done.returncode, done.stderr) == (0, "")
     names = re.findall(r"\b(?:peers|p2pchat)\.(\w+(?:\.\w+)?)", "\n".join(blocks))
     assert len(names) >= 7 and missing(names) == []
-    assert max(map(len, COURSE.splitlines())) <= 130
+    assert max(map(len, COURSE.splitlines())) <= 120
 
 
 def test_it_is_as_short_as_it_claims_and_needs_nothing_but_the_standard_library():
