@@ -604,6 +604,7 @@ class Holes:
 
     def __init__(self):
         self._holes = {}  # origin -> Holes, oldest first
+        self._hushed = {}  # origins of which no hole is told; the values mean nothing
         self.count = 0
         self.untold = 0  # holes that were not told yet
 
@@ -612,7 +613,7 @@ class Holes:
 
     def add(self, origin, first, last, now):
         """Sequences `first` to `last` were skipped at `now` (seconds)."""
-        self._add(origin, Hole(first, last, now))
+        self._add(origin, Hole(first, last, now, told=origin in self._hushed))
 
     def fill(self, origin, first, last):
         """These sequences came. Returns the ranges of them that were missing, as (first, last)."""
@@ -646,6 +647,9 @@ class Holes:
 
     def hush(self, origin):
         """This origin was forged, as somebody says: tell nobody of what seems to be missing. What comes is new all the same."""
+        self._hushed[origin] = None
+        if len(self._hushed) > MAX_HOLES:
+            del self._hushed[next(iter(self._hushed))]
         for hole in self._holes.get(origin, ()):
             self.untold -= not hole.told
             hole.told = True

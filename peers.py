@@ -1059,8 +1059,9 @@ class Network:
         elif record.kind == Kind.LEFT:
             self.presence.left(record.origin, record.name, is_news)
             self.overlay.book.forget(record.origin)
-        else:
-            self.presence.lost(record, is_news)
+        elif self.presence.lost(record, is_news):
+            self._forged_from = min(self._forged_from or FORGED, self.author.sequence + 1)
+            self._renew()
 
     def _tell_missing(self):
         missing = self.log.holes.tell(self.now)
@@ -2324,6 +2325,7 @@ class Presence:
         self._guests = {}  # gateway -> keys of those behind its plain links
         self._suspects = {}  # origin of a lost neighbour -> (since, when to tell all that it is lost)
         self._called_lost = set()  # origins that somebody called lost while we were linked to them
+        self._given_up = {}  # origins whose owners took another one, as somebody forged them; the values mean nothing
         self._doubted = {}  # origin that somebody calls lost -> until when it may contradict
         self._contradict_at, self._contradicted_at = None, clock.now - CONTRADICT_SECONDS  # when we say that we are here
         self._silent, self._silent_at = {}, None  # who did not answer the last call, and when we say so
@@ -2363,6 +2365,8 @@ class Presence:
 
     def heard(self, origin, name):
         """A member spoke. Returns its label."""
+        if origin in self._given_up:
+            return self.label(origin, name)
         person = self.people.get(origin)
         if person is None or not person.here or not person.is_member:
             person = self._come(origin, name)
@@ -2373,7 +2377,7 @@ class Presence:
 
     def note_alive(self, origin):
         """A member told what its guests say."""
-        if origin in self.people:
+        if origin in self.people and origin not in self._given_up:
             self.people[origin].heard_at = self._clock.now
             self._doubted.pop(origin, None)
 
@@ -2382,7 +2386,7 @@ class Presence:
         person = self.people.get(origin)
         is_new = person is None or not person.has_spoken
         self.heard(origin, name)
-        if is_new and is_news:
+        if is_new and is_news and origin in self.people:
             self._tell(self.people[origin], "joined")
 
     def left(self, origin, name, is_news):
@@ -2391,16 +2395,18 @@ class Presence:
         self._go(origin, "left" if is_news else None)
 
     def lost(self, record, is_news):
-        """Somebody misses a member."""
+        """Somebody misses a member. Returns whether it says that we gave up our origin: then nobody lists it any more."""
         origin, sequence = decode_lost(record.text)
         self.heard(record.origin, record.name)
+        if sequence == FORGED:
+            self._give_up(origin)
         if origin == self._author.origin:
+            if sequence == FORGED:
+                return True
             self._contradict_at = max(self._clock.now, self._contradicted_at + CONTRADICT_SECONDS)
             self._contradict()
             return
-        if sequence == FORGED:
-            self._log.holes.hush(origin)
-        elif sequence is not None and self._log.have.get(origin, 0) > sequence:
+        if sequence != FORGED and sequence is not None and self._log.have.get(origin, 0) > sequence:
             return  # it was heard since
         person = self.people.get(origin)
         if person is None or not person.here or not person.is_member:
@@ -2417,6 +2423,13 @@ class Presence:
         self._suspects.pop(origin, None)
         self._doubted.setdefault(origin, self._clock.now + DOUBT_SECONDS)
         self._call.begin()
+
+    def _give_up(self, origin):
+        """What somebody forged in this origin may come later than this news of it, by another way."""
+        self._log.holes.hush(origin)
+        self._given_up[origin] = None
+        if len(self._given_up) > MAX_MEMBERS:
+            del self._given_up[next(iter(self._given_up))]
 
     def _contradict(self):
         if self._contradict_at is not None and self._contradict_at <= self._clock.now:
