@@ -15,10 +15,12 @@ import pytest
 import message
 import peers
 import simulator
+from faults import chaos
 from helpers import encode_pair, mutated
 from message import Hello, Kind, encode_frame, encode_hello, encode_record, join
+from oracle import Violation
 from peers import LinkKind
-from simulator import EPOCH, Violation, World, chaos
+from world import EPOCH, Liar, Member, World
 
 RUNS = 60
 MOST_SECONDS = 150  # until one network again after the last fault: what a split needs that only a friend can mend
@@ -69,50 +71,6 @@ def link(one, other):
 def records(world):
     """How many logged records were taken so far, wherever."""
     return sum(count for kind, count in world.counts.items() if message.FIRST_LOGGED <= kind <= message.LAST_LOGGED)
-
-
-class Liar(simulator.Node):
-    """Speaks the mesh protocol by hand, and lies. Dials a member, greets, and keeps what it gets."""
-
-    causal = True
-
-    def __init__(self, world, origin=0x11A4, port=None, probe=True):
-        super().__init__(world, b"liar", *world._place(None, port))
-        self.origin, self.probe = origin, probe
-        self.end, self.got, self.over = None, b"", False
-        self.ends = []
-
-    def join(self, member, **hello):
-        self.hello = Hello(self.origin, hello.pop("port", self.port), True, hello.pop("name", b"liar"), **hello)
-        self.world.dial(self, peers.Attempt((member.host, member.port)), 10)
-        return self
-
-    def take(self, end, item):
-        if item is simulator.OPEN:
-            if end.attempt is None:
-                self.ends.append(end)
-                return
-            self.end = end
-            if self.probe:
-                short = self.hello._replace(addresses=(), vector={}, name=b"")
-                self.send(encode_pair(b"liar", message.PROBE + encode_hello(short)))
-                self.send(encode_frame(encode_hello(self.hello)))
-        elif item is simulator.END:
-            self.over = True
-        else:
-            self.got += item
-
-    def send(self, data):
-        self.world.send(self.end, data)
-
-    def record(self, kind, sequence, text=b"", origin=None, name=b"liar"):
-        self.send(encode_record(kind, self.origin if origin is None else origin, sequence, EPOCH, name, text))
-
-    def dial_failed(self, call, reason):
-        self.over = True
-
-    def resumed(self):
-        pass
 
 
 # Growing and healing ------------------------------------------------------------------------------
@@ -614,7 +572,7 @@ def test_a_quiet_link_takes_over_exactly_what_did_not_come(seed, how):
     shown_before = dict(left.shown_times), dict(right.shown_times)
     speakers = [member for member in world.members if not member.stopped] + [left, right]
     talk(world, speakers, 15)
-    others = [member for member in speakers if isinstance(member, simulator.Member)]
+    others = [member for member in speakers if isinstance(member, Member)]
     world.check_complete([*others, left, right], others)
     for peer, before in zip((left, right), shown_before):
         assert all(peer.last[node.ident] == node.number for node in speakers if node is not peer)
@@ -775,14 +733,7 @@ def test_whoever_calls_a_member_lost_and_takes_its_name_does_not_get_its_label()
 def test_a_member_that_was_called_lost_while_we_were_linked_to_it_is_lost_when_that_link_ends_in_peace():
     """History: its last words, a bye, came after the news of its death, and it was listed for ever."""
     network = peers.Network(b"me", 1, random.Random(1))
-
-    def greet(host, origin):
-        neighbour = network.opened(host)
-        hello = Hello(origin, 4000, True, b"m%d" % origin)
-        network.received(neighbour, encode_pair(hello.name, message.PROBE + encode_hello(hello)) + encode_frame(encode_hello(hello)))
-        network.received(neighbour, encode_record(Kind.HERE, origin, 1, 0, hello.name, b""))
-        return neighbour
-    dead, witness = greet("10.0.0.1", 7), greet("10.0.0.2", 8)
+    dead, witness = met(network, "10.0.0.1", 7), met(network, "10.0.0.2", 8)
     network.received(witness, encode_record(Kind.LOST, 8, 2, 0, b"m8", message.encode_lost(7, 1)))
     network.received(dead, encode_frame(message.encode_addresses(Kind.BYE, ())))
     network.closed(dead, peers.SPARED)
@@ -790,6 +741,46 @@ def test_a_member_that_was_called_lost_while_we_were_linked_to_it_is_lost_when_t
         network.now += 1
         network.tick()
     assert [person.key for person in network.who()] == [8]
+
+
+def met(network, host, origin):
+    """A neighbour that has greeted, and says that it is here."""
+    neighbour = network.opened(host)
+    hello = Hello(origin, 4000, True, b"m%d" % origin)
+    network.received(neighbour, encode_pair(hello.name, message.PROBE + encode_hello(hello)) + encode_frame(encode_hello(hello)))
+    network.received(neighbour, encode_record(Kind.HERE, origin, 1, 0, hello.name, b""))
+    return neighbour
+
+
+def test_what_was_forged_may_come_after_the_news_that_it_was():
+    """History: then the origin that its owner had given up was listed for ever, and messages of it were missing."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    witness, other = met(network, "10.0.0.2", 8), met(network, "10.0.0.3", 9)
+    network.received(other, encode_record(Kind.HERE, 7, 1, 0, b"m7", b""))
+    network.received(witness, encode_record(Kind.LOST, 8, 2, 0, b"m8", message.encode_lost(7, peers.FORGED)))
+    network.received(other, encode_record(Kind.SAY, 7, 60, 0, b"m7", b"forged"))
+    network.actions.clear()
+    for _ in range(2 * message.TELL_SECONDS):
+        network.now += 1
+        network.tick()
+    assert [person.key for person in network.who()] == [8, 9]
+    assert not [action for action in network.actions if isinstance(action, peers.Notice) and "missing" in action.words]
+
+
+def test_a_lie_that_we_gave_up_our_origin_makes_us_take_another_one():
+    world = network_of(4)
+    victim, other = world.members[:2]
+    before = victim.network.author.origin
+    liar = Liar(world).join(other)
+    world.run(1)
+    liar.record(Kind.LOST, 1, message.encode_lost(before, peers.FORGED))
+    world.run(5)
+    assert victim.network.author.origin != before
+    world.strict = False  # the liar is listed
+    world.check_who()
+    everybody_speaks(world)
+    world.run(2)
+    world.check_complete()
 
 
 def test_a_forged_record_does_not_keep_the_dead_in_the_list():
