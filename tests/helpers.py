@@ -264,12 +264,12 @@ class Terminal:
         return self.model.restored and termios.tcgetattr(self.slave) == self.found
 
     def wait(self, condition):
-        """Show what comes out until condition(self) holds; returns its value."""
+        """Show what comes out until condition(self) holds with no frame half drawn; returns its value."""
         give_up = time.monotonic() + PATIENCE
         while True:
             ended = self.process.poll() is not None
             self.look()
-            value = condition(self)
+            value = not self.model.modes["synchronized"] and condition(self)
             if value:
                 return value
             if ended or time.monotonic() > give_up:
