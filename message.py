@@ -27,7 +27,7 @@ import unicodedata
 import zlib
 from binascii import a2b_base64, b2a_base64
 from bisect import bisect_left
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import NamedTuple, Optional
 
 _HEADER = struct.Struct("<Q")  # the C program's size_t on every machine it runs on: 8 bytes, little-endian
@@ -718,6 +718,7 @@ class Log:
         self.start = 0  # the number of the oldest record kept; numbers never change
         self.end = 0  # the number that the next record will get
         self._frames = []
+        self._held = {}  # origin -> how many of its records are kept; whoever spoke last is last
         self._cost = 0
         self._chat = 0  # how many of them are chat
         self._stretches = {}  # number -> (frames, the number after them)
@@ -741,6 +742,7 @@ class Log:
                 self.holes.add(origin, have + 1, sequence - count, now)
             self.have[origin] = sequence
         self._frames += frames
+        self._held[origin] = self._held.pop(origin, 0) + count
         self.end += count
         self._cost += sum(map(len, frames)) + count * FRAME_COST
         if frames[0][HEADER_SIZE:HEADER_SIZE + 1] in CHAT:
@@ -782,13 +784,7 @@ class Log:
 
     def vector(self):
         """origin -> highest sequence, of the origins that are in the log; the last MAX_VECTOR of them."""
-        recent = {}
-        for frame in reversed(self._frames):
-            origin, _ = read_id(frame)
-            recent.setdefault(origin, self.have[origin])
-            if len(recent) == MAX_VECTOR:
-                break
-        return recent
+        return {origin: self.have[origin] for origin in islice(reversed(self._held), MAX_VECTOR)}
 
     def _is_full(self):
         return self._cost > LOG_BYTES or self._chat > LOG_MESSAGES
@@ -798,11 +794,17 @@ class Log:
         while self._is_full():
             count = len(self._frames) // 10 or 1
             gone = self._frames[:count]
+            self._forget(gone)
             self._cost -= sum(map(len, gone)) + count * FRAME_COST
             self._chat -= sum(frame[HEADER_SIZE:HEADER_SIZE + 1] in CHAT for frame in gone)
             del self._frames[:count]
             self.start += count
         self.late = {number for number in self.late if number >= self.start}
         if len(self.have) > 2 * LOG_MESSAGES:
-            origins = {origin for origin, _ in map(read_id, self._frames)}
-            self.have = {origin: last for origin, last in self.have.items() if origin in origins or origin in self.holes}
+            self.have = {origin: last for origin, last in self.have.items() if origin in self._held or origin in self.holes}
+
+    def _forget(self, frames):
+        for origin, _ in map(read_id, frames):
+            self._held[origin] -= 1
+            if not self._held[origin]:
+                del self._held[origin]

@@ -5,9 +5,10 @@ import struct
 
 import pytest
 
+import message
 from helpers import encode_pair
-from message import (HEADER_SIZE, MAX_PLAIN_FRAME, SMALLEST_SEGMENT, FrameDecoder, ProtocolError, as_c_reads,
-                     encode_pairs, is_quit, plain_texts)
+from message import (HEADER_SIZE, MAX_PLAIN_FRAME, SMALLEST_SEGMENT, FrameDecoder, Kind, Log, ProtocolError, as_c_reads,
+                     encode_pairs, encode_record, is_quit, plain_texts, read_id)
 
 HI = b"\x02\0\0\0\0\0\0\0al" b"\x02\0\0\0\0\0\0\0hi"
 
@@ -144,3 +145,20 @@ def test_bytes_that_are_no_utf8_are_split_too():
     text = b"\x80" * 10_000
     parts = plain_texts(text)
     assert b"".join(parts) == text and all(0 < len(part) <= MAX_PLAIN_FRAME for part in parts)
+
+
+# The log --------------------------------------------------------------------------------------------------------
+
+
+def test_the_vector_names_whoever_is_in_the_log_the_last_speakers_first(monkeypatch):
+    monkeypatch.setattr(message, "LOG_MESSAGES", 50)
+    monkeypatch.setattr(message, "MAX_VECTOR", 12)
+    rng, log, said = random.Random(4), Log(), dict.fromkeys(range(30), 0)
+    for _ in range(500):
+        origin, count = rng.randrange(30), rng.randint(1, 3)
+        frames = [encode_record(Kind.SAY, origin, said[origin] + number, 0, b"al", b"hi") for number in range(1, count + 1)]
+        said[origin] += count
+        log.extend(origin, said[origin], frames, 0)
+        kept = [read_id(frame)[0] for frame in log.read(log.start, log.end)]
+        last_first = list(dict.fromkeys(reversed(kept)))[:12]
+        assert list(log.vector().items()) == [(origin, said[origin]) for origin in last_first]
