@@ -1,21 +1,24 @@
-"""What travels between two members, and what a member remembers of it: frames, marks, records, the log.
+"""What travels between two members, and what each one remembers of it: frames, marks, records, the log.
 
-Knows: the byte layout of the wire, its limits, which texts mean "I am leaving", which records are new.
-Must not know: sockets, clocks, screens. Bytes go in, objects come out, nothing waits.
-Leaves out: who sends what to whom (peers.py), and how a text is made safe to show (ui.py).
+Knows: the byte layout of the wire and its limits, which texts say goodbye, and which records are new.
+Must not know: sockets, clocks, screens. Bytes go in, objects come out, and nothing here ever waits.
+Leaves out: who is sent what (peers.py), and how a text is made safe to show (ui.py).
 
-To a C program a message is a pair of frames. "al" says "hi":
+On a link to a C program, a message is a pair of frames. "al" says "hi":
 
     02 00 00 00 00 00 00 00   61 6c        frame 1: length 2, the name  "al"
     02 00 00 00 00 00 00 00   68 69        frame 2: length 2, the text  "hi"
 
-Between two of ours each frame is a record: one thing that one member tells everybody, with its
-author's origin and sequence number, so that it is known when it comes a second time (see Log).
-On its way through C programs a message carries the same identity in a mark, in bytes that they
-relay and never show (see Mark). Messages come in crowds: whatever may come in a run is taken,
-kept and passed on as a run.
+Between two members of ours, each frame is a record: one thing that one member tells everybody, with its
+author's origin and a sequence number, so that a second copy of it is recognised (see Log). On its way
+through C programs, a message carries the same identity in a mark: bytes that they relay and never show
+(see Mark). Messages often come in bursts, so whatever can be handled as a run is read, stored and passed
+on as a run.
 
-The subtle spot: plain_texts (a text cut in two may end in what a C peer takes for our goodbye).
+Reading order: FrameDecoder first; it is what every program that reads from a socket needs. A first reader
+may skip marks and holes.
+
+The subtle spot: plain_texts (a long text must not be split so that its last part says goodbye for us).
 """
 
 from __future__ import annotations
@@ -28,56 +31,51 @@ import zlib
 from binascii import a2b_base64, b2a_base64
 from bisect import bisect_left
 from itertools import accumulate, islice
-from typing import NamedTuple, Optional
+from typing import Iterable, Iterator, NamedTuple, Optional, Sequence
+
+# Frames: a length, and that many bytes ---------------------------------------------------------
 
 _HEADER = struct.Struct("<Q")  # the C program's size_t on every machine it runs on: 8 bytes, little-endian
 HEADER_SIZE = _HEADER.size
-_read_length = _HEADER.unpack_from  # bound once, since it is called for each message
+_read_length = _HEADER.unpack_from  # bound once, because it is called for every message
 
-MAX_FRAME = 64 * 1024  # bytes that we accept, on both kinds of link: a C user on a wide terminal sends more than 2048
-MAX_PLAIN_FRAME = 2048  # bytes; the C program's buffer: a longer name costs the link, a longer text desynchronises it
-SMALLEST_SEGMENT = 536  # bytes that any TCP carries in one segment (RFC 9293, 3.7.1)
-LOOK_BACK = 64  # bytes searched for a place to split outside a character; a longer "character" is not a person's
-
-MARK = b"\xff"  # never part of UTF-8; at the end of the frame with a name, a mark follows it (see Mark)
-QUIT_TEXTS = (b":q", b":quit")  # exactly these; whatever else begins with a colon is chat
-_UNFIT, _SPACES = re.compile(rb"[\n\t\0]").search, bytes.maketrans(b"\n\t", b"  ")  # what a C program cannot show, or read
+MAX_FRAME = 64 * 1024  # bytes that we accept on either kind of link: a C user on a wide terminal sends over 2048
 
 
 class ProtocolError(Exception):
-    """The other end broke the rules; the text says how. It costs that one link, nothing else."""
+    """The far end broke the rules; the text says how. It costs that one link and nothing else."""
 
 
 class FrameDecoder:
-    """Cuts a byte stream into frames, however the network cut it into pieces.
+    """Cuts a byte stream into frames, wherever the network has cut it into pieces.
 
-    A read may be partial: TCP carries a stream, not messages, and one recv may bring half a
-    header or forty frames. What has not arrived completely waits in here, at most `limit` +
-    HEADER_SIZE bytes beside the piece that was fed. (A write may be partial, too: p2pchat.Link.)
+    A READ MAY BE PARTIAL: TCP carries a stream, not messages, and one recv may return half a header or
+    forty frames. An incomplete frame waits in here: at most `limit` + HEADER_SIZE bytes, beside the piece
+    that was just fed. (A write may be partial, too: p2pchat.Link.)
     """
 
-    def __init__(self, limit=MAX_FRAME):
+    def __init__(self, limit: int = MAX_FRAME) -> None:
         self.limit = limit
-        self._rest, self._at = b"", 0  # what was fed and not dropped yet, and how much of it was taken
+        self._rest, self._at = b"", 0  # bytes that were fed and are still kept, and how many of them are used up
 
-    def feed(self, data):
-        """Take what arrived; iterate to get the frames that it completes. Never blocks."""
+    def feed(self, data: bytes) -> FrameDecoder:
+        """Take what arrived; iterate over the decoder for the frames that it completes."""
         self._rest = self._rest[self._at:] + data
         self._at = 0
         return self
 
-    def __iter__(self):
-        """Yield each whole frame, header and all, in order.
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield each complete frame, header included, in order.
 
-        Raises ProtocolError at a length above `limit` bytes, as soon as the header is there:
-        the frames before it have been yielded, and nothing is kept for the one announced.
+        Raises ProtocolError as soon as a header announces more than `limit` bytes. The frames before it
+        have been yielded by then, and no memory is spent on the one announced.
         """
         frame = self._next()
         while frame is not None:
             yield frame
             frame = self._next()
 
-    def _next(self):
+    def _next(self) -> Optional[bytes]:
         at, end = self._at, len(self._rest)
         if end - at >= HEADER_SIZE:
             (length,) = _read_length(self._rest, at)
@@ -90,26 +88,38 @@ class FrameDecoder:
         return None
 
 
-def encode_frame(body):
+def encode_frame(body: bytes) -> bytes:
     """One frame: the length of `body` in 8 bytes, then `body`."""
     return _HEADER.pack(len(body)) + body
 
 
+# Plain links: two frames a message, a name and a text ------------------------------------------
+
+MAX_PLAIN_FRAME = 2048  # bytes; the C program's buffer: a longer name costs the link, a longer text desynchronises it
+SMALLEST_SEGMENT = 536  # bytes that any TCP carries in one segment (RFC 9293, 3.7.1)
+LOOK_BACK = 64  # bytes searched for a place to split outside a character; nobody types a longer one
+
+MARK = b"\xff"  # never part of UTF-8; behind it, a name may carry a mark (see Mark)
+QUIT_TEXTS = (b":q", b":quit")  # exactly these; anything else that begins with a colon is chat
+_UNFIT, _SPACES = re.compile(rb"[\n\t\0]").search, bytes.maketrans(b"\n\t", b"  ")  # what a C program cannot show or read
+
+
 class Batch(NamedTuple):
-    """Frames, joined: made once, shared by all the links that are to get them."""
+    """Frames that were joined once, for all the links that they go to."""
     data: bytes
-    ends: list  # where a TCP segment may end, as offsets in `data`: no header straddles two segments
-    numbers: tuple = ()  # for each of the pieces between two ends, the number in the log of what it carries
+    ends: list[int]  # offsets in `data` where a TCP segment may end: no header straddles two segments
+    numbers: Sequence[int] = ()  # for each piece between two ends, the log's number of the record in it
 
 
-def join(pieces, numbers=()):
-    """The Batch of these pieces, each of which may end a segment."""
+def join(pieces: Sequence[bytes], numbers: Sequence[int] = ()) -> Batch:
+    """A Batch of these pieces, each of which may end a segment."""
     return Batch(b"".join(pieces), list(accumulate(map(len, pieces))), numbers)
 
 
-def encode_pairs(name, texts):
-    """The messages of one name as a Batch, without marks. Raises ValueError over MAX_PLAIN_FRAME bytes of a name or text."""
-    pieces, head = [], encode_frame(name)
+def encode_pairs(name: bytes, texts: Iterable[bytes]) -> Batch:
+    """One name's messages as a Batch, without marks. Raises ValueError for a name or text over MAX_PLAIN_FRAME bytes."""
+    pieces: list[bytes] = []
+    head = encode_frame(name)
     for text in texts:
         pieces += pair_pieces(head, text)
     if len(max(pieces, key=len)) > MAX_PLAIN_FRAME + HEADER_SIZE:
@@ -117,28 +127,29 @@ def encode_pairs(name, texts):
     return join(pieces)
 
 
-def pair_pieces(head, text):
-    """One message as pieces that may each end a segment; `head` is the frame of the name.
+def pair_pieces(head: bytes, text: bytes) -> tuple[bytes, ...]:
+    """One message as pieces, each of which may end a segment; `head` is the frame of the name.
 
-    A C peer reads a header with one read, so no header may lie across two TCP segments: a piece begins
-    with a header, and holds no other one beyond its first SMALLEST_SEGMENT bytes.
+    A C program reads a header with a single read, so no header may straddle two TCP segments: a piece
+    begins with a header, and has no other one beyond its first SMALLEST_SEGMENT bytes.
     """
     body = _HEADER.pack(len(text)) + text
     return (head + body,) if len(head) + len(body) <= SMALLEST_SEGMENT else (head, body)
 
 
 class Pairs:
-    """Puts the frames of a plain link together in twos, and those in runs of one name."""
+    """Pairs up the frames of a plain link, and groups successive messages of one name into runs."""
 
-    def __init__(self):
-        self._name = None  # the first frame of a pair whose second has not arrived
+    def __init__(self) -> None:
+        self._name: Optional[bytes] = None  # the first frame of a pair whose second has not arrived yet
 
-    def runs(self, frames):
+    def runs(self, frames: Iterable[bytes]) -> Iterator[tuple[bytes, list[bytes]]]:
         """Yield (name, texts) for each run. Runs completed before a ProtocolError are yielded first.
 
         A goodbye or a probe is yielded alone, before the next frame is decoded: a probe changes the protocol.
         """
-        run, texts = None, []
+        run = b""
+        texts: list[bytes] = []
         try:
             for frame in frames:
                 if self._name is None:
@@ -161,29 +172,29 @@ class Pairs:
         if texts:
             yield run[HEADER_SIZE:], texts
 
-    def take_for_name(self, text):
-        """What was taken for a text is the name of the next one."""
+    def take_for_name(self, text: bytes) -> None:
+        """What looked like a text is the name of the next message: two of them were mixed up."""
         self._name = encode_frame(text)
 
 
-def as_c_reads(frame):
-    """The part of a frame that the C program shows, compares and relays: it stops at a NUL.
+def as_c_reads(frame: bytes) -> bytes:
+    """The part of a frame that a C program shows, compares and relays: it stops at a NUL.
 
-    If we did not, a text of ":q", NUL, "x" would be a goodbye to it and chat to us.
+    So must we, or the text ":q", NUL, "x" would be a goodbye to it and chat to us.
     """
     return frame.partition(b"\0")[0]
 
 
-def is_quit(text):
+def is_quit(text: bytes) -> bool:
     """Whether this text says that its sender leaves."""
     return text in QUIT_TEXTS
 
 
-def split_text(text, limit):
-    """`text` (bytes) in parts of at most `limit` bytes: cut after a space if there is one, else between two characters."""
+def split_text(text: bytes, limit: int) -> list[bytes]:
+    """`text` in parts of at most `limit` bytes: cut after a space if there is one, else between two characters."""
     parts, start = [], 0
     while len(text) - start > limit:
-        # A part is at least half full, whatever the spaces.
+        # Only in the second half: parts are at least half full, wherever the spaces are.
         space = text.rfind(b" ", start + limit // 2, start + limit)
         stop = space + 1 or _character_start(text, start + limit)
         parts.append(text[start:stop])
@@ -192,33 +203,33 @@ def split_text(text, limit):
     return parts
 
 
-def plain_texts(text):
-    """The texts (bytes) that carry `text` on a plain link: one line each, at most MAX_PLAIN_FRAME bytes, in order.
+def plain_texts(text: bytes) -> list[bytes]:
+    """The texts that carry `text` on a plain link: one line each, at most MAX_PLAIN_FRAME bytes, in order.
 
-    Joined they are `text` again, but for what a plain link cannot represent: a newline or a tab becomes
-    a space, a NUL becomes U+FFFD. None of them says goodbye: a C peer would take it for ours.
+    Joined they are `text` again, except for what a plain link cannot represent: a newline or a tab becomes a
+    space, a NUL becomes U+FFFD. None of them is a goodbye, which a C program would take for ours.
     """
     if len(text) <= MAX_PLAIN_FRAME and not _UNFIT(text):
         return [b" " + text] if text in QUIT_TEXTS else [text]
     text = text.replace(b"\r\n", b" ").translate(_SPACES).replace(b"\0", "\ufffd".encode())
     parts = split_text(text, MAX_PLAIN_FRAME)
     if len(parts) > 1 and is_quit(parts[-1]):
-        # The subtle spot: "... :q" may be cut so that its last part says goodbye for us. Move the cut.
+        # The subtle spot: "... :q" may be split so that its last part says goodbye for us. Move the cut.
         before, last = parts[-2:]
         stop = _character_start(before, len(before) - 1)
         parts[-2:] = [before[:stop], before[stop:] + last]
     return parts
 
 
-def _character_start(text, index):
-    """The last index at or before `index` (within LOOK_BACK) where a character begins that stands by itself."""
+def _character_start(text: bytes, index: int) -> int:
+    """The last index at or before `index`, within LOOK_BACK, where a character begins that stands on its own."""
     for at in range(index, max(index - LOOK_BACK, 0), -1):
         if not _continues(text, at):
             return at
     return next((at for at in range(index, index - 4, -1) if text[at] & 0xC0 != 0x80), index)
 
 
-def _continues(text, at):
+def _continues(text: bytes, at: int) -> bool:
     if text[at] & 0xC0 == 0x80:
         return True  # the middle of one code point in UTF-8
     following = text[at:at + 4].decode("utf-8", "ignore")[:1]
@@ -228,13 +239,13 @@ def _continues(text, at):
     return unicodedata.category(following)[0] == "M" if following else False
 
 
-# Marks: identity through C programs -----------------------------------------------------------
+# Marks: identity through C programs ------------------------------------------------------------
 
 MARK_VERSION = 0x10  # the high half of a mark's first byte
-MAX_PARTS = 255  # of one text; a record's text has at most 33
+MAX_PARTS = 255  # of one text; a record's text is split into 33 at most
 
-# Version and flags, origin, gateway, port, length of the host; then the host, and the tail: sequence, part, parts, CRC.
-# Head and tail are each a multiple of three bytes, so that base64 encodes them apart: the head is the same for a run.
+# The head: version and flags, origin, gateway, port, length of the host; then the host. The tail: sequence, part, parts,
+# CRC. Each is a multiple of three bytes long, so base64 can encode them apart: a run shares one head.
 _HEAD, _PLACE, _CRC = struct.Struct("<BQQHB"), struct.Struct("<QBB"), struct.Struct("<Ix")
 _TAIL_SIZE = _PLACE.size + _CRC.size
 _ENCODED_TAIL = _TAIL_SIZE * 4 // 3
@@ -242,36 +253,36 @@ _pack_place, _pack_crc = _PLACE.pack, _CRC.pack
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _HIGH = bytes(range(0x80, 0xC0))  # bytes that a C program relays and never shows
 _TO_HIGH, _FROM_HIGH = bytes.maketrans(_ALPHABET, _HIGH), bytes.maketrans(_HIGH, _ALPHABET)
-LEAST_OF_MARK = 16  # so many bytes of a mark are not part of anybody's name
-MARK_SIZES = (48, 52, 68)  # bytes behind MARK: without a host, with IPv4, with IPv6
+LEAST_OF_MARK = 16  # bytes; so many of a mark's are no accident in a name
+MARK_SIZES = (48, 52, 68)  # bytes behind MARK: without a host, with an IPv4 one, with an IPv6 one
 
 
 class GarbledError(Exception):
-    """A mark whose checksum is wrong: the C program's threads mixed up two messages."""
+    """A mark with a wrong checksum: a C program's threads have mixed up two messages."""
 
 
 class Mark(NamedTuple):
-    """What a message is, wherever a C program passes it on."""
+    """A message's identity, which it keeps wherever C programs pass it on."""
     origin: int
-    sequence: int  # with the origin the identity of its record
+    sequence: int  # together with the origin, the identity of its record
     is_guest: bool  # a C user's words, not the member's own
-    part: int  # of a text that was split, from 0
+    part: int  # if the text was split: which part this is, from 0
     parts: int
-    gateway: int  # the origin of the member that put it onto a plain link
+    gateway: int  # the origin of the member that sent it into a plain link
     host: str  # where the gateway listens; "" if it does not know
     port: int
 
 
 class Marker:
-    """Marks the messages of one gateway for plain links."""
+    """Marks the messages that one gateway sends into plain links."""
 
-    def __init__(self, gateway, host, port):
+    def __init__(self, gateway: int, host: str, port: int) -> None:
         packed = _pack_host(host)
         self._gateway = gateway, port, len(packed)
         self._host = packed + bytes(-(_HEAD.size + len(packed)) % 3)
 
-    def head(self, name, origin, is_guest):
-        """What is the same for all messages of one author and name, for `encode`: (start of the frame, its CRC)."""
+    def head(self, name: bytes, origin: int, is_guest: bool) -> tuple[bytes, int]:
+        """What all messages of one author and name share, for encode_marked: (the frame's start, its CRC)."""
         head = _HEAD.pack(MARK_VERSION | is_guest, origin, *self._gateway) + self._host
         encoded = b2a_base64(head, newline=False).translate(_TO_HIGH)
         size = MAX_PLAIN_FRAME - len(MARK) - len(encoded) - _ENCODED_TAIL
@@ -280,14 +291,17 @@ class Marker:
         return _HEADER.pack(len(start) + _ENCODED_TAIL) + start, zlib.crc32(head, zlib.crc32(name))
 
 
-def encode_marked(head, messages, first=0, parts=1):
-    """(pieces, numbers) that carry these (number, sequence, text), as `join` takes them; `head` is their author's.
+def encode_marked(head: tuple[bytes, int], messages: Iterable[tuple[int, int, bytes]], first: int = 0,
+                  parts: int = 1) -> tuple[list[bytes], list[int]]:
+    """The (pieces, numbers), for `join`, that carry these messages: (number, sequence, text) each, by `head`'s author.
 
-    `first` and `parts`: each is this one of so many parts of a text.
+    If they are parts of one longer text: `first` is the first one's index, `parts` how many there are.
 
-    One of the two hot loops (see RecordDecoder.runs): nearly every text is one short part.
+    One of the two hot loops (see RecordDecoder.runs): nearly every text is short, and in one part.
     """
-    (start, crc), pieces, numbers = head, [], []
+    start, crc = head
+    pieces: list[bytes] = []
+    numbers: list[int] = []
     pack_length, crc32, add_piece, add_number = _HEADER.pack, zlib.crc32, pieces.append, numbers.append
     for number, sequence, text in messages:
         if len(text) > SMALLEST_SEGMENT or _UNFIT(text) or text in QUIT_TEXTS or parts > 1:
@@ -308,10 +322,10 @@ def encode_marked(head, messages, first=0, parts=1):
     return pieces, numbers
 
 
-def _encode_parts(head, sequence, texts, first, parts):
+def _encode_parts(head: tuple[bytes, int], sequence: int, texts: list[bytes], first: int, parts: int) -> list[bytes]:
     """The pieces that carry one message, split into `texts`."""
     start, crc = head
-    pieces = []
+    pieces: list[bytes] = []
     for part, text in enumerate(texts, first):
         place = _pack_place(sequence, min(part, MAX_PARTS), max(parts, len(texts)))
         tail = place + _pack_crc(zlib.crc32(text, zlib.crc32(place, crc)))
@@ -319,17 +333,17 @@ def _encode_parts(head, sequence, texts, first, parts):
     return pieces
 
 
-def looks_marked(frame):
-    """Whether this frame ends in a mark, or in what a C program left of one."""
+def looks_marked(frame: bytes) -> bool:
+    """Whether this frame ends in a mark, or in what a C program has left of one."""
     _, found, encoded = frame.rpartition(MARK)
     return bool(found) and LEAST_OF_MARK <= len(encoded) <= MARK_SIZES[-1] and not encoded.translate(None, _HIGH)
 
 
-def read_mark(frame, text):
-    """(name, Mark) of a marked frame and its text; (frame, None) where there is no mark.
+def read_mark(frame: bytes, text: Optional[bytes]) -> tuple[bytes, Optional[Mark]]:
+    """(name, Mark) of a marked frame and its text; (frame, None) if it has no mark.
 
-    What stands behind MARK and is not well formed is part of the name. Raises GarbledError at a wrong checksum,
-    which is not looked at without a `text`.
+    Anything behind MARK that is not a well-formed mark is part of the name. Raises GarbledError if the checksum
+    is wrong; without a `text` it is not checked.
     """
     name, _, encoded = frame.rpartition(MARK)
     if not looks_marked(frame):
@@ -340,7 +354,7 @@ def read_mark(frame, text):
     head, place = data[:-_TAIL_SIZE], data[-_TAIL_SIZE:-_CRC.size]
     version, origin, gateway, port, size = _HEAD.unpack_from(head)
     if version & 0xF0 != MARK_VERSION:
-        return name, None  # from our future: only the name can be read
+        return name, None  # of a later version: only the name can be read
     (crc,) = _CRC.unpack_from(data, len(data) - _CRC.size)
     if text is not None and crc != zlib.crc32(text, zlib.crc32(place, zlib.crc32(head, zlib.crc32(name)))):
         raise GarbledError
@@ -349,38 +363,41 @@ def read_mark(frame, text):
     return name, Mark(origin, sequence, bool(version & 1), part, parts, gateway, host, port)
 
 
-def _pack_host(host):
+def _pack_host(host: str) -> bytes:
     try:
         return ipaddress.ip_address(host.partition("%")[0]).packed
     except ValueError:
         return b""
 
 
-def _unpack_host(packed):
+def _unpack_host(packed: bytes) -> str:
     return str(ipaddress.ip_address(packed)) if len(packed) in (4, 16) else ""
 
 
-# Mesh links: one record a frame ---------------------------------------------------------------
+# Mesh links: one record a frame ----------------------------------------------------------------
 
-MAX_VECTOR = 4000  # origins in a hello: 16 bytes each, within one frame
-MAX_ADDRESSES = 8  # addresses in a hello or a bye
-MAX_RECORD_TEXT = 32 * 1024  # bytes of text in one record; longer input goes as several
+MAX_VECTOR = 4000  # origins in a hello: 16 bytes each, so that all fit into one frame
+MAX_ADDRESSES = 8  # in a hello, a bye or peers
+MAX_RECORD_TEXT = 32 * 1024  # bytes of text in one record; a longer one goes as several
 
-MAGIC = b"p2pchat\x01"  # the name of the protocol and its version; another version is another protocol
-PROBE = b":q\0"  # what a C peer sees of a hello: a guest who leaves at once
+MAGIC = b"p2pchat\x01"  # the protocol's name and version; another version is another protocol
+PROBE = b":q\0"  # what a C program reads of a hello: a guest who leaves at once
+
+Address = tuple[str, int]  # a numeric host and a port
+Range = tuple[int, int, int]  # an origin, and its first and last sequence meant
 
 
 class Kind:
-    """The first byte of a record. Numbers that we do not know are ignored: they are from our future."""
+    """The first byte of a record. Kinds that we do not know are ignored: later versions may have more."""
 
     SAY = 1  # a member said it
-    GUEST = 2  # somebody on a plain link said it; the origin is the member at whose link it came in
-    HERE = 3  # a member joined, or contradicts that it was lost
+    GUEST = 2  # somebody on a plain link said it; the origin is that of the member whose link it came over
+    HERE = 3  # a member has joined, or contradicts that it is lost
     LEFT = 4  # a member says goodbye
     LOST = 5  # somebody misses a member; the text is its origin and the last sequence heard of it
-    GUEST_GONE = 6  # a guest's plain link ended; the text is LEFT_TEXT if it said goodbye
-    HELLO, PING, PONG, BYE, PEERS = 16, 17, 18, 19, 20  # between two neighbours only
-    ASK = 21  # ranges that the sender lacks: the far end sends what it has of them
+    GUEST_GONE = 6  # a guest's plain link has ended; the text is LEFT_TEXT if they said goodbye
+    HELLO, PING, PONG, BYE, PEERS = 16, 17, 18, 19, 20  # from here on, between two neighbours only
+    ASK = 21  # ranges that the sender lacks; the far end sends what it has of them
     RENAMED = 22  # the sender's origin was forged; this is its new one
 
 
@@ -388,9 +405,9 @@ _RECORD = struct.Struct("<QBQQIH")  # length, kind, origin, sequence, time, leng
 read_record, RECORD_SIZE = _RECORD.unpack_from, _RECORD.size  # RECORD_SIZE: bytes of a frame before the name
 read_id = struct.Struct("<9xQQ").unpack_from  # origin and sequence of a record's frame
 _HELLO = struct.Struct("<B8sQHBH")  # kind, MAGIC, origin, port, urgent, length of the name; then name, addresses, vector
-_ENTRY = struct.Struct("<QQ")  # an origin and the highest sequence of it
+_ENTRY = struct.Struct("<QQ")  # an origin and its highest sequence
 _PORT = struct.Struct("<H")
-LATEST = 2 ** 32 - 1  # seconds since 1970 that fit into a record: until 2106
+LATEST = 2 ** 32 - 1  # the last time that fits into a record, in seconds since 1970: in 2106
 FIRST_LOGGED, LAST_LOGGED = Kind.SAY, Kind.GUEST_GONE
 CHAT = (bytes([Kind.SAY]), bytes([Kind.GUEST]))
 LEFT_TEXT = b"left"
@@ -399,32 +416,32 @@ MAX_ASKED = 16  # ranges in one ASK
 
 
 class Record(NamedTuple):
-    """What the log holds: one thing that one member told everybody."""
+    """One thing that one member told everybody: what the log consists of."""
     kind: int
-    origin: int  # a random number for each run of the program; a name is only a label
-    sequence: int  # 1, 2, 3 ... of this origin
+    origin: int  # chosen at random for each run of the program; a name is only a label
+    sequence: int  # 1, 2, 3 ... for each origin
     when: int  # seconds since 1970, by the author's clock
     name: bytes
     text: bytes
 
 
 class Hello(NamedTuple):
-    """How two of ours greet. In a probe there are no addresses and no vector yet."""
+    """How two members of ours greet each other. A probe has no addresses and no vector yet."""
     origin: int
     port: int  # where the sender listens; its host is where the connection comes from
-    urgent: bool
+    urgent: bool  # without any other link
     name: bytes
-    addresses: tuple = ()
-    vector: dict = {}
+    addresses: tuple[Address, ...] = ()
+    vector: dict[int, int] = {}  # origin -> the highest sequence that the sender has
 
 
-def encode_record(kind, origin, sequence, when, name, text):
-    """A record's frame. `when` is what some clock says: one that is wrong by a century must not end the program."""
+def encode_record(kind: int, origin: int, sequence: int, when: int, name: bytes, text: bytes) -> bytes:
+    """A record's frame. `when` is clamped: a clock that is wrong by a century must not end the program."""
     return _RECORD.pack(_RECORD.size - HEADER_SIZE + len(name) + len(text), kind, origin, sequence,
                         min(max(when, 0), LATEST), len(name)) + name + text
 
 
-def decode_record(frame):
+def decode_record(frame: bytes) -> Record:
     """The Record in a frame. Raises ProtocolError."""
     if len(frame) < RECORD_SIZE:
         raise ProtocolError("sent half a record")
@@ -436,34 +453,34 @@ def decode_record(frame):
 
 
 class Run(NamedTuple):
-    """Records that one member, or one guest of its, said one after the other; or one record that is not chat."""
-    frames: list  # as they came, header and all
-    first: Optional[Record] = None  # None: not chat
-    texts: list = []  # of all of them
+    """Successive chat records of one author and name; or a single record of another kind."""
+    frames: list[bytes]  # as they came, headers included
+    first: Optional[Record] = None  # None if it is not chat
+    texts: list[bytes] = []  # one for each frame
 
-    def part(self, start, stop):
-        """The Run of its records from index `start` to the one before `stop`."""
+    def part(self, start: int, stop: int) -> Run:
+        """The Run of its records from index `start` up to, but not including, `stop`."""
         if start == 0 and stop == len(self.frames):
             return self
         return Run(self.frames[start:stop], decode_record(self.frames[start]), self.texts[start:stop])
 
 
 class RecordDecoder(FrameDecoder):
-    """A FrameDecoder that can also cut a mesh link's stream, into runs."""
+    """A FrameDecoder that can also cut the stream of a mesh link into runs."""
 
-    def runs(self):
-        """Yield each Run. Runs completed before a ProtocolError come first. Records that are not chat are yielded singly.
+    def runs(self) -> Iterator[Run]:
+        """Yield each Run. Runs completed before a ProtocolError are yielded first. Records that are not chat come singly.
 
-        With _extend the hot loop of the program: the only per-message work; the rest is per run.
+        With _extend the hot loop of the program: the only work per message; all other work is per run.
         """
         run = self._begin()
         while run:
             if run.first:
-                self._extend(run)
+                self._extend(run, run.first)
             yield run
             run = self._begin()
 
-    def _begin(self):
+    def _begin(self) -> Optional[Run]:
         frame = self._next()
         if frame is None:
             return None
@@ -472,9 +489,9 @@ class RecordDecoder(FrameDecoder):
         first = decode_record(frame)
         return Run([frame], first, [first.text])
 
-    def _extend(self, run):
-        """Take what follows on the first record: of the same kind, origin and name, and each the next in sequence."""
-        kind, origin, following, _, name, _ = run.first
+    def _extend(self, run: Run, first: Record) -> None:
+        """Add what follows the first record: same kind, origin and name, and the next sequence each time."""
+        kind, origin, following, _, name, _ = first
         buffer, at, end, limit = self._rest, self._at, len(self._rest), self.limit
         text, size, add_frame, add_text = RECORD_SIZE + len(name), len(name), run.frames.append, run.texts.append
         while end - at >= text:
@@ -490,14 +507,14 @@ class RecordDecoder(FrameDecoder):
         self._at = at
 
 
-def encode_hello(hello):
-    """A frame's body."""
+def encode_hello(hello: Hello) -> bytes:
+    """The body of a hello's frame."""
     return (_HELLO.pack(Kind.HELLO, MAGIC, hello.origin, hello.port, hello.urgent, len(hello.name)) + hello.name
             + _encode_addresses(hello.addresses) + b"".join(_ENTRY.pack(*entry) for entry in hello.vector.items()))
 
 
-def decode_hello(body):
-    """The Hello in a frame's body. Raises ProtocolError."""
+def decode_hello(body: bytes) -> Hello:
+    """The Hello in the body of a frame. Raises ProtocolError."""
     try:
         kind, magic, origin, port, urgent, length = _HELLO.unpack_from(body)
         name, rest = body[_HELLO.size:_HELLO.size + length], body[_HELLO.size + length:]
@@ -510,58 +527,59 @@ def decode_hello(body):
     return Hello(origin, port, bool(urgent), name, addresses, vector)
 
 
-def encode_ask(ranges):
-    """A frame's body: (origin, first, last) for each of at most MAX_ASKED ranges of sequences."""
+def encode_ask(ranges: list[Range]) -> bytes:
+    """The body of an ASK for these ranges, MAX_ASKED of them at most."""
     return bytes([Kind.ASK]) + b"".join(_RANGE.pack(*asked) for asked in ranges[:MAX_ASKED])
 
 
-def decode_ask(body):
+def decode_ask(body: bytes) -> list[Range]:
     """The ranges in the body of an ASK. Raises ProtocolError."""
     try:
-        return list(_RANGE.iter_unpack(body[1:1 + MAX_ASKED * _RANGE.size]))
+        return [(origin, first, last) for origin, first, last in _RANGE.iter_unpack(body[1:1 + MAX_ASKED * _RANGE.size])]
     except struct.error as error:
         raise ProtocolError("asked for what makes no sense") from error
 
 
-def encode_renamed(origin):
-    """A frame's body: the sender's new origin."""
+def encode_renamed(origin: int) -> bytes:
+    """The body of a RENAMED: the sender's new origin."""
     return bytes([Kind.RENAMED]) + _ORIGIN.pack(origin)
 
 
-def decode_renamed(body):
+def decode_renamed(body: bytes) -> int:
     """The origin in the body of a RENAMED. Raises ProtocolError."""
     try:
-        return _ORIGIN.unpack_from(body, 1)[0]
+        origin: int = _ORIGIN.unpack_from(body, 1)[0]
     except struct.error as error:
         raise ProtocolError("sent a name that makes no sense") from error
+    return origin
 
 
-def encode_lost(origin, sequence):
+def encode_lost(origin: int, sequence: int) -> bytes:
     """The text of a LOST. Version 1.0 reads only the origin."""
     return _ENTRY.pack(origin, sequence)
 
 
-def decode_lost(text):
-    """(origin, last sequence heard of it). The sequence is None from version 1.0; both are if the text makes no sense.
+def decode_lost(text: bytes) -> tuple[Optional[int], Optional[int]]:
+    """(origin, last sequence heard of it). From version 1.0, the sequence is None; in a text without sense, both are.
 
-    That is no error of the link that it comes over: what a stranger said is passed on by honest members.
+    Such a text does not cost the link that brings it: honest members pass on what a stranger said.
     """
     if len(text) < _ORIGIN.size:
         return None, None
     return _ENTRY.unpack_from(text) if len(text) >= _ENTRY.size else (_ORIGIN.unpack_from(text)[0], None)
 
 
-def is_kind(body, kind):
-    """Whether a frame's body claims to be a hello of ours, or a bye."""
+def is_kind(body: bytes, kind: int) -> bool:
+    """Whether the body of a frame begins as a hello, a bye or peers of ours does."""
     return body.startswith(bytes([kind]) + MAGIC)
 
 
-def encode_addresses(kind, addresses):
-    """A frame's body: a bye (no room for you here; try these) or peers (my neighbours now; for who has too few)."""
+def encode_addresses(kind: int, addresses: Sequence[Address]) -> bytes:
+    """The body of a bye (no room for you here; try these) or of peers (my neighbours now, if you have too few)."""
     return bytes([kind]) + MAGIC + _encode_addresses(addresses)
 
 
-def decode_addresses(body):
+def decode_addresses(body: bytes) -> tuple[Address, ...]:
     """The addresses in the body of a bye or of peers. Raises ProtocolError."""
     try:
         return _decode_addresses(body[1 + len(MAGIC):])[0]
@@ -569,12 +587,12 @@ def decode_addresses(body):
         raise ProtocolError("sent a bye that makes no sense") from error
 
 
-def _encode_addresses(addresses):
+def _encode_addresses(addresses: Sequence[Address]) -> bytes:
     hosts = [(host.encode(), port) for host, port in addresses[:MAX_ADDRESSES]]
     return bytes([len(hosts)]) + b"".join(bytes([len(host)]) + host + _PORT.pack(port) for host, port in hosts)
 
 
-def _decode_addresses(data):
+def _decode_addresses(data: bytes) -> tuple[tuple[Address, ...], bytes]:
     addresses, at = [], 1
     for _ in range(data[0]):
         length = data[at]
@@ -584,38 +602,39 @@ def _decode_addresses(data):
     return tuple(addresses[:MAX_ADDRESSES]), data[at:]
 
 
-# What is missing
-MAX_HOLES, MAX_HOLES_EACH = 1024, 64  # remembered, and of one origin: a liar can make them at will
-MAX_MISSING = 1_000_000  # messages of one hole: whoever skips more lies, and nobody is told that so many are missing
-TELL_SECONDS = 10  # after which a hole is told: by then any link would have filled it
+# Holes: what is missing ------------------------------------------------------------------------
+
+MAX_HOLES, MAX_HOLES_EACH = 1024, 64  # remembered in all, and for one origin: a liar can make as many as it likes
+MAX_MISSING = 1_000_000  # messages in one hole; whoever skips more is lying, and nobody is told that so many are missing
+TELL_SECONDS = 10  # until our user is told of a hole: by then some link would have filled it
 ASK_SECONDS = 60  # for which new neighbours are asked to fill it
 
 
 class Hole:
-    """Sequences of one origin that were skipped: whoever sent what follows had them no more."""
+    """Sequences of one origin that were skipped: whoever sent us what follows no longer had them."""
     __slots__ = ("first", "last", "since", "told")
 
-    def __init__(self, first, last, since, told=False):
+    def __init__(self, first: int, last: int, since: float, told: bool = False) -> None:
         self.first, self.last, self.since, self.told = first, last, since, told
 
 
 class Holes:
-    """What is missing of each origin. It is new whenever and by whichever link it comes."""
+    """What we miss of each origin. It is new whenever it comes, and over whichever link."""
 
-    def __init__(self):
-        self._holes = {}  # origin -> Holes, oldest first
-        self._hushed = {}  # origins of which no hole is told; the values mean nothing
+    def __init__(self) -> None:
+        self._holes: dict[int, list[Hole]] = {}  # by origin; each origin's oldest first
+        self._hushed: dict[int, None] = {}  # origins of which no hole is told, oldest first
         self.count = 0
-        self.untold = 0  # holes that were not told yet
+        self.untold = 0  # holes that our user was not told of yet
 
-    def __contains__(self, origin):
+    def __contains__(self, origin: int) -> bool:
         return origin in self._holes
 
-    def add(self, origin, first, last, now):
+    def add(self, origin: int, first: int, last: int, now: float) -> None:
         """Sequences `first` to `last` were skipped at `now` (seconds)."""
         self._add(origin, Hole(first, last, now, told=origin in self._hushed))
 
-    def fill(self, origin, first, last):
+    def fill(self, origin: int, first: int, last: int) -> list[tuple[int, int]]:
         """These sequences came. Returns the ranges of them that were missing, as (first, last)."""
         found = []
         for hole in list(self._holes.get(origin, ())):
@@ -625,14 +644,14 @@ class Holes:
                 self._shrink(origin, hole, low, high)
         return sorted(found)
 
-    def youngest(self, now):
-        """The ranges to ask a new neighbour for, as (origin, first, last)."""
+    def youngest(self, now: float) -> list[Range]:
+        """The ranges to ask a new neighbour for."""
         young = [(hole.since, origin, hole.first, hole.last) for origin, holes in self._holes.items()
                  for hole in holes if now - hole.since < ASK_SECONDS]
         return [asked[1:] for asked in sorted(young, reverse=True)[:MAX_ASKED]]
 
-    def tell(self, now):
-        """How many messages are missing for TELL_SECONDS and were not told yet; now they are."""
+    def tell(self, now: float) -> int:
+        """How many messages have been missing for TELL_SECONDS and are not told yet; from now on they are."""
         missing = 0
         for hole in self._untold():
             if hole.since + TELL_SECONDS <= now:
@@ -641,12 +660,12 @@ class Holes:
                 missing += hole.last - hole.first + 1 if hole.last - hole.first < MAX_MISSING else 0
         return missing
 
-    def next_tell(self):
-        """When the next hole is to be told, in seconds; None: there is none."""
+    def next_tell(self) -> Optional[float]:
+        """When the next hole is due to be told, in seconds; None if there is none."""
         return min((hole.since + TELL_SECONDS for hole in self._untold()), default=None)
 
-    def hush(self, origin):
-        """This origin was forged, as somebody says: tell nobody of what seems to be missing. What comes is new all the same."""
+    def hush(self, origin: int) -> None:
+        """This origin was forged, somebody says: do not tell our user what seems to be missing. What comes is still new."""
         self._hushed[origin] = None
         if len(self._hushed) > MAX_HOLES:
             del self._hushed[next(iter(self._hushed))]
@@ -654,16 +673,16 @@ class Holes:
             self.untold -= not hole.told
             hole.told = True
 
-    def _untold(self):
+    def _untold(self) -> list[Hole]:
         return [hole for holes in self._holes.values() for hole in holes if not hole.told] if self.untold else []
 
-    def _shrink(self, origin, hole, low, high):
+    def _shrink(self, origin: int, hole: Hole, low: int, high: int) -> None:
         self._remove(origin, hole)
         for first, last in ((hole.first, low - 1), (high + 1, hole.last)):
             if first <= last:
                 self._add(origin, Hole(first, last, hole.since, hole.told))
 
-    def _add(self, origin, hole):
+    def _add(self, origin: int, hole: Hole) -> None:
         holes = self._holes.setdefault(origin, [])
         holes.append(hole)
         self.count += 1
@@ -673,7 +692,7 @@ class Holes:
         if self.count > MAX_HOLES:
             self._give_up_half()
 
-    def _remove(self, origin, hole):
+    def _remove(self, origin: int, hole: Hole) -> None:
         holes = self._holes[origin]
         holes.remove(hole)
         self.count -= 1
@@ -681,9 +700,9 @@ class Holes:
         if not holes:
             del self._holes[origin]
 
-    def _give_up_half(self):
-        # Half at once, so that it costs O(1) for each: first of the origins with most, then of those met last. A liar
-        # skips in one origin, or invents many; either way the holes of those who were here before are kept.
+    def _give_up_half(self) -> None:
+        # Half at once, so that each costs O(1): first those of the origins with most, then those of the latest origins.
+        # A liar skips within one origin, or invents many; either way the holes of those who were here first are kept.
         order = sorted(self._holes, key=lambda origin: len(self._holes[origin]), reverse=True)
         order.sort(key=lambda origin: len(self._holes[origin]) == 1)
         singles = [origin for origin in order if len(self._holes[origin]) == 1][::-1]
@@ -692,47 +711,52 @@ class Holes:
                 self._remove(origin, self._holes[origin][0])
 
 
-# What is remembered
-LOG_MESSAGES = 20_000  # messages of chat kept for those who come back or come late; presence does not push them out
-LOG_BYTES = 8 * 1024 * 1024  # what they and the records of presence may cost together, whichever is reached first
+# The log: what is remembered -------------------------------------------------------------------
+
+LOG_MESSAGES = 20_000  # chat messages kept for latecomers and returning members; presence does not push them out
+LOG_BYTES = 8 * 1024 * 1024  # that chat and presence may cost together, whichever limit is reached first
 FRAME_COST = 50  # bytes that a record costs beside its frame
 STRETCH_SIZE = 64 * 1024  # bytes of the log that are joined for one send
 MAX_STRETCHES = 32  # of them kept at once
 
 
 class Log:
-    """Every record once, in the order in which this member delivered them; as many of the last as the limits allow.
+    """Every record once, in the order in which this member delivered them: the latest ones, as the limits allow.
 
-    `have` says the highest sequence of each origin that was delivered, and `holes` what is missing
-    below it. Since every link is first-in first-out and every member passes on in its own order, what
-    comes is a duplicate or exactly the next of its origin; only whoever was away for longer than the
-    log sees a gap.
+    `have` is this member's version vector: the highest sequence delivered of each origin; `holes` is what
+    is missing below it. Every link is first in, first out, and every member passes records on in its own
+    order, so what arrives is a duplicate or exactly the next record of its origin. Only after an absence
+    longer than the log is there a gap.
 
-    Records are kept as the frames they came in: passed on without encoding them again.
+    Records are kept as the frames that they arrived in, and passed on without being encoded again.
     """
 
-    def __init__(self):
-        self.have = {}
+    def __init__(self) -> None:
+        self.have: dict[int, int] = {}
         self.holes = Holes()
-        self.late = set()  # numbers of records that filled a hole: a neighbour's vector says nothing about them
+        self.late: set[int] = set()  # numbers of records that filled a hole: a neighbour's vector says nothing about them
         self.start = 0  # the number of the oldest record kept; numbers never change
         self.end = 0  # the number that the next record will get
-        self._frames = []
-        self._held = {}  # origin -> how many of its records are kept; whoever spoke last is last
-        self._cost = 0
-        self._chat = 0  # how many of them are chat
-        self._stretches = {}  # number -> (frames, the number after them)
+        self._frames: list[bytes] = []
+        self._held: dict[int, int] = {}  # origin -> how many of its records are kept; whoever spoke last is last
+        self._cost = 0  # bytes
+        self._chat = 0  # how many of the frames are chat
+        self._stretches: dict[int, tuple[bytes, int]] = {}  # number -> frames from there on, and the number after them
 
-    def news(self, origin, first, last):
-        """What of these sequences is new, as a list of (first, last, whether it fills a hole)."""
+    def news(self, origin: int, first: int, last: int) -> list[tuple[int, int, bool]]:
+        """What is new of these sequences, as (first, last, whether it fills a hole)."""
         have = self.have.get(origin)
         if have is None or first > have:
             return [(first, last, False)]
-        late = [(*found, True) for found in self.holes.fill(origin, first, min(last, have))] if origin in self.holes else []
+        filled = self.holes.fill(origin, first, min(last, have)) if origin in self.holes else []
+        late = [(low, high, True) for low, high in filled]
         return late + [(have + 1, last, False)] if last > have else late
 
-    def extend(self, origin, sequence, frames, now, late=False):
-        """Append these new records of one origin, which end at `sequence`, at `now` (seconds). What they skip is a hole."""
+    def extend(self, origin: int, sequence: int, frames: list[bytes], now: float, late: bool = False) -> int:
+        """Append new records of one origin, the last of them `sequence`, at `now` (seconds). What they skip is a hole.
+
+        `late`: they fill a hole. Returns the number of the first.
+        """
         number, count = self.end, len(frames)
         if late:
             self.late.update(range(number, number + count))
@@ -753,14 +777,14 @@ class Log:
             self._trim()
         return number
 
-    def read(self, number, stop):
-        """The frames from this number to the one before `stop`, as far as they are kept."""
+    def read(self, number: int, stop: int) -> list[bytes]:
+        """The frames from this number up to, but not including, `stop`, as far as they are kept."""
         return self._frames[max(number - self.start, 0):max(stop - self.start, 0)]
 
-    def stretch(self, number):
-        """The frames from this number on, STRETCH_SIZE bytes or little more, and the number after the last of them.
+    def stretch(self, number: int) -> tuple[bytes, int]:
+        """The frames from this number on, about STRETCH_SIZE bytes of them, and the number after the last one.
 
-        Joined once for all who ask: neighbours that are up to date stand at the same number.
+        They are joined once for all who ask: neighbours that are up to date all ask for the same number.
         """
         if number not in self._stretches:
             if len(self._stretches) > MAX_STRETCHES:
@@ -768,29 +792,29 @@ class Log:
             self._stretches[number] = self._join(number)
         return self._stretches[number]
 
-    def _join(self, number):
+    def _join(self, number: int) -> tuple[bytes, int]:
         frames = self.read(number, number + STRETCH_SIZE // RECORD_SIZE)
         ends = list(accumulate(map(len, frames)))
         count = bisect_left(ends, STRETCH_SIZE) + 1
         return b"".join(frames[:count]), number + min(count, len(frames))
 
-    def find(self, ranges):
-        """The numbers of the records kept of these (origin, first, last), in the log's order. One pass over the log."""
-        wanted = {}
+    def find(self, ranges: Iterable[Range]) -> list[int]:
+        """The numbers of the records in these ranges that are kept, in the log's order. One pass over the whole log."""
+        wanted: dict[int, list[tuple[int, int]]] = {}
         for origin, first, last in ranges:
             wanted.setdefault(origin, []).append((first, last))
         return [number for number, (origin, sequence) in enumerate(map(read_id, self._frames), self.start)
                 if origin in wanted and any(first <= sequence <= last for first, last in wanted[origin])]
 
-    def vector(self):
-        """origin -> highest sequence, of the origins that are in the log; the last MAX_VECTOR of them."""
+    def vector(self) -> dict[int, int]:
+        """For a hello: origin -> highest sequence, of the latest MAX_VECTOR origins in the log."""
         return {origin: self.have[origin] for origin in islice(reversed(self._held), MAX_VECTOR)}
 
-    def _is_full(self):
+    def _is_full(self) -> bool:
         return self._cost > LOG_BYTES or self._chat > LOG_MESSAGES
 
-    def _trim(self):
-        # A tenth at once: cutting the head of a list costs as much as its tail is long.
+    def _trim(self) -> None:
+        # A tenth at once: cutting off the head of a list costs as much as its tail is long.
         while self._is_full():
             count = len(self._frames) // 10 or 1
             gone = self._frames[:count]
@@ -803,7 +827,7 @@ class Log:
         if len(self.have) > 2 * LOG_MESSAGES:
             self.have = {origin: last for origin, last in self.have.items() if origin in self._held or origin in self.holes}
 
-    def _forget(self, frames):
+    def _forget(self, frames: list[bytes]) -> None:
         for origin, _ in map(read_id, frames):
             self._held[origin] -= 1
             if not self._held[origin]:
