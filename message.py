@@ -602,6 +602,38 @@ def _decode_addresses(data: bytes) -> tuple[tuple[Address, ...], bytes]:
     return tuple(addresses[:MAX_ADDRESSES]), data[at:]
 
 
+# Announcements: packets of their own on a network segment --------------------------------------
+
+MAX_ROOM = 64  # bytes of a room's name
+ASKS, TELLS, ASKS_ALL = 1, 2, 3  # who is in this room? I am in this room. Who is in any?
+_ANNOUNCEMENT = struct.Struct("<8sBQHB")  # magic, kind, origin, port, length of the room's name
+
+
+class Announcement(NamedTuple):
+    """A member says where it is, to whoever is near."""
+
+    kind: int
+    origin: int
+    port: int
+    room: bytes
+
+
+def encode_announcement(announcement: Announcement) -> bytes:
+    """A packet's bytes."""
+    kind, origin, port, room = announcement
+    return _ANNOUNCEMENT.pack(MAGIC, kind, origin, port, len(room)) + room
+
+
+def decode_announcement(packet: bytes) -> Optional[Announcement]:
+    """The Announcement in a packet. None if it makes no sense: anybody can send one, and there is no link to end for it."""
+    if not _ANNOUNCEMENT.size < len(packet) <= _ANNOUNCEMENT.size + MAX_ROOM:
+        return None
+    magic, kind, origin, port, length = _ANNOUNCEMENT.unpack_from(packet)
+    room = packet[_ANNOUNCEMENT.size:]
+    is_ours = magic == MAGIC and kind in (ASKS, TELLS, ASKS_ALL) and length == len(room)
+    return Announcement(kind, origin, port, room) if is_ours else None
+
+
 # Holes: what is missing ------------------------------------------------------------------------
 
 MAX_HOLES, MAX_HOLES_EACH = 1024, 64  # remembered in all, and for one origin: a liar can make as many as it likes

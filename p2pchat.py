@@ -45,6 +45,7 @@ import sys
 import termios
 import time
 from collections import deque
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -53,7 +54,7 @@ if sys.version_info < (3, 9):  # before anything is read that an old Python does
 
 import peers  # noqa: E402
 import ui  # noqa: E402
-from message import MAX_FRAME  # noqa: E402
+from message import MAX_FRAME, MAX_ROOM  # noqa: E402
 
 Address = Tuple[Any, ...]  # of a socket, as getaddrinfo gives it: (host, port), for IPv6 perhaps with two numbers more
 Front = Union[ui.Screen, ui.Lines]
@@ -292,6 +293,7 @@ class Dial:
         except OSError as error:
             raise Gone(_because(error)) from error
         self.sock.setblocking(False)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, attempt.near)  # a forged packet reaches no other network
         code = self.sock.connect_ex(address)
         if code not in (0, errno.EINPROGRESS, errno.EINTR):
             self.sock.close()
@@ -357,6 +359,75 @@ def prepare(sock: socket.socket) -> None:
     for option, seconds in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 5)):
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
+
+
+GROUP, GROUP_PORT = "239.255.112.50", 21112  # of the addresses for one organisation's own use (RFC 2365)
+_MEMBERSHIP = struct.Struct("=4s4si")  # struct ip_mreqn: group, address of an interface, its index
+_IFREQ = struct.Struct("16s4x4s8x")  # struct ifreq: name of an interface, its address inside of a struct sockaddr_in
+SIOCGIFADDR = 0x8915 if sys.platform.startswith("linux") else 0xC0206921
+
+
+class Group:
+    """All members nearby: a UDP socket, which has no connections.
+
+    What is sent to the group comes to every program that listens to it: as one whole packet or not at all, from
+    anybody, and nobody is told who got it. There is nothing to accept, to flush or to frame.
+    """
+
+    def __init__(self, host: str) -> None:
+        """`host`: where our listener can be reached; the group is used on that interface only, or on all. Raises OSError."""
+        self._only = host if host not in ("0.0.0.0", "::") else None
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self.sock.setblocking(False)
+            for option in ("SO_REUSEADDR", "SO_REUSEPORT"):  # several members on one machine; each gets every packet
+                self.sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
+            self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)  # no router passes it on
+            self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+            self.sock.bind((GROUP, GROUP_PORT))  # not "": so no packet comes here that was sent to one machine
+        except OSError:
+            self.sock.close()
+            raise
+
+    def send(self, packet: bytes) -> None:
+        """Send it on every interface, after joining the group there anew: interfaces come and go. b"": only join.
+
+        Never blocks. Raises OSError if the system forbids it on one.
+        """
+        for index, address in self._interfaces():
+            there = _MEMBERSHIP.pack(socket.inet_aton(GROUP), address, index)
+            with suppress(OSError):  # we are in the group already
+                self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, there)
+            try:
+                self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, there)
+                if packet:
+                    self.sock.sendto(packet, (GROUP, GROUP_PORT))
+            except OSError as error:
+                if error.errno in (errno.EPERM, errno.EACCES):
+                    raise
+                # else it went down this moment, or its queue is full: it is tried again
+
+    def _interfaces(self) -> Iterator[Tuple[int, bytes]]:
+        """(index, IPv4 address) of each that has one; loopback too, for two members on a machine without a network."""
+        for index, name in socket.if_nameindex():
+            try:
+                found = fcntl.ioctl(self.sock, SIOCGIFADDR, _IFREQ.pack(name.encode(), bytes(4)))
+            except OSError:
+                continue
+            address = _IFREQ.unpack(found)[1]
+            if self._only in (None, socket.inet_ntoa(address)):
+                yield index, address
+
+    def receive(self) -> Optional[Tuple[str, bytes]]:
+        """The next packet as (host, bytes), or None. Never blocks."""
+        try:
+            packet, address = self.sock.recvfrom(1024)
+        except OSError:
+            return None
+        return address[0], packet
+
+    def close(self) -> None:
+        self.sock.close()
 
 
 def readable_host(address: Address) -> str:
@@ -427,6 +498,7 @@ TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first 
 PLAIN_READ = 16 * 1024  # bytes at most from a C program: a message of it costs five times as much, and the keyboard waits
 LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
 ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
+PACKETS_PER_TURN = 32  # of what is announced nearby; the kernel drops what it has no room for
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
 CROWDED_PAUSE = 30  # seconds between two notices of it
 RECORD_TIMES = 2 ** 32  # seconds until a record's 32 bits of time begin again
@@ -449,10 +521,12 @@ class Chat:
         self.links: Dict[peers.Neighbour, Link] = {}
         self.dials: List[Dial] = []
         self.lookups: List[Lookup] = []
+        self.group: Optional[Group] = None  # where members nearby announce themselves, if our user asks for it
         self.status: Union[None, int, str] = None  # the exit status, once it is time to leave
         self.leave_by = 0.0
         self._verbatim = verbatim  # whether every text is said, commands too
         self._since = time.time() if no_history else 0.0  # what was said before that is not shown
+        self._muted = False  # whether our user was told that we may not announce ourselves
         self._told_alone = False  # whether our user knows that nobody hears
         self._parting = ""  # how to join again; the last line that our user sees
         self._patient = False  # a bot's input ended: leave only when nothing has moved for LEAVE_SECONDS
@@ -480,7 +554,7 @@ class Chat:
         }
         self._deeds: Dict[type, Callable] = {
             peers.Show: self._show, peers.Notice: self._notice,
-            peers.Connect: self._connect, peers.Hangup: self._hang_up,
+            peers.Connect: self._connect, peers.Hangup: self._hang_up, peers.Announce: self._announce,
         }
 
     # From outside
@@ -492,6 +566,19 @@ class Chat:
             self.step()
         if contact.failure:
             raise ValueError(f"can't connect to {label}: it {contact.failure}; check the host and the port, which is {WHERE_PORT}")
+
+    def look_around(self, room: bytes) -> None:
+        """Find the members of this room on our network segments, and be found, from now on; else say why not."""
+        try:
+            self.group = Group(readable_host(self.listener.getsockname()))
+        except OSError as error:
+            self._cannot_look(error)
+        else:
+            self.network.look_around(room)
+
+    def _cannot_look(self, error: OSError) -> None:
+        self.network.actions.append(peers.Notice(
+            f"cannot look for members nearby ({error.strerror}, UDP port {GROUP_PORT}); join by host and port instead"))
 
     def open(self, hint: str) -> None:
         """Take the terminal; `hint` tells our user how others can join. Raises OSError."""
@@ -521,7 +608,8 @@ class Chat:
         self.front.close(self._parting)
         signal.set_wakeup_fd(-1)
         for closable in (*self.links.values(), *(link for _, link in self._lingering), *(dial.sock for dial in self.dials),
-                         *self.lookups, self.listener, self._signals, self._signal_source, self._poll):
+                         *self.lookups, *[self.group] * (self.group is not None), self.listener, self._signals, self._signal_source,
+                         self._poll):
             closable.close()
 
     # One turn
@@ -558,6 +646,8 @@ class Chat:
             yield lookup.output, READ, self._on_lookup, lookup
         if self.status is None and not self._accept_after:
             yield self.listener, READ, self._on_listener, None
+        if self.group is not None:
+            yield self.group.sock, READ, self._on_packet, None
         if not self._opened:
             return
         if self.front.input_fd is not None and not self._input_throttled():
@@ -738,6 +828,13 @@ class Chat:
             self._crowded, self._crowded_after = True, time.monotonic() + CROWDED_PAUSE
             self.front.notice(f"nobody new can join for now: {reason}")
 
+    def _on_packet(self, _: None, events: int) -> None:
+        for _ in range(PACKETS_PER_TURN):
+            found = self.group.receive()
+            if found is None:
+                return
+            self.network.overheard(*found)
+
     def _on_dial(self, dial: Dial, events: int) -> None:
         if dial not in self.dials:
             return
@@ -882,6 +979,14 @@ class Chat:
             return
         self.dials.append(dial)
 
+    def _announce(self, action: peers.Announce) -> None:
+        try:
+            self.group.send(action.packet)
+        except OSError as error:
+            if not self._muted:
+                self._cannot_look(error)
+            self._muted = True
+
     def _hang_up(self, action: peers.Hangup) -> None:
         link = self.links[action.neighbour]
         self._guarded(link, link.flush, self.network.now)
@@ -1001,6 +1106,16 @@ class Commands:
         except ValueError as mistake:
             self._front.notice(str(mistake))
 
+    def rooms(self, _: str) -> None:
+        discovery = self._network.discovery
+        if discovery is None:
+            self._front.notice("not looking for rooms; start with --lan or --room NAME")
+            return
+        found = {discovery.room: 0, **dict(discovery.rooms())}
+        rooms = [f"{ui.clean_name(room)}{' (yours)' * (room == discovery.room)}, announced by {count} other{'s' * (count != 1)}"
+                 for room, count in found.items()]
+        self._front.notice("rooms nearby: " + "; ".join(rooms))
+
     def find(self, text: str) -> None:
         if not self._front.find(text):
             self._usage(":find")
@@ -1071,6 +1186,7 @@ COMMANDS = {
     ":who": Command("", "list who is here", Commands.who),
     ":links": Command("", "list your direct connections", Commands.links),
     ":connect": Command("HOST PORT", "connect to another member and their network", Commands.connect),
+    ":rooms": Command("", "list the rooms nearby (--lan)", Commands.rooms),
     ":find": Command("TEXT", "latest message with TEXT; :find again for older", Commands.find, True),
     ":time": Command("", "show or hide the times of messages", Commands.time, True),
     ":bell": Command("off|mention|all", "ring never, on mentions, or on every message", Commands.bell, True),
@@ -1202,6 +1318,7 @@ class Lookup:
 # Before the loop: arguments to sockets, where waiting is allowed ------------------------------
 
 VERSION = "1.0"
+LOBBY = "lobby"  # the room of all who do not choose one
 MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
 USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
 # What a name may not have, since others would read it as something else.
@@ -1230,6 +1347,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("peer_port", nargs="?", metavar="port number", help=f"their port ({WHERE_PORT})")
     parser.add_argument("--port", metavar="N", help="listen on this port (default: the system picks one)")
     parser.add_argument("--bind", metavar="ADDRESS", default="", help="listen on this address only (default: every interface)")
+    parser.add_argument("--lan", action="store_true", help="find members nearby, in the room lobby, without a port number")
+    parser.add_argument("--room", metavar="NAME", help="the same, in a room of this name")
     lines = parser.add_argument_group("line mode (also where input or output is not a terminal)")
     lines.add_argument("--lines", action="store_true", help="no screen: messages on stdout, notices on stderr; each stdin line is sent")
     lines.add_argument("--no-input", action="store_true", help="read no input; run until a signal")
@@ -1246,7 +1365,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise ValueError(f"missing port number after {options.peer}. {USAGE}")
     options.peer_port = _checked_port(options.peer_port) if options.peer is not None else None
     options.port = _checked_port(options.port, "choose one for --port, or omit the option") if options.port is not None else 0
+    if options.lan or options.room is not None:
+        options.room = _checked_room(options.room if options.room is not None else LOBBY)
     return options
+
+
+def _checked_room(name: str) -> bytes:
+    encoded = name.encode("utf-8", "surrogateescape")
+    if not name.strip() or len(encoded) > MAX_ROOM or ui.MARK in ui.clean_name(encoded):
+        raise ValueError(f"a room's name has 1 to {MAX_ROOM} bytes that can be shown; choose another one")
+    return encoded
 
 
 def _checked_name(name: str) -> bytes:
@@ -1330,6 +1458,8 @@ def start(arguments: Sequence[str]) -> Tuple[Chat, str]:
         raise ValueError(f"cannot start ({error.strerror}); see ulimit -n") from error
     if addresses:
         chat.join(f"{options.peer} {options.peer_port}", addresses)
+    if options.room:
+        chat.look_around(options.room)
     return chat, f"join: ./p2pchat NAME {lan_host(options.bind)} {chat.port}"
 
 

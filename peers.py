@@ -15,6 +15,7 @@ thousand of it as well as the loop runs one (a sans-I/O engine). One topic each,
     Overlay     which links to have, and whom to dial (a random graph that heals itself)
     Bridge      C programs: marks, circles, lines that came by two gateways
     Presence    who is here, under which label, and what our user reads of it
+    Discovery   members on one network segment who find each other without a port number
 
 The subtle spots, one for each: Neighbour._take_records (why nothing is lost), Handshake.resolve_double
 (why two members who dial each other at once keep one link), Bridge (why a circle costs no line), and
@@ -30,10 +31,10 @@ from collections import Counter, OrderedDict, deque
 from enum import Enum
 from typing import NamedTuple, Optional
 
-from message import (CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
-                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, RECORD_SIZE, SMALLEST_SEGMENT, GarbledError, Hello, Kind, Log,
-                     Marker, Pairs, ProtocolError, RecordDecoder, as_c_reads, decode_addresses, decode_ask, decode_hello,
-                     decode_lost, decode_record, decode_renamed, encode_addresses, encode_ask, encode_frame, encode_hello,
+from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
+                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, RECORD_SIZE, SMALLEST_SEGMENT, TELLS, Announcement, GarbledError, Hello, Kind, Log,
+                     Marker, Pairs, ProtocolError, RecordDecoder, as_c_reads, decode_addresses, decode_announcement, decode_ask, decode_hello,
+                     decode_lost, decode_record, decode_renamed, encode_addresses, encode_announcement, encode_ask, encode_frame, encode_hello,
                      encode_lost, encode_marked, encode_pairs, encode_record, encode_renamed, is_kind, is_quit, join, looks_marked, plain_texts,
                      read_id, read_mark, read_record, split_text)
 
@@ -64,6 +65,11 @@ class Hangup(NamedTuple):
     """Send this neighbour what waits, as far as it goes at once; close its link; report `reason` to Network.closed."""
     neighbour: "Neighbour"
     reason: str
+
+
+class Announce(NamedTuple):
+    """Send this packet to the group on every network segment; if it is empty, only keep listening on each of them."""
+    packet: bytes
 
 
 # Time, and how often -------------------------------------------------------------------------
@@ -126,6 +132,7 @@ class Attempt(NamedTuple):
     urgent: bool = False
     plain: bool = False  # a probe was not answered: speak as to a C peer
     since: float = 0.0  # when it began
+    near: bool = False  # an announcement named it: it must be on one of our own network segments
 
 
 class LinkKind(Enum):
@@ -616,6 +623,7 @@ class Network:
         self.bridge = Bridge(self.author, port, clock, rng, self.log, self.links, self.presence, self.overlay.find,
                              self._show, self._notice)
         self.handshake = Handshake(self.author, port, clock, self.log, self.links, self.overlay, self._met, self._settled)
+        self.discovery = None  # a Discovery, once our user asks for it
         self._before = {}  # origin -> sequence that was said before we joined: not news
         self._renew_at = self._forged_told_at = self._again_at = now
         self._was_cut_off = False  # our last neighbour was lost; not if it left
@@ -659,6 +667,7 @@ class Network:
         times += [self._due(neighbour) for neighbour in self.links.all]
         times += [self._renew_at] * (self._forged_from is not None)
         times += [self.log.holes.next_tell(), self.overlay.deadline, self.bridge.deadline, self.presence.deadline]
+        times += [self.discovery.deadline] if self.discovery else []
         return min((time for time in times if time is not None), default=None)
 
     def join(self, label, addresses):
@@ -670,6 +679,17 @@ class Network:
         self._dial_contact(contact)
         return contact
 
+    def look_around(self, room):
+        """Find the members of this room (bytes) on our network segments, and be found by them, from now on."""
+        self._replan = True
+        self.discovery = Discovery(room, self.author, self.port, self.clock, self.links, self.overlay, self.presence, self.actions)
+
+    def overheard(self, host, packet):
+        """A packet came from this host to the group."""
+        self._replan = True
+        if self.discovery:
+            self.discovery.heard(host, packet)
+
     def say(self, *texts):
         """Our user says this (bytes of any length): to everyone, and to our own screen."""
         self.actions.append(Show(self.name, list(texts), mine=True))
@@ -678,7 +698,7 @@ class Network:
 
     def leave(self):
         """Say goodbye to all, behind whatever they are still to be sent."""
-        self.overlay.leaving = True
+        self.overlay.leaving, self.discovery = True, None
         self.contacts.clear()
         self.author.tell(Kind.LEFT, self.name)
         for neighbour in self.links.all:
@@ -774,6 +794,7 @@ class Network:
         self._replan = True
         self.bridge.woke()
         self.presence.woke()
+        self._restart_discovery()
 
     def tick(self):
         """The deadline has passed: do what is due."""
@@ -791,6 +812,8 @@ class Network:
         self.bridge.tick()
         self.presence.tick()
         self.overlay.tick()
+        if self.discovery:
+            self.discovery.tick()
 
     def who(self):
         """Everybody here but ourselves, as Persons."""
@@ -849,9 +872,13 @@ class Network:
         self.presence.linked(hello.origin, hello.name, is_first=alone)
         self.bridge.met(hello.origin)
         self.overlay.met(neighbour, hello)
+        if alone:
+            self._restart_discovery()
         if neighbour.contact:
             neighbour.contact.plain, neighbour.contact.outlet = False, None
             self._reached(neighbour)
+        elif is_first and neighbour.attempt and neighbour.attempt.near:
+            self._notice("found {} in room {}", self.presence.label(hello.origin, hello.name), self.discovery.room)
         elif self._was_cut_off and self.now >= self._again_at:  # announce two crossed dials once
             self._was_cut_off, self._again_at = False, self.now + AGAIN_SECONDS
             self._notice("connected again, through {}", self.presence.label(hello.origin, hello.name))
@@ -905,6 +932,11 @@ class Network:
         if not self.links.mesh():
             self._was_cut_off = self.presence.is_here(neighbour.origin)
             self.presence.alone()
+            self._restart_discovery()
+
+    def _restart_discovery(self):
+        if self.discovery:
+            self.discovery.restart()
 
     def _plain_closed(self, neighbour, reason):
         contact = neighbour.contact if neighbour.contact in self.contacts else None
@@ -1281,6 +1313,15 @@ class Overlay:
             return
         if self._free({address: origin}) and address in self.book.fresh(self._clock.now) and len(self.attempts) < MAX_DIALS:
             self.dial(Attempt(address, urgent=True))
+
+    def near(self, host, port, origin):
+        """Somebody announces a member on our network segment: link to it. Only that packet says so, so it is not noted."""
+        address = (host, port)
+        if self.leaving or port < LEAST_PORT or not is_dialable(host) or len(self.attempts) >= MAX_DIALS:
+            return
+        is_known = address in self.book.heard or address in self.book.proven
+        if self.book.shunned.get(address, 0) <= self._clock.now and self._free({address: origin}):
+            self.dial(Attempt(address, urgent=True, near=not is_known))
 
     # What came of it
 
@@ -2670,3 +2711,132 @@ class Presence:
                 person._bearers.change(person.key, True)
         self._guests = {gateway: {key: None for key in keys if key in self.people} for gateway, keys in self._guests.items()}
         self._guests = {gateway: keys for gateway, keys in self._guests.items() if keys}
+
+
+# Found without a port number -----------------------------------------------------------------
+
+ASK_SECONDS = 1, 60  # between two questions of whoever has no link: it asks after 0, 1, 2, 4 ... seconds
+TELL_SECONDS = 60, 120  # between two announcements of a member that has one; random, so that few say it for all
+SOON_SECONDS = 1, 5  # until the first one: halves that formed beside each other meet
+REPLY_SECONDS = 0.02, 0.12  # until a question is answered; random for the same reason
+ENOUGH_TELLERS = 2  # of our own network, and one more need not tell: one of them may be out of reach
+REPLIES, REPLY_PAUSE = 8, 1  # answers at once, and one more in so many seconds
+CALL_SPREAD = 0, 1  # until a member is dialled by whoever has links: by then another one may have linked the two networks
+REPEAT_SECONDS = 0.5  # after which somebody who asks again did not hear the answers. Until then it is the same question by another interface
+NEAR_DIALS, NEAR_SECONDS = 8, 8  # on the word of a packet; a quarter of UNPROVEN_DIALS, so that forgers leave the rest
+QUESTIONS_IN_VAIN = 5  # after which our user is told
+MAX_NEARBY, NEARBY_SECONDS = 256, 240  # members whose announcements are remembered, for so long
+
+
+class Discovery:
+    """Members of one room on one network segment find each other: each sends packets to a group and hears the others'.
+
+    Whoever has no link asks; whoever has one tells when it is asked, and now and then. Two packets are enough for any
+    number of members: whoever heard two others of its own network is silent. A packet proves nothing, since anybody can
+    send it from any address: it is good for one dial, and only to a machine on our own segments (Overlay.near).
+    """
+
+    def __init__(self, room, author, port, clock, links, overlay, presence, actions):
+        self.room = room
+        self._author, self._port, self._clock = author, port, clock
+        self._links, self._overlay, self._presence, self._actions = links, overlay, presence, actions
+        self._rng = overlay.book.rng
+        self._nearby = OrderedDict()  # origin -> (room, when it was heard, since when it asks)
+        self._tellers = set()  # members of our own network that told since we last did, or were asked
+        self._replies = TokenBucket(REPLIES, REPLY_PAUSE, clock.now)
+        self._dials = TokenBucket(NEAR_DIALS, NEAR_SECONDS, clock.now)
+        self._call = None  # (when to dial it, origin, host, port)
+        self._asked = 0  # questions, ever
+        self._tell_at = None
+        self.restart()
+
+    @property
+    def deadline(self):
+        """When tick wants to be called (seconds)."""
+        times = self._ask_at, self._tell_at, self._call and self._call[0]
+        return min((time for time in times if time is not None), default=None)
+
+    def restart(self):
+        """We have just come, got our first link, lost our last one, or stood still."""
+        now, is_linked = self._clock.now, self._is_linked()
+        self._alone_since = now
+        self._ask_at = None if is_linked else now
+        self._tell_at = now + self._rng.uniform(*SOON_SECONDS) if is_linked else self._tell_at
+
+    def tick(self):
+        """Ask, tell or dial, whatever is due."""
+        now = self._clock.now
+        if self._call and self._call[0] <= now:
+            _, origin, host, port = self._call
+            self._call = None
+            self._dial(origin, host, port)
+        if self._ask_at is not None and self._ask_at <= now:
+            self._ask()
+        if self._tell_at is not None and self._tell_at <= now:
+            self._tell()
+
+    def heard(self, host, packet):
+        """A packet came from this host."""
+        heard = decode_announcement(packet)
+        if heard is None or self._author.is_ours(heard.origin):
+            return
+        asks_again = self._note(heard)
+        if heard.kind == ASKS_ALL or heard.kind == ASKS and heard.room == self.room:
+            self._plan_reply()
+        if heard.room != self.room:
+            return
+        if self._presence.is_here(heard.origin):
+            self._tellers.update([heard.origin] * (heard.kind == TELLS))
+        elif heard.kind == TELLS and not self._is_linked():
+            self._dial(heard.origin, host, heard.port)
+        elif self._call is None and (heard.kind == TELLS or asks_again):
+            self._call = self._clock.now + self._rng.uniform(*CALL_SPREAD), heard.origin, host, heard.port
+
+    def rooms(self):
+        """(name, how many members announce it) of each room heard of lately."""
+        rooms = Counter(room for room, heard_at, _ in self._nearby.values() if heard_at > self._clock.now - NEARBY_SECONDS)
+        return sorted(rooms.items())
+
+    def _is_linked(self):
+        return bool(self._links.mesh())
+
+    def _note(self, heard):
+        """Remember that it announces this room. Returns whether it asks again, so that it does not hear the answers."""
+        now, asks = self._clock.now, heard.kind != TELLS
+        _, _, asks_since = self._nearby.pop(heard.origin, (None, None, None))
+        asks_again = asks and asks_since is not None and REPEAT_SECONDS < now - asks_since < NEARBY_SECONDS
+        self._nearby[heard.origin] = heard.room, now, asks_since if asks_again else now if asks else None
+        if len(self._nearby) > MAX_NEARBY:
+            self._nearby.popitem(last=False)
+        return asks_again
+
+    def _plan_reply(self):
+        if self._replies.take(self._clock.now):
+            reply_at = self._clock.now + self._rng.uniform(*REPLY_SECONDS)
+            self._tell_at = reply_at if self._tell_at is None else min(self._tell_at, reply_at)
+            self._tellers.clear()
+
+    def _dial(self, origin, host, port):
+        if not self._presence.is_here(origin) and self._dials.take(self._clock.now):
+            self._overlay.near(host, port, origin)
+
+    def _ask(self):
+        self._send(ASKS if self._asked else ASKS_ALL)
+        self._asked += 1
+        least, most = ASK_SECONDS
+        self._ask_at = self._clock.now + min(max(self._clock.now - self._alone_since, least), most)
+        if self._asked == QUESTIONS_IN_VAIN and not self._overlay.book.met:
+            self._actions.append(Notice("nobody else is in room {} yet; if somebody should be, a firewall may block UDP: "
+                                        "then join by host and port", (self.room,)))
+
+    def _tell(self):
+        if len(self._tellers) < ENOUGH_TELLERS:
+            self._send(TELLS)
+        else:
+            self._actions.append(Announce(b""))
+        self._tellers.clear()
+        self._tell_at = self._clock.now + self._rng.uniform(*TELL_SECONDS) if self._is_linked() else None
+
+    def _send(self, kind):
+        packet = encode_announcement(Announcement(kind, self._author.origin, self._port, self.room))
+        self._actions.append(Announce(packet))

@@ -721,7 +721,7 @@ def test_each_module_imports_only_what_its_layer_may():
 
 
 STANDARD_LIBRARY = set(getattr(sys, "stdlib_module_names", ())) or {
-    "argparse", "bisect", "codecs", "collections", "difflib", "enum", "errno", "fcntl", "os", "re", "select", "selectors", "signal",
+    "argparse", "bisect", "codecs", "collections", "contextlib", "difflib", "enum", "errno", "fcntl", "os", "re", "select", "selectors", "signal",
     "socket", "stat", "struct", "sys", "termios", "time", "typing", "unicodedata", "itertools", "functools", "ipaddress", "random", "shlex", "subprocess", "tempfile",
     "zlib"}
 
@@ -750,6 +750,9 @@ MISTAKES = {
     "a port in other digits": (["ann", "localhost", "٣"], "from 1 to 65535"),
     "an own port that is none": (["ann", "--port", "99999"], "choose one for --port"),
     "an unknown option and no name": (["-x"], "unrecognized arguments: -x"),
+    "a room without a name": (["ann", "--room", ""], "a room's name has 1 to 64 bytes"),
+    "a room's name that is too long": (["ann", "--room", "x" * 65], "a room's name has 1 to 64 bytes"),
+    "a room's name that cannot be shown": (["ann", "--room", "a\x1b"], "a room's name has 1 to 64 bytes"),
     "an unknown option": (["ann", "--colour"], "usage"),
     "a host that does not exist": (["ann", "no-such-host.invalid", "7"], "check the spelling"),
     "a host that cannot exist": (["ann", "x" * 300, "7"], "check the spelling"),
@@ -805,7 +808,7 @@ def test_joining_oneself_is_refused(host):
 
 def test_help_and_version():
     status, out, err = run("--help")
-    options = {"--port", "--bind", "--lines", "--no-input", "--times", "--no-history", "--verbatim"}
+    options = {"--lan", "--room", "--port", "--bind", "--lines", "--no-input", "--times", "--no-history", "--verbatim"}
     assert status == 0 and out[0] == p2pchat.USAGE and options < set(" ".join(out).split())
     assert run("--version") == (0, [f"p2pchat {p2pchat.VERSION}"], [])
 

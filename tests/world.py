@@ -22,7 +22,7 @@ import peers
 from message import Hello, Kind, encode_frame, encode_hello, encode_record
 from oracle import Oracle, Violation, said_notices
 from p2pchat import STALL_SECONDS
-from peers import Connect, Hangup, LinkKind, Network, Notice, Show
+from peers import Announce, Connect, Hangup, LinkKind, Network, Notice, Show
 
 EPOCH = 1_700_000_000  # the wall clock at virtual second 0
 WINDOW = 64 * 1024  # bytes under way in one direction of a link
@@ -202,6 +202,8 @@ class Member(Node):
                 self.world.dial(self, event.attempt, event.seconds)
             elif kind is Hangup:
                 self._hang_up(event.neighbour, event.reason)
+            elif kind is Announce:
+                self.world.multicast(self.host, event.packet)
             else:
                 raise Violation(f"{self}: an event of an unknown kind: {event!r}")
 
@@ -287,6 +289,10 @@ class Member(Node):
     def resumed(self):
         self._clock()
         self._arm()
+
+    def overhear(self, host, packet):
+        if not self.dead and not self.stopped:
+            self.do(self.network.overheard, host, packet)
 
     # What its user does
 
@@ -447,6 +453,7 @@ class World(Oracle):
         self.dials = 0
         self.digest = 0
         self.taps = None  # (from, to) -> list of what was sent, if recorded
+        self.packets = []  # (when, bytes) of what was sent to all on the one segment
 
     # The clock
 
@@ -677,6 +684,15 @@ class World(Oracle):
         """Whether nothing comes from one host to the other."""
         return one != other and (one in self.dark or other in self.dark or self.groups.get(one) != self.groups.get(other)
                                  or (one, other) in self.one_way)
+
+    def multicast(self, host, packet):
+        """A packet to all who listen, its sender too: it keeps no order, and where a cable is out it is lost."""
+        if not packet:
+            return
+        self.packets.append((self.now, packet))
+        for member in self.members:
+            if member.network.discovery and not self._apart(host, member.host):
+                self.after(self.rng.uniform(0.0005, 0.005), member.overhear, host, packet)
 
     def _keepalive(self, conn, since):
         if conn.blocked_at == since:
