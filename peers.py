@@ -1505,8 +1505,14 @@ class Words:
             self._drop_half()
         return True
 
-    def told(self, key, gateway, now, mine=False):
-        """A gateway tells this line, the hash of a (name, text), at `now` (seconds). Returns whether that is news."""
+    def told(self, key, gateway, now, said=None, mine=False):
+        """A gateway tells this line, the hash of a (name, text), at `now` (seconds). Returns whether that is news.
+
+        `said`: when its words were put down, by that gateway's clock. One of the two is near the line that we know:
+        what takes a long way comes late, and a clock may be wrong.
+        """
+        if said is not None and abs(now - self._known(key)[0]) > SAME_WORDS_SECONDS:
+            now = said
         line = self._line(key, now, SAME_WORDS_SECONDS)
         times = self._count(line[1], gateway)
         most = max((count for teller, count in line[1].items() if teller != gateway), default=0)
@@ -1567,7 +1573,7 @@ class Outlet:
     def __init__(self, number=0):
         self.number = number  # of this link among all plain ones there ever were
         self.is_quiet = False
-        self.has_sent = False  # whether anything of ours went over it
+        self.is_evident = False  # whether other gateways can know of it: it was sent something, or what it brought was told
         self.skips = set()  # numbers in the log, from the link's position on, that they have, or must not get
         self.marks = OrderedDict()  # (origin, sequence, hash of the text) of what came over the link with a mark
         self.marked_at = 0.0  # when the last of them came
@@ -1719,6 +1725,7 @@ class Bridge:
         label = self._presence.guest(self._author.origin, name, name) if is_known else self._presence.label(name, name)
         self._show(label, texts)
         number = self._author.tell(Kind.GUEST, name, texts)
+        neighbour.outlet.is_evident = True
         self._skip_at(neighbour, number, len(texts))
         if any(other.outlet.is_quiet for other in self._plain):
             for offset, text in enumerate(texts):
@@ -1808,6 +1815,8 @@ class Bridge:
     def _carry(self, neighbour, frame, name, mark, text):
         """Its author cannot be reached through the mesh now: a C user's line to us, that keeps its identity."""
         self._remember(mark, name, text)
+        if mark.is_guest and not self._words.told(hash((name, text)), mark.origin, self._clock.now):
+            return  # another gateway has told it
         key = name if mark.is_guest else mark.origin
         is_known = self._is_behind(neighbour, key, frame)
         label = self._presence.guest(self._author.origin, key, name) if is_known else self._presence.label(key, name)
@@ -1849,13 +1858,14 @@ class Bridge:
         if mark is not None:
             return self._told_carried(first, name, mark, texts, number)
         label = self._presence.guest(first.origin, name, name)
-        at = self._clock.now if when is None else self._clock.now - (self._clock.wall - when)
+        said = self._clock.now - (self._clock.wall - (first.when if when is None else when))
+        came = self._clock.now if when is None else said
         news = []
         for offset, text in enumerate(texts):
             key = hash((name, text))
             if self._carried and not self.said(first, [text], number + offset, offset):
                 continue
-            if self._words.told(key, first.origin, at):
+            if self._words.told(key, first.origin, came, said):
                 news.append(text)
                 self._owe_everywhere(key, number + offset)
             else:
@@ -1926,7 +1936,7 @@ class Bridge:
         """
         for neighbour in self._plain:
             outlet = neighbour.outlet
-            if gateway in outlet.gateways and (self._author.origin > gateway or not outlet.has_sent):
+            if gateway in outlet.gateways and (self._author.origin > gateway or not outlet.is_evident):
                 self._go_quiet(neighbour)
 
     def _circle(self, neighbour, gateway):
@@ -2088,7 +2098,7 @@ class Bridge:
         else:
             batch, neighbour.position = self._shared(start, neighbour.own_host)
         if batch.data:
-            outlet.has_sent = True
+            outlet.is_evident = True
             neighbour.queue(batch)
 
     def _shared(self, start, host):

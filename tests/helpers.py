@@ -5,6 +5,7 @@ import fcntl
 import gc
 import os
 import pty
+import random
 import re
 import select
 import signal
@@ -399,10 +400,12 @@ def must_end():
 
 
 def unused_port():
-    """A port on which nobody listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port on which nobody listens now, below those that Linux and macOS give out: so no other test gets it meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def python(*arguments):

@@ -550,6 +550,31 @@ def test_in_a_circle_through_c_programs_each_line_is_seen_once(seed, first):
     assert len(quiet_links(world)) == 1 and len(plain_links(world)) == 2, "no C program is cut off"
 
 
+@pytest.mark.parametrize("first", ["a member", "a C user"])
+@pytest.mark.parametrize("seed", range(4))
+def test_in_a_chain_of_members_and_c_programs_each_line_is_seen_once(seed, first):
+    """History: both gateways of one island went quiet, and a line told late by another one was taken for a new one."""
+    world = simulator.World(seed)
+    one, two, three = members = [world.member() for _ in range(3)]
+    left, right = c_users = [world.c_peer() for _ in range(2)]
+    for who, whom in ((left, one), (two, left), (right, two), (three, right)):
+        who.join(whom)
+        world.run(2)
+    (one if first == "a member" else left).say()
+    world.run(3)
+    for speakers in (c_users, members, members + c_users):
+        for speaker in speakers * 10:
+            speaker.say()
+            world.run(0.03)
+        world.run(3)
+    world.run(10)
+    world.check_complete([*members, *c_users], members)  # the oracle fails if a member shows a line twice
+    for peer in c_users:
+        assert sum(times > 1 for times in peer.shown_times.values()) <= 1, "only what was on its way as the circle was found"
+        assert all(peer.last[node.ident] == node.number for node in members + c_users if node is not peer)
+    assert len(quiet_links(world)) == 2 and len(plain_links(world)) == 4
+
+
 def plain_links(world):
     return [neighbour for member in world.members for neighbour in member.network.neighbours if neighbour.kind is LinkKind.PLAIN]
 
