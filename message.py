@@ -473,21 +473,17 @@ class RecordDecoder(FrameDecoder):
 
         With _extend the hot loop of the program: the only work per message; all other work is per run.
         """
-        run = self._begin()
-        while run:
-            if run.first:
-                self._extend(run, run.first)
-            yield run
-            run = self._begin()
-
-    def _begin(self) -> Optional[Run]:
         frame = self._next()
-        if frame is None:
-            return None
-        if frame[HEADER_SIZE:HEADER_SIZE + 1] not in CHAT:
-            return Run([frame])
-        first = decode_record(frame)
-        return Run([frame], first, [first.text])
+        while frame is not None:
+            if frame[HEADER_SIZE:HEADER_SIZE + 1] not in CHAT:
+                yield Run([frame])
+            else:
+                first = decode_record(frame)
+                run = Run([frame], first, [first.text])
+                if self._at < len(self._rest):
+                    self._extend(run, first)
+                yield run
+            frame = self._next()
 
     def _extend(self, run: Run, first: Record) -> None:
         """Add what follows the first record: same kind, origin and name, and the next sequence each time."""
@@ -818,14 +814,17 @@ class Log:
 
         They are joined once for all who ask: neighbours that are up to date all ask for the same number.
         """
-        if number not in self._stretches:
+        found = self._stretches.get(number)
+        if found is None:
             if len(self._stretches) > MAX_STRETCHES:
                 self._stretches.clear()
-            self._stretches[number] = self._join(number)
-        return self._stretches[number]
+            found = self._stretches[number] = self._join(number)
+        return found
 
     def _join(self, number: int) -> tuple[bytes, int]:
         frames = self.read(number, number + STRETCH_SIZE // RECORD_SIZE)
+        if len(frames) == 1:  # a lone message
+            return frames[0], number + 1
         ends = list(accumulate(map(len, frames)))
         count = bisect_left(ends, STRETCH_SIZE) + 1
         return b"".join(frames[:count]), number + min(count, len(frames))

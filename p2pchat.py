@@ -23,7 +23,7 @@ The rules of the loop, which keep one thread enough for everything:
    idle chat does not wake up.
 6. A bounded read per link and turn, and of those who flood only so many as TURN_SECONDS allow; the
    keyboard is served in every turn, whatever floods in, and however many flood (_read_links).
-7. One place (_guarded) turns a link's failure into "this link is gone, because ..."; anything
+7. One place (_mark) turns a link's failure into "this link is gone, because ..."; anything
    else that raises is our bug and flies, after the terminal is as it was.
 
 The subtle spots: Segmenter (why a C program never sees half a header) and Chat._act (what is sent may
@@ -47,7 +47,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from itertools import groupby
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 if sys.version_info < (3, 9):  # before anything is read that an old Python does not understand
     sys.exit("p2pchat: Python 3.9 or newer is needed, and this is Python %d.%d" % sys.version_info[:2])
@@ -64,6 +64,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 # One connection -------------------------------------------------------------------------------
 
 READ_SIZE = 64 * 1024  # bytes read from one link in a turn, or from all together that have something; or joined for one send
+MAX_SEND = READ_SIZE + MAX_FRAME  # bytes in one send: what is joined, and the last record of it
 SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes much must not keep the others waiting
 SLOW_SECONDS = 1  # who takes nothing for so long is not slow but stuck: our own input no longer waits for it
 STALL_SECONDS = 30  # how long a link may take nothing: a C program that got out of step is deaf, and does not say so
@@ -113,10 +114,8 @@ class Link:
         return next_look if retry_at is None else min(next_look, retry_at)
 
     def due(self, now: float) -> bool:
-        """Whether flush has something to do that nothing is known to stand in the way of."""
-        if self._taken_at is None:
-            return self.neighbour.backlog > 0
-        return self.deadline <= now or not self.blocked and not self.cramped
+        """Whether nothing is known to stand in the way of flush any more, or it has to be called all the same."""
+        return not self.blocked and not self.cramped or self.deadline is not None and self.deadline <= now
 
     def receive(self, size: int = READ_SIZE) -> bytes:
         """What has arrived, at most `size` bytes; b"" if nothing has. Never blocks. Raises Gone at the end of the stream."""
@@ -130,25 +129,27 @@ class Link:
             raise Gone(self._broken or "closed the connection")
         return data
 
-    def flush(self, now: float) -> None:
-        """Send what waits, as far as it is taken. Never blocks. Raises Gone after STALL_SECONDS in which nothing was."""
-        if self._taken_at is None:
-            self._taken_at = now
-        self.blocked = False
-        for _ in range(SENDS_PER_TURN):
-            all_taken = self._send_chunk(now)
-            if not self._rest and not self.neighbour.backlog:
-                self.stuck, self._taken_at = False, None
-                return
-            if not all_taken:
-                break
-        else:
-            self.blocked = True  # its share of this turn is used up
-        self.stuck = now >= self._taken_at + SLOW_SECONDS
-        if now >= self._taken_at + STALL_SECONDS:
-            raise Gone(f"took nothing for {STALL_SECONDS} seconds")
+    def flush(self, now: float) -> bool:
+        """Send what waits, as far as it is taken. Returns whether nothing is left. Never blocks.
 
-    def _send_chunk(self, now: float) -> bool:
+        Raises Gone after STALL_SECONDS in which nothing was taken.
+        """
+        neighbour, may_be_c = self.neighbour, self.neighbour.may_be_c
+        self.blocked = True  # unless nothing is left; also where the kernel took all, but its share of this turn is used up
+        for _ in range(SENDS_PER_TURN):
+            chunk = self._rest or (self._segmenter.next_chunk(neighbour, now) if may_be_c else neighbour.take(READ_SIZE, MAX_SEND))
+            if chunk and not self._send_chunk(chunk, now):
+                break
+            if not neighbour.backlog:
+                self.blocked, self.stuck, self._taken_at = False, False, None
+                return True
+            if not chunk:  # a C program's window has no room: writability would not tell when it has
+                self.blocked = False
+                break
+        self._watch_progress(now)
+        return False
+
+    def _send_chunk(self, chunk: bytes, now: float) -> bool:
         """One system call's worth. Returns whether all of it was taken.
 
         A WRITE MAY BE PARTIAL, and this is where that is handled. send only copies into the kernel's buffer, which
@@ -156,31 +157,24 @@ class Link:
         part and returns its length; what it did not take is kept in _rest, `blocked` makes the loop wait for
         writability, and the next flush begins with it: nothing may come between the two parts of a frame.
         """
-        chunk = self._rest or self._next_chunk(now)
-        if not chunk:
-            return False  # a C program's window has no room
-        sent = self._send(chunk)
-        self._rest = chunk[sent:]  # b"" if all was taken, the whole chunk if nothing was
-        self.blocked = bool(self._rest)
+        try:
+            sent = self.sock.send(chunk, SEND_FLAGS)
+        except BlockingIOError:
+            sent = 0  # the kernel's buffer is full
+        except OSError as error:
+            # Not yet Gone: its last words, a goodbye perhaps, may still be there to be read.
+            sent, self._broken = 0, _because(error)
+        self._rest = chunk[sent:]
         if sent:
             self._taken_at = now
         return not self._rest
 
-    def _next_chunk(self, now: float) -> bytes:
-        if self.neighbour.may_be_c:
-            return self._segmenter.next_chunk(self.neighbour, now)
-        return self.neighbour.take(READ_SIZE, READ_SIZE + MAX_FRAME)
-
-    def _send(self, chunk: bytes) -> int:
-        """How many bytes the kernel took; 0 also when its buffer is full, and when the link is broken."""
-        try:
-            return self.sock.send(chunk, SEND_FLAGS)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            # Not yet Gone: its last words, a goodbye perhaps, may still be there to be read.
-            self._broken = _because(error)
-            return 0
+    def _watch_progress(self, now: float) -> None:
+        if self._taken_at is None:
+            self._taken_at = now
+        self.stuck = now >= self._taken_at + SLOW_SECONDS
+        if now >= self._taken_at + STALL_SECONDS:
+            raise Gone(f"took nothing for {STALL_SECONDS} seconds")
 
     def settled(self) -> bool:
         """Whether all that was sent has arrived at the far end's system. Never blocks."""
@@ -538,7 +532,10 @@ class Chat:
         self._here: Any = None  # the version of who is here that the status row shows
         self._apart = self.network.wall - self.network.now  # between the two clocks, in seconds
         self._poll = Poll()
+        self._interest: Any = None  # what _wanted was last asked for
         self._others: Any = frozenset()  # what is watched beside the links
+        self._changed: Set[Link] = set()  # links for which other events than before may have to be waited for
+        self._unfinished: Set[Link] = set()  # links of which the last flush left something
         self._readable: List[Link] = []  # links that have something for us in this turn
         self._turn = 0
         self._full: Dict[Link, int] = {}  # whose last read was full, so that more waits -> the turn of that read
@@ -617,80 +614,98 @@ class Chat:
     def step(self, limit: Optional[float] = None) -> None:
         """One turn: wait for the first event or deadline (`limit` seconds at most), then handle all there is."""
         self._rewatch()
-        ready = self._poll.wait(self._timeout(limit))  # rule 1: the one place that waits
-        now = self.network.now = time.monotonic()
-        self.network.wall = record_time()
-        self._notice_sleep()
+        deadline = self._deadline()
+        ready = self._poll.wait(self._timeout(deadline, limit))  # rule 1: the one place that waits
+        now = self._read_clocks()
         for key, events in ready:
             handler, subject = key.data
             handler(subject, events)
         self._read_links(now)
-        self._expire(now)
+        if deadline is not None and deadline <= now:
+            self._expire(now)
         self._act(now)
         if self._opened:
             self._tell_here()
             self.front.draw(now)  # rule 4
 
-    def _notice_sleep(self) -> None:
-        """A sleeping machine stops the one clock, and not the other."""
-        apart, self._apart = self._apart, self.network.wall - self.network.now
+    def _read_clocks(self) -> float:
+        """Tell the network the time. A sleeping machine stops the one clock, and not the other."""
+        now, wall = time.monotonic(), record_time()
+        self.network.now, self.network.wall = now, wall
+        apart, self._apart = self._apart, wall - now
         if self._apart - apart > SLEPT_SECONDS:
             self.network.woke()
+        return now
 
-    def _wanted(self) -> Iterator[Tuple[Any, int, Callable, Any]]:
+    def _rewatch(self) -> None:
+        """Rule 5: make what is waited for what is wanted now. Nothing is worked out for what did not change."""
+        interest = self._wants()
+        if interest != self._interest:
+            self._interest = interest
+            wanted = {source: rest for source, *rest in self._wanted(*interest)}
+            for source in self._others - wanted.keys():
+                self._poll.unwatch(source)
+            self._others = wanted.keys()
+            for source, rest in wanted.items():
+                self._poll.watch(source, *rest)
+        for link in self._changed:
+            self._poll.watch(link.sock, READ | WRITE if link.blocked else READ, self._on_link, link)  # rule 2
+        self._changed.clear()
+
+    def _wants(self) -> Tuple[Any, ...]:
+        """All that _wanted depends on: cheap to ask for in every turn, and to compare."""
+        listening = self.status is None and not self._accept_after
+        front = self.front
+        if not self._opened:
+            return listening, self.group, None, (), (), (*self.dials,), (*self.lookups,)
+        typing = None if self._unfinished and self._input_throttled() else front.input_fd
+        return listening, self.group, typing, (*front.output_fds,), (*front.hangup_fds,), (*self.dials,), (*self.lookups,)
+
+    def _wanted(self, listening: bool, group: "Optional[Group]", typing: Optional[int], writing: Tuple[int, ...], watching: Tuple[int, ...],
+                dials: Tuple[Dial, ...], lookups: "Tuple[Lookup, ...]") -> Iterator[Tuple[Any, int, Callable, Any]]:
         """Rule 5: everything but links that the loop waits for, as (file object, events, handler, its subject)."""
         yield self._signals, READ, self._on_signal, None
-        for dial in self.dials:
-            yield dial.sock, WRITE, self._on_dial, dial
-        for lookup in self.lookups:
-            yield lookup.output, READ, self._on_lookup, lookup
-        if self.status is None and not self._accept_after:
+        if listening:
             yield self.listener, READ, self._on_listener, None
-        if self.group is not None:
-            yield self.group.sock, READ, self._on_packet, None
-        if not self._opened:
-            return
-        if self.front.input_fd is not None and not self._input_throttled():
-            yield self.front.input_fd, READ, self._on_input, None
-        writing, watched = set(self.front.output_fds), set(self.front.hangup_fds)
-        for descriptor in writing | watched:
-            yield descriptor, WRITE * (descriptor in writing) | READ * (descriptor in watched), self._on_output, None
+        if group is not None:
+            yield group.sock, READ, self._on_packet, None
+        for dial in dials:
+            yield dial.sock, WRITE, self._on_dial, dial
+        for lookup in lookups:
+            yield lookup.output, READ, self._on_lookup, lookup
+        if typing is not None:
+            yield typing, READ, self._on_input, None
+        for descriptor in {*writing, *watching}:
+            yield descriptor, WRITE * (descriptor in writing) | READ * (descriptor in watching), self._on_output, None
 
     def _input_throttled(self) -> bool:
         """Whether our input, a file perhaps, brings more than some neighbour takes: it waits, unless that one is stuck."""
-        return not self.front.shows_own and any(link.neighbour.lagging and not link.stuck for link in self.links.values())
+        return not self.front.shows_own and any(link.neighbour.lagging and not link.stuck for link in self._unfinished)
 
-    def _rewatch(self) -> None:
-        """Rule 5: make what is waited for what is wanted now."""
-        wanted = {source: rest for source, *rest in self._wanted()}
-        for source in self._others - wanted.keys():
-            self._poll.unwatch(source)
-        self._others = wanted.keys()
-        for source, rest in wanted.items():
-            self._poll.watch(source, *rest)
-        for link in self.links.values():
-            self._poll.watch(link.sock, READ | WRITE if link.blocked else READ, self._on_link, link)  # rule 2
+    def _deadline(self) -> Optional[float]:
+        """Rule 5: when something has to be done though nothing happens; None: never. Idle links have no deadline."""
+        times = [self.network.deadline, self.front.deadline if self._opened else None]
+        if self.dials or self._unfinished or self._lingering or self._accept_after:
+            times += [timed.deadline for timed in (*self.dials, *self._unfinished)]
+            times += [at for at, _ in self._lingering] + [self._accept_after or None]
+        return min([at for at in times if at is not None], default=None)
 
-    def _timeout(self, limit: Optional[float]) -> Optional[float]:
-        """Rule 5: seconds until the nearest deadline; None: for ever."""
+    def _timeout(self, deadline: Optional[float], limit: Optional[float]) -> Optional[float]:
+        """Seconds that select may wait; None: for ever."""
         if self._poll.always_ready or self._typed or self.network.actions:
             return 0
-        deadlines = [self.network.deadline, self._accept_after or None]
-        deadlines += [timed.deadline for timed in (*self.dials, *self.links.values())]
-        deadlines += [self._lingering[0][0]] if self._lingering else []
-        if self._opened:
-            deadlines.append(self.front.deadline)
-        waits = [deadline - time.monotonic() for deadline in deadlines if deadline is not None]
-        if limit is not None:
-            waits.append(limit)
         if self.status is not None:
-            waits.append(LEAVE_POLL)
-        return max(min(waits), 0) if waits else None
+            limit = LEAVE_POLL if limit is None else min(limit, LEAVE_POLL)
+        if deadline is None:
+            return limit
+        wait = max(deadline - time.monotonic(), 0)
+        return wait if limit is None else min(wait, limit)
 
     def _read_links(self, now: float) -> None:
         """Rule 6. The quiet are heard in every turn; then those who flood, in small portions if they are many, by turns."""
         readable, self._readable = self._readable, []
-        readable.sort(key=self._last_full_read)
+        if len(readable) > 1:
+            readable.sort(key=self._last_full_read)
         size = max(READ_SIZE // max(len(readable), 1), LEAST_READ)
         self._turn += 1
         late = False
@@ -698,7 +713,7 @@ class Chat:
             floods = link in self._full
             if floods and late:
                 return  # it is as readable in the next turn, and then before those who were read in this one
-            self._guarded(link, self._receive, link, size)
+            self._receive(link, size)
             late = floods and time.monotonic() >= now + TURN_SECONDS
 
     def _last_full_read(self, link: Link) -> int:
@@ -707,7 +722,11 @@ class Chat:
     def _receive(self, link: Link, size: int) -> None:
         if link.neighbour.may_be_c:
             size = min(size, PLAIN_READ)
-        data = link.receive(size)
+        try:
+            data = link.receive(size)
+        except Gone as gone:
+            self._mark(link, gone)
+            return
         if len(data) == size:
             self._full[link] = self._turn
         else:
@@ -745,9 +764,28 @@ class Chat:
 
     def _send(self, now: float) -> None:
         """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
-        for link in self.links.values():
-            if link.due(now):
-                self._guarded(link, link.flush, now)
+        ready = [self.links[neighbour] for neighbour in self.network.to_send()]
+        if self._unfinished:
+            ready = [link for link in {*ready, *self._unfinished} if link not in self._unfinished or link.due(now)]
+        for link in ready:
+            self._flush(link, now)
+
+    def _flush(self, link: Link, now: float) -> None:
+        try:
+            finished = link.flush(now)
+        except Gone as gone:
+            self._mark(link, gone)
+            return
+        if not finished:
+            self._unfinished.add(link)
+            self._changed.add(link)
+        elif link in self._unfinished:
+            self._unfinished.remove(link)
+            self._changed.add(link)
+
+    def _mark(self, link: Link, why: object) -> None:
+        """Rules 3 and 7: the one place where a link becomes one that is gone; the first reason counts."""
+        self._gone.setdefault(link, str(why))
 
     def _obey(self) -> None:
         """What the network asks for; else what was typed next, since what was said before it stands above its answer."""
@@ -762,6 +800,8 @@ class Chat:
         for link, reason in self._gone.items():
             del self.links[link.neighbour]
             self._full.pop(link, None)
+            self._unfinished.discard(link)
+            self._changed.discard(link)
             self._poll.unwatch(link.sock)
             lost = link.undelivered()
             self._close(link)
@@ -781,13 +821,6 @@ class Chat:
         self._lingering.append((time.monotonic() + LINGER_SECONDS, link))
         if len(self._lingering) > MAX_LINGERING:
             self._lingering.popleft()[1].close()
-
-    def _guarded(self, link: Link, action: Callable, *arguments: Any) -> None:
-        """Rule 7; what is gone is marked, rule 3."""
-        try:
-            action(*arguments)
-        except Gone as gone:
-            self._gone.setdefault(link, str(gone))
 
     # What happened: handlers, which only queue and mark (rules 2 and 3), and call no other handler
 
@@ -853,6 +886,7 @@ class Chat:
     def _add_link(self, sock: socket.socket, host: str, attempt: Optional[peers.Attempt] = None) -> None:
         neighbour = self.network.opened(host, attempt, readable_host(sock.getsockname()))
         self.links[neighbour] = link = Link(sock, neighbour)
+        self._changed.add(link)
         self._full[link] = self._turn  # a newcomer waits behind those whom we know
 
     def _on_input(self, _: None, events: int) -> None:
@@ -989,8 +1023,8 @@ class Chat:
 
     def _hang_up(self, action: peers.Hangup) -> None:
         link = self.links[action.neighbour]
-        self._guarded(link, link.flush, self.network.now)
-        self._gone.setdefault(link, action.reason)
+        self._flush(link, self.network.now)
+        self._mark(link, action.reason)
 
     def _tell_here(self) -> None:
         """The status row's names, looked up whenever who is here has another version."""

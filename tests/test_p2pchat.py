@@ -1,7 +1,9 @@
 """Whole programs: several of ours turned in this process, C peers beside them, and the built file as a user runs it."""
 
+import contextlib
 import errno
 import os
+import random
 import re
 import resource
 import select
@@ -19,6 +21,7 @@ import p2pchat
 import peers
 from cpeer import CPeer
 from helpers import BUILT, PATIENCE, TOP, Program, encode_pair, python, run, turn, unused_port
+from hostile import greeting
 
 
 @pytest.fixture(autouse=True)
@@ -698,9 +701,64 @@ def test_an_idle_member_sleeps_until_a_ping_is_due_and_without_mesh_links_for_ev
     for member, sleeps in ((ann, False), (cy, True)):
         member.chat.step(0)
         member.chat._rewatch()
-        wait = member.chat._timeout(None)
+        wait = member.chat._timeout(member.chat._deadline(), None)
         assert wait is None if sleeps else 1 < wait <= peers.PING_SECONDS
         assert all(events == p2pchat.READ for events in member.chat._poll.watched.values())
+
+
+def check_what_is_waited_for(chat):
+    """What the loop remembers, against the same worked out anew from everything there is (rule 5)."""
+    assert chat._unfinished == {link for link in chat.links.values() if link.unsent}
+    chat._rewatch()
+    reading, writing = {chat._signals, *chat.front.hangup_fds, *(lookup.output for lookup in chat.lookups)}, set(chat.front.output_fds)
+    reading |= {chat.listener} if chat.status is None and not chat._accept_after else set()
+    throttled = any(link.neighbour.lagging and not link.stuck for link in chat.links.values())
+    reading |= {chat.front.input_fd} if chat.front.input_fd is not None and not throttled else set()
+    reading |= {link.sock for link in chat.links.values()}
+    writing |= {dial.sock for dial in chat.dials} | {link.sock for link in chat.links.values() if link.blocked}
+    assert chat._poll.watched == {source: p2pchat.READ * (source in reading) | p2pchat.WRITE * (source in writing) for source in reading | writing}
+    planned = [chat.network._plan(), chat.front.deadline, *(timed.deadline for timed in (*chat.links.values(), *chat.dials))]
+    first = min((at for at in planned if at is not None), default=None)
+    assert first is None or chat._deadline() <= first
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_the_loop_waits_for_is_never_stale(members, monkeypatch, seed):
+    monkeypatch.setattr(p2pchat, "SENDS_PER_TURN", 2)
+    rng, trio, strangers = random.Random(seed), members("ann", "bob", "cy"), []
+    ours = greeting(b"eve", 666)
+    refused = unused_port()
+
+    def come():
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", rng.choice(trio).port))
+        sock.setblocking(False)
+        strangers.append(sock)
+        sock.send(rng.choice([b"", ours[:50], ours, encode_pair(b"eve", b"hi")]))
+
+    def type_in(line):
+        one = rng.choice(trio)
+        if select.select([], [one.stdin_far], [], 0)[1]:  # else it was full already
+            one.type(line)
+
+    actions = [come, lambda: type_in("hello"), lambda: type_in("x" * 3000), lambda: type_in("x" * 3000), lambda: type_in(f":connect 127.0.0.1 {refused}"),
+               lambda: type_in(f":connect 127.0.0.1 {rng.choice(trio).port}")]
+    with_strangers = [lambda: strangers.pop(rng.randrange(len(strangers))).close(), lambda: rng.choice(strangers).send(encode_pair(b"eve", b"so")),
+                      lambda: rng.choice(strangers).recv(1 << 16)]
+    type_in(":connect localhost 1")
+    waited_for_room = 0
+    for _ in range(400):
+        with contextlib.suppress(OSError):
+            rng.choice(actions + with_strangers * bool(strangers))()
+        for member in trio:
+            member.chat.step(0)
+            check_what_is_waited_for(member.chat)
+            member.out, member.err  # somebody reads them
+            waited_for_room += len(member.chat._unfinished)
+    assert waited_for_room
+    for sock in strangers:
+        sock.close()
 
 
 def test_each_module_imports_only_what_its_layer_may():

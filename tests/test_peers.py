@@ -372,8 +372,8 @@ def test_one_flush_costs_a_bounded_number_of_sends(linked, monkeypatch):
 @pytest.mark.skipif(not p2pchat.SEND_FLAGS, reason="needs MSG_EOR as Linux keeps it; elsewhere each message is a send of its own")
 def test_no_send_is_longer_than_a_segment_unless_it_is_a_single_piece(linked):
     link, _ = linked
-    sends, send = [], link._send
-    link._send = lambda chunk: sends.append((len(chunk), link._segmenter._look()[0])) or send(chunk)
+    sends, send = [], link._send_chunk
+    link._send_chunk = lambda chunk, now: sends.append((len(chunk), link._segmenter._look()[0])) or send(chunk, now)
     link.neighbour.queue(join([b"x" * 100] * 1000))
     link.flush(0)
     assert 1 < len(sends) < 10 and sum(size for size, _ in sends) == 100_000
