@@ -521,7 +521,6 @@ class Chat:
         self._verbatim = verbatim  # whether every text is said, commands too
         self._since = time.time() if no_history else 0.0  # what was said before that is not shown
         self._muted = False  # whether our user was told that we may not announce ourselves
-        self._told_alone = False  # whether our user knows that nobody hears
         self._parting = ""  # how to join again; the last line that our user sees
         self._patient = False  # a bot's input ended: leave only when nothing has moved for LEAVE_SECONDS
         self._unsent = 0  # bytes, at the last look
@@ -529,7 +528,7 @@ class Chat:
         self._accept_after = 0.0  # a time before which nothing is accepted
         self._crowded = False  # whether the user was told that nothing is accepted
         self._crowded_after = 0.0  # a time before which it is not told again
-        self._here: Any = None  # the version of who is here that the status row shows
+        self._here: Any = None  # what the status row shows: the version of who is here, whether nobody is connected
         self._apart = self.network.wall - self.network.now  # between the two clocks, in seconds
         self._poll = Poll()
         self._interest: Any = None  # what _wanted was last asked for
@@ -573,6 +572,12 @@ class Chat:
         else:
             self.network.look_around(room)
 
+    def wait_for_somebody(self, seconds: float) -> None:
+        """Turn until somebody is connected, for so many seconds: what is piped into us is said, and its end comes, in no time."""
+        until = time.monotonic() + seconds
+        while self.network.is_alone and time.monotonic() < until:
+            self.step(until - time.monotonic())
+
     def _cannot_look(self, error: OSError) -> None:
         self.network.actions.append(peers.Notice(
             f"cannot look for members nearby ({error.strerror}, UDP port {GROUP_PORT}); join by host and port instead"))
@@ -580,6 +585,7 @@ class Chat:
     def open(self, hint: str) -> None:
         """Take the terminal; `hint` tells our user how others can join. Raises OSError."""
         self._opened = True
+        self._tell_here()
         self.front.open(self.port, hint, self.network.name, COMMANDS)
 
     def run(self) -> Union[None, int, str]:
@@ -941,9 +947,6 @@ class Chat:
 
     def _say(self, texts: List[str]) -> None:
         self.network.say(*(text.encode("utf-8", "replace") for text in texts))
-        if self.front.shows_own and not self._told_alone and not self.links and not self.network.who():
-            self._told_alone = True
-            self.network.actions.append(peers.Notice("nobody else is here yet; it will be delivered to whoever joins"))
 
     def leave(self, status: int = 0) -> None:
         """Say goodbye and go once everything is sent, in LEAVE_SECONDS at the latest; at once when asked again."""
@@ -969,9 +972,12 @@ class Chat:
         return f"rejoin with: ./p2pchat {name} {found[0]} {found[1]}"
 
     def _input_ended(self) -> None:
-        if self.status is None:
-            self._patient = True
-            self.leave()
+        if self.status is not None:
+            return
+        self._patient = True
+        if self.network.unheard:
+            self.front.notice("nobody is connected, so nobody got what you sent")
+        self.leave(int(self.network.unheard))
 
     def _lose_terminal(self) -> None:
         if self.status is None:  # a hang-up also sends SIGHUP: one reason to leave told twice is no second request
@@ -1028,11 +1034,12 @@ class Chat:
 
     def _tell_here(self) -> None:
         """The status row's names, looked up whenever who is here has another version."""
-        if self._here == self.network.presence.version or not self.front.shows_own:
+        alone = self.network.is_alone
+        if self._here == (self.network.presence.version, alone) or not self.front.shows_own:
             return
-        self._here = self.network.presence.version
+        self._here = self.network.presence.version, alone
         here = self.network.who()
-        self.front.here([person.label for person in here], any(person.guest for person in here))
+        self.front.here([person.label for person in here], any(person.guest for person in here), alone)
 
     # The process
 
@@ -1353,6 +1360,7 @@ class Lookup:
 
 VERSION = "1.0"
 LOBBY = "lobby"  # the room of all who do not choose one
+FIND_SECONDS = 1.5  # for which piped input waits until somebody is found nearby: two questions
 MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
 USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
 # What a name may not have, since others would read it as something else.
@@ -1494,6 +1502,8 @@ def start(arguments: Sequence[str]) -> Tuple[Chat, str]:
         chat.join(f"{options.peer} {options.peer_port}", addresses)
     if options.room:
         chat.look_around(options.room)
+        if not chat.front.shows_own and not options.no_input and not os.isatty(0):
+            chat.wait_for_somebody(FIND_SECONDS)
     return chat, f"join: ./p2pchat NAME {lan_host(options.bind)} {chat.port}"
 
 

@@ -618,6 +618,7 @@ class Handshake:
 PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
 EARLIER_SECONDS = 10  # a message that was said longer ago, and comes with a new link, is marked as earlier
 AGAIN_SECONDS = 10  # between two notices that we are connected again
+ALONE_SECONDS = 1.5  # after the last link was lost, until our user is told; by then another one may be up
 RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two new origins of our own; between two notices that somebody forges
 
 
@@ -649,6 +650,9 @@ class Network:
         self._before = {}  # origin -> sequence that was said before we joined: not news
         self._renew_at = self._forged_told_at = self._again_at = now
         self._was_cut_off = False  # our last neighbour was lost; not if it left
+        self._was_connected, self._told_alone = False, False  # ever; and whether our user knows that nobody is connected now
+        self._tell_alone_at = None  # when our user is told that the last link is lost
+        self.unheard = False  # our user said something, and nobody was connected since
         self._forged_from = None  # the first sequence of ours that somebody else said, too
         self._planned, self._replan = None, True
         self._offered = 0  # the log's end when it was last said who has something to send
@@ -679,6 +683,14 @@ class Network:
         return self.links.all
 
     @property
+    def is_alone(self):
+        """Whether nobody is connected: what our user says is kept, and delivered when somebody is."""
+        for neighbour in self.links.all:
+            if (neighbour.kind is LinkKind.MESH or neighbour.kind is LinkKind.PLAIN) and not neighbour.ending:
+                return False
+        return True
+
+    @property
     def deadline(self):
         """When tick wants to be called; None: nothing is planned, an idle member sleeps. May be early, never late."""
         if self._replan:  # worked out when something changed, not in every turn of a busy loop
@@ -698,7 +710,7 @@ class Network:
     def _plan(self):
         times = [contact.due for contact in self.contacts]
         times += [self._due(neighbour) for neighbour in self.links.all]
-        times += [self._renew_at] * (self._forged_from is not None)
+        times += [self._renew_at] * (self._forged_from is not None) + [self._tell_alone_at]
         times += [self.log.holes.next_tell(), self.overlay.deadline, self.bridge.deadline, self.presence.deadline]
         times += [self.discovery.deadline] if self.discovery else []
         return min((time for time in times if time is not None), default=None)
@@ -728,6 +740,20 @@ class Network:
         self.actions.append(Show(self.name, list(texts), mine=True))
         self.author.tell(Kind.SAY, self.name, [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)])
         self._replan |= self.bridge.grew()
+        if self.is_alone:
+            self.unheard = True
+            self._tell_alone()
+
+    def _tell_alone(self):
+        self._tell_alone_at = None
+        if not self._told_alone:
+            self._told_alone = True
+            self._notice("nobody is connected; what you say is kept and delivered when somebody is" if self._was_connected
+                         else "nobody else is here yet; it will be delivered to whoever joins")
+
+    def _connected(self):
+        """Somebody hears us."""
+        self._was_connected, self._told_alone, self._tell_alone_at, self.unheard = True, False, None, False
 
     def leave(self):
         """Say goodbye to all, behind whatever they are still to be sent."""
@@ -753,6 +779,7 @@ class Network:
         else:
             self.bridge.opened(neighbour)
         if kind is LinkKind.PLAIN:
+            self._connected()
             self.bridge.settled(neighbour)
             self._reached(neighbour)
         return neighbour
@@ -841,6 +868,8 @@ class Network:
             if contact.due is not None and contact.due <= self.now:
                 contact.due, contact.untried = None, list(contact.addresses)
                 self._dial_contact(contact)
+        if self._tell_alone_at is not None and self._tell_alone_at <= self.now:
+            self._tell_alone()
         self._tell_missing()
         self._renew()
         self.bridge.tick()
@@ -888,12 +917,14 @@ class Network:
         """It is a C program, as far as can be known."""
         if neighbour.kind is LinkKind.STRANGER:
             neighbour.kind = LinkKind.PLAIN
+            self._connected()
             self.bridge.settled(neighbour)
 
     def _met(self, neighbour, hello):
         """Both have said hello: a mesh link from here on."""
         is_first, alone = not self.overlay.book.met, not self.links.mesh()
         neighbour.kind = LinkKind.MESH
+        self._connected()
         neighbour.name = hello.name
         neighbour.vector_at_hello = hello.vector
         neighbour.is_foreign = not any(origin in self.log.have for origin in hello.vector if origin != self.author.origin)
@@ -966,8 +997,13 @@ class Network:
         self.presence.neighbour_lost(neighbour.origin, was_spared=reason == SPARED)
         if not self.links.mesh():
             self._was_cut_off = self.presence.is_here(neighbour.origin)
+            self._lost_last(self._was_cut_off)
             self.presence.alone()
             self._restart_discovery()
+
+    def _lost_last(self, is_loss):
+        if is_loss and self.is_alone and not self.overlay.leaving:
+            self._tell_alone_at = self.now + ALONE_SECONDS
 
     def _restart_discovery(self):
         if self.discovery:
@@ -979,6 +1015,7 @@ class Network:
         if neighbour.left is not None:
             self._forget_contact(contact)
             return
+        self._lost_last(contact or neighbour.spoke)
         if contact is None and not neighbour.spoke:
             return
         behind = [unmarked(frame)[0] for key, frame in neighbour.names.items() if not self.presence.is_here(key)]

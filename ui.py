@@ -1234,11 +1234,20 @@ def name_style(entry: Entry, style: Style, colors: Colors) -> str:
     return color + style.reverse * entry.called
 
 
-def status(port: int, names: List[str], count: int, hint: str, cols: int) -> str:
-    """The port, who is here (`count`, the first of them by name) and how to join, in as much detail as there is room for."""
+ALONE = "  nobody connected"
+
+
+def status(port: int, names: List[str], count: int, hint: str, cols: int, alone: bool = False) -> str:
+    """The port, who is here (`count`, the first of them by name) and how to join, in as much detail as there is room for.
+
+    `alone`: that nobody is connected, in place of the names.
+    """
     server, words = f"SERVER: {port}", hint.split()
     short = " ".join(words[:1] + words[-2:])            # of `join: ./p2pchat NAME host port`, what cannot be guessed
     joins = [f"  {how}" for how in (hint, short) if how]
+    if alone:
+        told = server + ALONE
+        return first_fit([told + join for join in joins] + [told, server], cols)
     if not count:
         return first_fit([server + join for join in joins] or [server], cols)
     for here in (partial(who_is_here, names, count), lambda room: f"  here: {count}"):
@@ -1383,6 +1392,7 @@ class Screen:
         self._port, self._hint = 0, ""
         self._name = ""                                 # our user's
         self._here: List[bytes] = []                    # the others' names
+        self._alone = False                             # nobody is connected
         self._here_changed = False                      # since the status row was made
         self._colors = Colors()
         self._bell = "mention"
@@ -1481,9 +1491,12 @@ class Screen:
         if not self._editor.line.text:
             self._editor.become(Line(text, len(text)))
 
-    def here(self, names: List[bytes], c_users: bool = False) -> None:
-        """Who is here, but our user: for the status row, the colours and Tab; and whether somebody uses the C program."""
-        self._here, self._editor.c_users = names, c_users
+    def here(self, names: List[bytes], c_users: bool = False, alone: bool = False) -> None:
+        """Who is here, but our user: for the status row, the colours and Tab.
+
+        `c_users`: whether somebody uses the C program; `alone`: whether nobody is connected, whoever was here.
+        """
+        self._here, self._editor.c_users, self._alone = names, c_users, alone
         self._here_changed = self._dirty = True
 
     def find(self, text: str) -> bool:
@@ -1558,7 +1571,7 @@ class Screen:
     def _look_around(self, now: float) -> None:
         if self._here_changed:
             names = [clean_name(name) for name in self._here[:STATUS_NAMES]]
-            self._status = status(self._port, names, len(self._here), self._hint, self._cols)
+            self._status = status(self._port, names, len(self._here), self._hint, self._cols, self._alone)
             self._colors.here(self._here)
             self._here_changed = False
         if now >= self._zone_after:
@@ -2033,7 +2046,7 @@ class Lines:
             self._second, self._stamp = when, f"{stamp[:-2]}:{stamp[-2:]}"
         return self._stamp
 
-    def here(self, names: List[bytes], c_users: bool = False) -> None:
+    def here(self, names: List[bytes], c_users: bool = False, alone: bool = False) -> None:
         """Nothing: line mode tells who comes and goes, and answers :who."""
 
     def notice(self, text: str) -> None:

@@ -1362,3 +1362,53 @@ def test_the_oracle_notices_when_the_core_is_broken(breakage, scenario, monkeypa
     with pytest.raises(Violation):
         for seed in range(30):
             scenario(seed)
+
+
+# Nobody is connected --------------------------------------------------------------------------
+
+ALONE = "nobody is connected; what you say is kept and delivered when somebody is"
+
+
+def test_whoever_loses_its_last_neighbour_is_told_at_once_and_again_the_next_time():
+    world = network_of(2)
+    ann, bob = world.members
+    for times in 1, 2:
+        world.kill(bob)
+        world.run(peers.ALONE_SECONDS + 0.5)
+        assert ann.network.is_alone and notices(ann, "nobody") == [ALONE] * times
+        ann.say()
+        world.run(20)
+        assert notices(ann, "nobody") == [ALONE] * times and ann.network.unheard
+        bob = world.member()
+        bob.join(ann)
+        world.run(5)
+        assert not ann.network.is_alone and not ann.network.unheard
+    assert bob.shown == 2, "what was said to nobody was delivered"
+
+
+def test_whoever_is_left_with_a_goodbye_is_told_when_it_speaks():
+    world = network_of(2)
+    ann, bob = world.members
+    bob.leave()
+    world.run(20)
+    assert notices(ann, "nobody") == []
+    ann.say()
+    ann.say()
+    assert notices(ann, "nobody") == [ALONE]
+
+
+def test_whoever_loses_one_neighbour_of_several_is_told_nothing_of_it():
+    world = network_of(3)
+    world.kill(world.members[1])
+    world.run(20)
+    assert not any(notices(member, "nobody") for member in world.members)
+
+
+def test_a_lost_c_program_was_somebody_too():
+    world = World(1)
+    ann, carl = world.member(), world.c_peer()
+    ann.join(carl)
+    world.run(5)
+    world.kill(carl)
+    world.run(5)
+    assert notices(ann, "nobody") == [ALONE]

@@ -893,6 +893,13 @@ def test_a_one_line_bot_and_a_logger():
         assert not any("bot" in line for line in hub.err), "whoever comes for a moment costs one row, not three"
 
 
+def test_whoever_pipes_something_to_nobody_is_told_and_gets_status_1():
+    status, out, err = run("bot", stdin=b"one\ntwo\n")
+    assert status == 1 and err[1:] == ["-- nobody else is here yet; it will be delivered to whoever joins",
+                                       "-- nobody is connected, so nobody got what you sent"]
+    assert run("bot", stdin=b":who\n")[0] == 0, "a command is not for anybody"
+
+
 @pytest.mark.parametrize("stdin", ["/dev/null", os.path.join(TOP, "Makefile"), "closed"])
 def test_stdin_may_be_a_file_or_nothing(stdin):
     with Program("hub") as hub:

@@ -173,7 +173,7 @@ def test_a_stranger_is_told_nothing_until_it_is_clear_what_it_is(room):
     assert stranger.backlog == 0 and room.network.deadline == STRANGER_SECONDS
     room.network.now = STRANGER_SECONDS
     room.network.tick()
-    assert stranger.kind is LinkKind.PLAIN and room.notices() == []
+    assert stranger.kind is LinkKind.PLAIN and room.notices() == ["nobody else is here yet; it will be delivered to whoever joins"]
     assert sent(stranger) == [(b"me", b"hi")] and room.network.deadline is None
     assert room.network.bridge.silent == 1
     room.network.received(stranger, encode_pair(b"bob", b"hello"))
@@ -216,6 +216,8 @@ def test_a_named_c_peer_that_is_lost_is_dialled_again_with_a_growing_pause(room)
     room.network.now = 5
     room.network.closed(bob, "broke the connection off")
     assert room.notices() == ["lost contact with a C program at 10.0.0.1: it broke the connection off; dialling again"]
+    room.network.say(b"is anybody there?")
+    assert room.notices() == ["nobody is connected; what you say is kept and delivered when somebody is"]
     pauses = []
     for _ in range(9):
         pauses.append(room.network.deadline - room.network.now)

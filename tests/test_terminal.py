@@ -197,6 +197,12 @@ def test_alone_the_built_program_says_once_that_nobody_hears(started):
     ann.shows("ann: one")
     ann.type(b"two\r")
     ann.wait(lambda t: t.said[1:5] == ["ann: one", "-- nobody else is here yet; it will be delivered to whoever joins", "ann: two", ""])
+    assert ann.rows[0].startswith(f"SERVER: {ann.port}  nobody connected  join: ")
+    bob = started(Program, "bob", "127.0.0.1", ann.port)
+    ann.wait(lambda t: t.rows[0].startswith(f"SERVER: {ann.port}  here: bob"))
+    bob.kill()
+    ann.wait(lambda t: "nobody connected" in t.rows[0])
+    ann.shows("-- nobody is connected; what you say is kept and delivered when somebody")
 
 
 def test_page_up_holds_its_place_while_messages_arrive(started):
@@ -295,6 +301,7 @@ HELP = """\
 :who                  list who is here
 :links                list your direct connections
 :connect HOST PORT    connect to another member and their network
+:rooms                list the rooms nearby (--lan)
 :find TEXT            latest message with TEXT; :find again for older
 :time                 show or hide the times of messages
 :bell off|mention|all ring never, on mentions, or on every message
@@ -337,7 +344,7 @@ def test_help_is_one_screen_and_every_command_works(watched, tmp_path):
     assert hub.wait(lambda program: len(program.out) == 4 and program.out[1:]) == ["ann: one", "ann: two", "ann: :wave"]
 
 
-@pytest.mark.parametrize("rows, cols", [(15, 60), (24, 80), (12, 40), (50, 140)])
+@pytest.mark.parametrize("rows, cols", [(15, 60), (24, 80), (13, 40), (50, 140)])
 def test_help_shows_its_beginning_on_every_screen(started, rows, cols):
     ann = started(Terminal, "ann", rows=rows, cols=cols)
     ann.type(b":help\r")
@@ -595,7 +602,7 @@ def test_line_mode_when_stdout_is_no_terminal(started):
     bob = started(Terminal, "bob", stdout=subprocess.PIPE)
     assert re.fullmatch(rb"SERVER: \d+\n", bob.process.stdout.readline())
     bob.type(b"hi\n\x04")
-    assert bob.end() == 0 and bob.restored and b"\x1b" not in bob.written
+    assert bob.end() == 1 and bob.restored and b"\x1b" not in bob.written
     assert bob.process.stdout.read() == b""
     bob.process.stdout.close()
 

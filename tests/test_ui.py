@@ -765,6 +765,13 @@ def test_the_status_row_tells_what_it_has_room_for(names, hint, cols, row):
     assert ui.status(4711, names[:20], len(names), hint, cols) == row
 
 
+@pytest.mark.parametrize("cols, row", [
+    (80, "SERVER: 47110  nobody connected  join: ./p2pchat NAME 192.168.178.199 47110"),
+    (74, "SERVER: 47110  nobody connected  join: 192.168.178.199 47110"), (50, "SERVER: 47110  nobody connected"), (20, "SERVER: 47110")])
+def test_the_status_row_says_for_how_long_nobody_is_connected(cols, row):
+    assert ui.status(47110, ["gone"], 1, "join: ./p2pchat NAME 192.168.178.199 47110", cols, alone=True) == row
+
+
 @pytest.mark.parametrize("typed, rows, cursor", [
     ("|", ["", "", ""], (0, 0)), ("ab|", ["ab", "", ""], (0, 2)), ("abcd|", ["abcd", "", ""], (1, 0)),
     ("abc|d", ["abcd", "", ""], (0, 3)), ("a\n|b", ["a", "b", ""], (1, 0)), ("a|\nb", ["a", "b", ""], (0, 1)),
