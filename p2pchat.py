@@ -524,6 +524,7 @@ class Chat:
         self._parting = ""  # how to join again; the last line that our user sees
         self._patient = False  # a bot's input ended: leave only when nothing has moved for LEAVE_SECONDS
         self._unsent = 0  # bytes, at the last look
+        self._postponed: List[peers.Connect] = []  # dials that the network wants before the loop runs
         self._opened = False  # whether the front end has the terminal
         self._accept_after = 0.0  # a time before which nothing is accepted
         self._crowded = False  # whether the user was told that nothing is accepted
@@ -587,6 +588,8 @@ class Chat:
         self._opened = True
         self._tell_here()
         self.front.open(self.port, hint, self.network.name, COMMANDS)
+        self.network.actions.extend(self._postponed)
+        self._postponed.clear()
 
     def run(self) -> Union[None, int, str]:
         """Turn until it is time to go. Returns the exit status."""
@@ -984,10 +987,14 @@ class Chat:
             self.leave()
 
     def look_up_and_join(self, host: str, port: int) -> None:
-        """Dial a peer that our user named while the loop runs. Never blocks: a name is looked up by another process."""
+        """Dial a peer that our user named while the loop runs. Raises ValueError.
+
+        Never blocks: a name is looked up by another process.
+        """
         if peers.is_dialable(host):
             self.network.join(f"{host} {port}", [(host, port)])
             return
+        check_host(host)
         self.front.notice(f"looking up {host}")
         try:
             self.lookups.append(Lookup(host, port))
@@ -1011,6 +1018,9 @@ class Chat:
 
     def _connect(self, action: peers.Connect) -> None:
         if self.status is not None:
+            return
+        if not self._opened and action.attempt.contact is None:
+            self._postponed.append(action)  # loading blessed takes 0.3 s: whoever answered meanwhile would wait for us
             return
         try:
             dial = Dial(action.attempt, self.network.now + action.seconds)
@@ -1334,9 +1344,12 @@ def _rename_to_new(beside: str, path: str) -> None:
 class Lookup:
     """A host name being looked up. The name service can only be asked by waiting, so another process does the waiting."""
 
-    SCRIPT = "import socket, sys\nfor found in socket.getaddrinfo(sys.argv[1], 0, type=socket.SOCK_STREAM): print(found[4][0])"
+    # getnameinfo, since getaddrinfo gives the scope of fe80::1%eth0 beside the address.
+    SCRIPT = ("import socket, sys\nfor found in socket.getaddrinfo(sys.argv[1], 0, type=socket.SOCK_STREAM):"
+              " print(socket.getnameinfo(found[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0])")
 
     def __init__(self, host: str, port: int) -> None:
+        """Raises OSError."""
         from subprocess import DEVNULL, PIPE, Popen  # 10 ms that only this command costs
         self.host, self.port = host, port
         self._process = Popen([sys.executable, "-I", "-c", self.SCRIPT, host], stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
@@ -1361,6 +1374,7 @@ class Lookup:
 VERSION = "1.0"
 LOBBY = "lobby"  # the room of all who do not choose one
 FIND_SECONDS = 1.5  # for which piped input waits until somebody is found nearby: two questions
+MAX_HOST = 253  # characters of a host name (RFC 1035)
 MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
 USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
 # What a name may not have, since others would read it as something else.
@@ -1439,8 +1453,17 @@ def _checked_port(text: str, advice: str = f"theirs is {WHERE_PORT}") -> int:
     raise ValueError(f"{text!r} is not a port number from 1 to 65535; {advice}")
 
 
+def check_host(host: str) -> None:
+    """Raises ValueError for what no name service need be asked about."""
+    if host.startswith("[") or host.endswith("]"):
+        raise ValueError(f"write {host.strip('[]')} without brackets")
+    if not host.isprintable() or len(host) > MAX_HOST:
+        raise ValueError(f"{host[:MAX_HOST]!r} is not a host name; check the spelling, or use an address")
+
+
 def resolve(host: str, port: int) -> List[Address]:
     """Every address of `host`, as the system orders them. Waits for the name service. Raises ValueError."""
+    check_host(host)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

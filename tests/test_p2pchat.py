@@ -814,6 +814,9 @@ MISTAKES = {
     "an unknown option": (["ann", "--colour"], "usage"),
     "a host that does not exist": (["ann", "no-such-host.invalid", "7"], "check the spelling"),
     "a host that cannot exist": (["ann", "x" * 300, "7"], "check the spelling"),
+    "an address in brackets": (["ann", "[::1]", "7"], "write ::1 without brackets"),
+    "a host with a NUL": (["ann", "a\0b", "7"], "'a\\x00b' is not a host name"),
+    "an own address in brackets": (["ann", "--bind", "[::1]"], "write ::1 without brackets"),
     "an address that is not ours": (["ann", "--bind", "192.0.2.77"], "cannot listen on address 192.0.2.77"),
 }
 
@@ -911,6 +914,15 @@ def test_stdin_may_be_a_file_or_nothing(stdin):
             assert "bot: # make          build ./p2pchat, one executable file" in hub.out
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_descriptors_end_in_no_traceback(closed):
+    """A socket that got such a number would be sent what our user is told."""
+    done = subprocess.run(["sh", "-c", f"{shlex.quote(BUILT)} ann {closed} || echo failed >&3"], input=b"", capture_output=True,
+                          timeout=PATIENCE, preexec_fn=lambda: os.dup2(1, 3), close_fds=False)
+    assert b"Traceback" not in done.stderr and b"failed" not in done.stdout
+    assert done.stdout.startswith(b"SERVER: ") == (closed == "2>&-")
+
+
 def test_verbatim_sends_commands_and_typos_too():
     with Program("hub") as hub:
         status, out, err = run("bot", "localhost", hub.port, "--verbatim", stdin=b":q\n:hlep\n::who\n\xef\xbb\xbf:who\n\x1b[31mred\x1b[0m\n")
@@ -941,6 +953,46 @@ def test_without_input_it_runs_until_a_signal():
             log.terminate()
             assert log.wait(PATIENCE) == 128 + signal.SIGTERM
             assert log.stderr.read().decode().splitlines()[-1] == f"-- rejoin with: ./p2pchat log 127.0.0.1 {hub.port}"
+
+
+def test_connect_says_what_is_wrong_with_a_host(members):
+    """History: a NUL in it raised a ValueError in the middle of the loop."""
+    ann, = members("ann")
+    ann.type(":connect [::1] 7", ":connect a\0b 7", ":connect " + "x" * 300 + " 7", ":connect 127.0.0.1 99999", ":who")
+    turn([ann], lambda: any("nobody else" in line for line in ann.err))
+    assert [line[:60] for line in ann.err if "join:" not in line] == [
+        "-- write ::1 without brackets", "-- 'a\\x00b' is not a host name; check the spelling, or use an address"[:60],
+        "-- '" + "x" * 56, "-- '99999' is not a port number from 1 to 65535; theirs is on their first line, after SERVER:"[:60], "-- nobody else is here"]
+
+
+def test_a_looked_up_address_keeps_its_scope():
+    """History: Invalid argument, since the lookup dropped it."""
+    address = "fe80::1%" + socket.if_nameindex()[0][1]
+    lookup = p2pchat.Lookup(address, 1)
+    hosts = None
+    while hosts is None:
+        hosts = lookup.read()
+    lookup.close()
+    assert hosts == [address]
+
+
+def test_before_the_first_paint_only_the_named_peer_is_dialled(members):
+    """History: what the network dialled besides waited for an answer while blessed was imported."""
+    ann, bob = pair = members("ann", "bob")
+    link(pair, (bob, ann))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    cy = p2pchat.Chat(b"cy", p2pchat.listen("127.0.0.1", 0), p2pchat.ui.Lines(None, nowhere, nowhere))
+    contact = cy.network.join("ann", [("127.0.0.1", ann.port)])
+    while not contact.reached or not cy.network.overlay.attempts:
+        for chat in (ann.chat, bob.chat, cy):
+            chat.step(0.001)
+    assert len(cy.links) == 1 and not cy.dials
+    cy.open("")
+    while len(cy.links) == 1:
+        for chat in (ann.chat, bob.chat, cy):
+            chat.step(0.001)
+    cy.close()
+    os.close(nowhere)
 
 
 def test_a_name_is_looked_up_without_code_of_the_current_directory(tmp_path):
