@@ -273,16 +273,29 @@ class Mark(NamedTuple):
     port: int
 
 
+MAX_HEADS = 64  # beginnings of marks that a Marker keeps: a lone message of somebody who spoke before needs no new one
+
+
 class Marker:
     """Marks the messages that one gateway sends into plain links."""
 
     def __init__(self, gateway: int, host: str, port: int) -> None:
         packed = _pack_host(host)
+        self._heads: dict[tuple[bytes, int, bool], tuple[bytes, int]] = {}
         self._gateway = gateway, port, len(packed)
         self._host = packed + bytes(-(_HEAD.size + len(packed)) % 3)
 
     def head(self, name: bytes, origin: int, is_guest: bool) -> tuple[bytes, int]:
         """What all messages of one author and name share, for encode_marked: (the frame's start, its CRC)."""
+        key = name, origin, is_guest
+        found = self._heads.get(key)
+        if found is None:
+            if len(self._heads) >= MAX_HEADS:
+                self._heads.clear()
+            found = self._heads[key] = self._encode_head(*key)
+        return found
+
+    def _encode_head(self, name: bytes, origin: int, is_guest: bool) -> tuple[bytes, int]:
         head = _HEAD.pack(MARK_VERSION | is_guest, origin, *self._gateway) + self._host
         encoded = b2a_base64(head, newline=False).translate(_TO_HIGH)
         size = MAX_PLAIN_FRAME - len(MARK) - len(encoded) - _ENCODED_TAIL
@@ -814,6 +827,8 @@ class Log:
 
         They are joined once for all who ask: neighbours that are up to date all ask for the same number.
         """
+        if number == self.end - 1:  # a lone message
+            return self._frames[-1], self.end
         found = self._stretches.get(number)
         if found is None:
             if len(self._stretches) > MAX_STRETCHES:
@@ -823,8 +838,6 @@ class Log:
 
     def _join(self, number: int) -> tuple[bytes, int]:
         frames = self.read(number, number + STRETCH_SIZE // RECORD_SIZE)
-        if len(frames) == 1:  # a lone message
-            return frames[0], number + 1
         ends = list(accumulate(map(len, frames)))
         count = bisect_left(ends, STRETCH_SIZE) + 1
         return b"".join(frames[:count]), number + min(count, len(frames))

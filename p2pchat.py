@@ -712,11 +712,13 @@ class Chat:
 
     def _read_links(self, now: float) -> None:
         """Rule 6. The quiet are heard in every turn; then those who flood, in small portions if they are many, by turns."""
-        readable, self._readable = self._readable, []
+        readable = self._readable
+        if not readable:
+            return
         if len(readable) > 1:
             readable.sort(key=self._last_full_read)
-        size = max(READ_SIZE // max(len(readable), 1), LEAST_READ)
-        self._turn += 1
+        size = max(READ_SIZE // len(readable), LEAST_READ)
+        self._readable, self._turn = [], self._turn + 1
         late = False
         for link in readable:
             floods = link in self._full
@@ -738,8 +740,8 @@ class Chat:
             return
         if len(data) == size:
             self._full[link] = self._turn
-        else:
-            self._full.pop(link, None)
+        elif link in self._full:
+            del self._full[link]
         if self.status is None:
             self.network.received(link.neighbour, data)
 
@@ -773,7 +775,10 @@ class Chat:
 
     def _send(self, now: float) -> None:
         """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
-        ready = [self.links[neighbour] for neighbour in self.network.to_send()]
+        fresh = self.network.to_send()
+        if not fresh and not self._unfinished:
+            return
+        ready = [self.links[neighbour] for neighbour in fresh]
         if self._unfinished:
             ready = [link for link in {*ready, *self._unfinished} if link not in self._unfinished or link.due(now)]
         for link in ready:
@@ -1009,7 +1014,7 @@ class Chat:
         if not action.mine and self.commands.is_ignored(action.name):
             return
         if self.front.shows_own or not action.mine:
-            when = meant(action.earlier or int(self.network.wall))
+            when = meant(action.earlier) if action.earlier else int(time.time())
             self.front.show(action.name, action.texts, when, action.mine, action.earlier != 0)
 
     def _notice(self, action: peers.Notice) -> None:

@@ -699,12 +699,12 @@ class Network:
 
     def to_send(self):
         """The neighbours to whom something may have to be sent that was not there the last time; all of them if the log grew."""
-        if self._offered != self.log.end:
-            self._offered = self.log.end
-            self.links.outbox.clear()
-            return list(self.links.all)
-        found = list(self.links.outbox)
-        self.links.outbox.clear()
+        outbox = self.links.outbox
+        if self._offered == self.log.end and not outbox:
+            return ()
+        found = self.links.all if self._offered != self.log.end else outbox
+        found, self._offered = tuple(found), self.log.end
+        outbox.clear()
         return found
 
     def _plan(self):
@@ -1554,6 +1554,7 @@ MAX_HEARD, MAX_HEARD_BYTES = 4096, 1 << 20  # lines of C users that wait at a qu
 OURSELVES = "ourselves"  # among the gateways that told a line; our origin may change
 MESH_SECONDS, MAX_AWAITED = 4, 1024  # until a line that the mesh should bring is taken from a C program; such lines at once
 GARBLED_LINES, GARBLED_SECONDS = 3, 10  # so many in so short a time, and a C program that we dialled is dialled again
+MAX_MARKERS = 16  # kept, for the addresses of this machine
 CONVERTED, MAX_CONVERTED = 512, 80  # records of the log made into pairs at once; so many times, for all links together
 
 
@@ -1681,6 +1682,7 @@ class Bridge:
         self._carried = OrderedDict()  # (origin, sequence, part) of a line that came through C programs -> its hash
         self._awaited = deque()  # (when, neighbour, frame, name, Mark, text): lines that the mesh should bring
         self._never = set()  # numbers in the log that are for no C program
+        self._markers = {}  # (our origin, our host) -> Marker
         self._converted = {}  # (number in the log, our host) -> (Batch, the number after it)
         self._decided_at = None  # when one of two own links in one island went quiet
         self._grown, self._changed = log.end, False
@@ -2186,7 +2188,7 @@ class Bridge:
 
     def _convert(self, start, host, outlet):
         """(Batch, the number after it) of the records from `start` on, as C programs get them."""
-        marker = Marker(self._author.origin, host, self._port)
+        marker = self._marker(self._author.origin, host)
         runs, run, messages, mark = [], None, [], None
         frames = self._log.read(start, _block_end(start))
         for number, frame in enumerate(frames, start):
@@ -2203,6 +2205,15 @@ class Bridge:
         encoded = [encode_marked(*run) for run in runs]
         pieces = [piece for found, _ in encoded for piece in found]
         return join(pieces, [number for _, found in encoded for number in found]), start + len(frames)
+
+    def _marker(self, gateway, host):
+        """The Marker for our links at this host of ours."""
+        key = gateway, host
+        if key not in self._markers:
+            if len(self._markers) >= MAX_MARKERS:
+                self._markers.clear()
+            self._markers[key] = Marker(gateway, host, self._port)
+        return self._markers[key]
 
     def _head(self, marker, kind, origin, frame):
         name, mark = unmarked(frame)

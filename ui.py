@@ -1940,6 +1940,8 @@ class Outlet:
 
         Raises OSError.
         """
+        if not self._unsent:
+            return
         writes, until = 0, time.monotonic() + seconds
         while self._unsent and (seconds or writes < WRITES_PER_TURN):
             if not self._at_once and not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
