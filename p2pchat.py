@@ -57,6 +57,7 @@ import ui  # noqa: E402
 from message import MAX_FRAME, MAX_ROOM  # noqa: E402
 
 Address = Tuple[Any, ...]  # of a socket, as getaddrinfo gives it: (host, port), for IPv6 perhaps with two numbers more
+Named = Tuple[str, List[Address]]  # a peer that our user named: what to call it in notices, and where it may be
 Front = Union[ui.Screen, ui.Lines]
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -556,13 +557,23 @@ class Chat:
 
     # From outside
 
-    def join(self, label: str, addresses: Sequence[Address]) -> None:
-        """Link up with the peer at one of `addresses`, before anything is drawn. Waits; raises ValueError if it fails."""
-        contact = self.network.join(label, addresses)
-        while not contact.reached and not contact.failure:
-            self.step()
-        if contact.failure:
-            raise ValueError(f"can't connect to {label}: it {contact.failure}; check the host and the port, which is {WHERE_PORT}")
+    def join(self, named: "Sequence[Named]") -> None:
+        """Link up with the first of these peers that answers, before anything is drawn; the others are remembered.
+
+        Waits; raises ValueError if none answers.
+        """
+        failures = []
+        for label, addresses in named:
+            contact = self.network.join(label, addresses, peers.DIAL_SECONDS / len(named))
+            while not contact.reached and not contact.failure:
+                self.step()
+            if contact.reached:
+                for other in named:
+                    if other[0] != label:
+                        self.network.remember(*other)
+                return
+            failures.append(f"to {label}: it {contact.failure}")
+        raise ValueError(f"can't connect {', or '.join(failures)}; check the host and the port, which is {WHERE_PORT}")
 
     def look_around(self, room: bytes) -> None:
         """Find the members of this room on our network segments, and be found, from now on; else say why not."""
@@ -971,7 +982,9 @@ class Chat:
 
     def _way_back(self) -> str:
         """How our user joins again, through somebody who is still there."""
-        known = [neighbour.address or neighbour.attempt and neighbour.attempt.address for neighbour in self.network.neighbours]
+        linked = [neighbour for neighbour in self.network.neighbours if neighbour.is_linked and neighbour.left is None]
+        linked.sort(key=lambda neighbour: (not neighbour.attempt, -neighbour.heard_at))  # what we dialled can be dialled
+        known = [neighbour.attempt.address[:2] if neighbour.attempt else neighbour.address for neighbour in linked]
         found = next(filter(None, known), None)
         if found is None:
             return ""
@@ -1049,8 +1062,10 @@ class Chat:
 
     def _tell_here(self) -> None:
         """The status row's names, looked up whenever who is here has another version."""
+        if not self.front.shows_own:
+            return
         alone = self.network.is_alone
-        if self._here == (self.network.presence.version, alone) or not self.front.shows_own:
+        if self._here == (self.network.presence.version, alone):
             return
         self._here = self.network.presence.version, alone
         here = self.network.who()
@@ -1381,7 +1396,7 @@ LOBBY = "lobby"  # the room of all who do not choose one
 FIND_SECONDS = 1.5  # for which piped input waits until somebody is found nearby: two questions
 MAX_HOST = 253  # characters of a host name (RFC 1035)
 MAX_NAME = 64  # bytes of a username; the wire would carry 2048, a screen would not
-USAGE = "usage: ./p2pchat <username> [<peer> <port number>]"
+USAGE = "usage: ./p2pchat <username> [<peer> <port number> ...]"
 # What a name may not have, since others would read it as something else.
 WRONG_NAMES = (
     (re.compile(r"^\s|\s$"), "begins or ends with a space"),
@@ -1400,12 +1415,13 @@ class Arguments(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line as a namespace: name (bytes), peer, peer_port, port, bind, lines and what implies it. Raises ValueError."""
+    """The command line as a namespace: name (bytes), peers as (host, port), room (bytes, or None), port, bind, lines and
+    what implies it. Options may stand anywhere before a `--`. Raises ValueError."""
     parser = Arguments(prog="p2pchat", usage=USAGE[len("usage: "):],
                        description="Chat with everyone on a network, without a server.")
     parser.add_argument("username", nargs="?", help=f"the name that others see, at most {MAX_NAME} bytes")
-    parser.add_argument("peer", nargs="?", help="a member to join: a host name, an IPv4 or an IPv6 address")
-    parser.add_argument("peer_port", nargs="?", metavar="port number", help=f"their port ({WHERE_PORT})")
+    parser.add_argument("peers", nargs="*", metavar="peer, port number", help="a member to join: a host name, an IPv4 or an IPv6 "
+                        f"address; and their port ({WHERE_PORT}). Of several, the first that answers")
     parser.add_argument("--port", metavar="N", help="listen on this port (default: the system picks one)")
     parser.add_argument("--bind", metavar="ADDRESS", default="", help="listen on this address only (default: every interface)")
     parser.add_argument("--lan", action="store_true", help="find members nearby, in the room lobby, without a port number")
@@ -1417,14 +1433,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     lines.add_argument("--no-history", action="store_true", help="show only what is said from now on")
     lines.add_argument("--verbatim", action="store_true", help="send every line as is, even commands")
     parser.add_argument("--version", action="version", version=f"p2pchat {VERSION}")
-    options = parser.parse_args(arguments)
+    # argparse takes either options between words, or words behind a `--`.
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_intermixed_args(arguments[:split])
+    words = [options.username, *options.peers] * (options.username is not None) + list(arguments[split + 1:])
     options.lines = options.lines or options.no_input or options.times or options.no_history or options.verbatim
-    if options.username is None:
+    if not words:
         raise ValueError(f"missing username. {USAGE}")
-    options.name = _checked_name(options.username)
-    if options.peer is not None and options.peer_port is None:
-        raise ValueError(f"missing port number after {options.peer}. {USAGE}")
-    options.peer_port = _checked_port(options.peer_port) if options.peer is not None else None
+    options.name = _checked_name(words[0])
+    if len(words) % 2 == 0:
+        raise ValueError(f"missing port number after {words[-1]}. {USAGE}")
+    options.peers = [(host, _checked_port(port)) for host, port in zip(words[1::2], words[2::2])]
     options.port = _checked_port(options.port, "choose one for --port, or omit the option") if options.port is not None else 0
     if options.lan or options.room is not None:
         options.room = _checked_room(options.room if options.room is not None else LOBBY)
@@ -1477,6 +1496,19 @@ def resolve(host: str, port: int) -> List[Address]:
     return [address for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]
 
 
+def resolve_all(found: Iterable[Tuple[str, int]]) -> Tuple[List[Named], List[str]]:
+    """These peers with their addresses, and what is wrong with the others. Waits; raises ValueError if only others are there."""
+    named, unknown = [], []
+    for host, port in found:
+        try:
+            named.append((f"{host} {port}", resolve(host, port)))
+        except ValueError as mistake:
+            unknown.append(str(mistake))
+    if unknown and not named:
+        raise ValueError(unknown[0])
+    return named, unknown
+
+
 def open_listener(bind: str, port: int) -> socket.socket:
     """The listening socket. Raises ValueError with what to do about it."""
     host = resolve(bind, port)[0][0] if bind else ""
@@ -1520,14 +1552,15 @@ def choose_front(options: argparse.Namespace) -> Front:
 def start(arguments: Sequence[str]) -> Tuple[Chat, str]:
     """Everything that may fail because of the user: a Chat that has joined. Raises ValueError."""
     options = parse(arguments)
-    addresses = resolve(options.peer, options.peer_port) if options.peer is not None else None
+    named, unknown = resolve_all(options.peers)
     listener = open_listener(options.bind, options.port)
     try:
         chat = Chat(options.name, listener, choose_front(options), options.verbatim, options.no_history)
     except OSError as error:
         raise ValueError(f"cannot start ({error.strerror}); see ulimit -n") from error
-    if addresses:
-        chat.join(f"{options.peer} {options.peer_port}", addresses)
+    chat.network.actions.extend(peers.Notice("{}", (mistake,)) for mistake in unknown)
+    if named:
+        chat.join(named)
     if options.room:
         chat.look_around(options.room)
         if not chat.front.shows_own and not options.no_input and not os.isatty(0):

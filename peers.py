@@ -113,13 +113,15 @@ REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dial
 class Contact:
     """A peer that our user named: all its addresses, and when to dial it again after it was lost."""
 
-    def __init__(self, label, addresses):
+    def __init__(self, label, addresses, seconds):
         self.label = label
+        self.seconds = seconds  # for which all addresses together may stay silent
         self.addresses = tuple(addresses)
         self.untried = list(addresses)
         self.pause = REDIAL_FIRST
         self.due = None  # when to dial again; None: nothing is planned
         self.reached = False  # ever
+        self.spare = False  # another peer that our user named was joined: this one is for when nobody is connected
         self.plain = False  # the last time, it was a C peer (or one of ours that was stopped: so it is probed each time)
         self.failure = ""  # why the last round of dials came to nothing
         self.position, self.outlet = 0, None  # of a lost C peer: where in our log it stands, and what it has behind that
@@ -192,6 +194,11 @@ class Neighbour:
     def contact(self):
         """The Contact that led to this link; None if our user did not name it."""
         return self.attempt.contact if self.attempt else None
+
+    @property
+    def is_linked(self):
+        """Whether it hears what is said here."""
+        return (self.kind is LinkKind.MESH or self.kind is LinkKind.PLAIN) and not self.ending
 
     @property
     def may_be_c(self):
@@ -652,7 +659,7 @@ class Network:
         self._was_cut_off = False  # our last neighbour was lost; not if it left
         self._was_connected, self._told_alone = False, False  # ever; and whether our user knows that nobody is connected now
         self._tell_alone_at = None  # when our user is told that the last link is lost
-        self.unheard = False  # our user said something, and nobody was connected since
+        self._unheard_from = None  # the number in the log of what our user said first while nobody was connected
         self._forged_from = None  # the first sequence of ours that somebody else said, too
         self._planned, self._replan = None, True
         self._offered = 0  # the log's end when it was last said who has something to send
@@ -685,10 +692,7 @@ class Network:
     @property
     def is_alone(self):
         """Whether nobody is connected: what our user says is kept, and delivered when somebody is."""
-        for neighbour in self.links.all:
-            if (neighbour.kind is LinkKind.MESH or neighbour.kind is LinkKind.PLAIN) and not neighbour.ending:
-                return False
-        return True
+        return not any(neighbour.is_linked for neighbour in self.links.all)
 
     @property
     def deadline(self):
@@ -715,14 +719,23 @@ class Network:
         times += [self.discovery.deadline] if self.discovery else []
         return min((time for time in times if time is not None), default=None)
 
-    def join(self, label, addresses):
-        """Our user wants a link to the peer at one of `addresses`, called `label` in notices. Returns its Contact."""
+    def join(self, label, addresses, seconds=None):
+        """Our user wants a link to the peer at one of `addresses`, called `label` in notices. Returns its Contact.
+
+        They may stay silent for so many seconds together; None: DIAL_SECONDS.
+        """
         self._replan = True
-        contact = Contact(label, addresses)
+        contact = Contact(label, addresses, seconds or DIAL_SECONDS)
         self.contacts.append(contact)
         self.overlay.named = self.contacts
         self._dial_contact(contact)
         return contact
+
+    def remember(self, label, addresses):
+        """Our user named this peer, too: dial it whenever nobody is connected."""
+        contact = Contact(label, addresses, DIAL_SECONDS)
+        contact.spare = True
+        self.contacts.append(contact)
 
     def look_around(self, room):
         """Find the members of this room (bytes) on our network segments, and be found by them, from now on."""
@@ -738,10 +751,10 @@ class Network:
     def say(self, *texts):
         """Our user says this (bytes of any length): to everyone, and to our own screen."""
         self.actions.append(Show(self.name, list(texts), mine=True))
-        self.author.tell(Kind.SAY, self.name, [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)])
+        number = self.author.tell(Kind.SAY, self.name, [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)])
         self._replan |= self.bridge.grew()
         if self.is_alone:
-            self.unheard = True
+            self._unheard_from = number if self._unheard_from is None else self._unheard_from
             self._tell_alone()
 
     def _tell_alone(self):
@@ -751,9 +764,16 @@ class Network:
             self._notice("nobody is connected; what you say is kept and delivered when somebody is" if self._was_connected
                          else "nobody else is here yet; it will be delivered to whoever joins")
 
-    def _connected(self):
-        """Somebody hears us."""
-        self._was_connected, self._told_alone, self._tell_alone_at, self.unheard = True, False, None, False
+    @property
+    def unheard(self):
+        """Whether our user said something, and nobody was connected since."""
+        return self._unheard_from is not None
+
+    def _connected(self, neighbour):
+        """Somebody hears us. A C program, too, gets what was said to nobody."""
+        if neighbour.kind is LinkKind.PLAIN and self.unheard:
+            neighbour.position = self._unheard_from
+        self._was_connected, self._told_alone, self._tell_alone_at, self._unheard_from = True, False, None, None
 
     def leave(self):
         """Say goodbye to all, behind whatever they are still to be sent."""
@@ -779,7 +799,7 @@ class Network:
         else:
             self.bridge.opened(neighbour)
         if kind is LinkKind.PLAIN:
-            self._connected()
+            self._connected(neighbour)
             self.bridge.settled(neighbour)
             self._reached(neighbour)
         return neighbour
@@ -795,7 +815,7 @@ class Network:
             self._dial_contact(contact)
             return
         contact.failure = reason
-        if not contact.reached:
+        if not contact.reached and not contact.spare:
             self._forget_contact(contact)
             self._notice("can't connect to {}: it {}", contact.label, reason)
         self._plan_redial(contact)
@@ -867,7 +887,8 @@ class Network:
         for contact in self.contacts:
             if contact.due is not None and contact.due <= self.now:
                 contact.due, contact.untried = None, list(contact.addresses)
-                self._dial_contact(contact)
+                if not contact.spare or self.is_alone:
+                    self._dial_contact(contact)
         if self._tell_alone_at is not None and self._tell_alone_at <= self.now:
             self._tell_alone()
         self._tell_missing()
@@ -917,14 +938,14 @@ class Network:
         """It is a C program, as far as can be known."""
         if neighbour.kind is LinkKind.STRANGER:
             neighbour.kind = LinkKind.PLAIN
-            self._connected()
+            self._connected(neighbour)
             self.bridge.settled(neighbour)
 
     def _met(self, neighbour, hello):
         """Both have said hello: a mesh link from here on."""
         is_first, alone = not self.overlay.book.met, not self.links.mesh()
         neighbour.kind = LinkKind.MESH
-        self._connected()
+        self._connected(neighbour)
         neighbour.name = hello.name
         neighbour.vector_at_hello = hello.vector
         neighbour.is_foreign = not any(origin in self.log.have for origin in hello.vector if origin != self.author.origin)
@@ -953,7 +974,7 @@ class Network:
         contact = neighbour.contact
         contact.addresses = (neighbour.attempt.address,)  # of several, the one that works
         self._notice("connected to {} again" if contact.reached else "connected to {}", contact.label)
-        contact.reached = True
+        contact.reached, contact.spare = True, False
 
     def _due(self, neighbour):
         """When something has to be done about this link; None: never."""
@@ -1002,8 +1023,14 @@ class Network:
             self._restart_discovery()
 
     def _lost_last(self, is_loss):
-        if is_loss and self.is_alone and not self.overlay.leaving:
+        if not self.is_alone or self.overlay.leaving:
+            return
+        if is_loss:
             self._tell_alone_at = self.now + ALONE_SECONDS
+        for contact in self.contacts:
+            if contact.spare and contact.due is None and not self.overlay.is_dialling(contact):
+                contact.pause = REDIAL_FIRST
+                self._plan_redial(contact)
 
     def _restart_discovery(self):
         if self.discovery:
@@ -1014,6 +1041,7 @@ class Network:
         self.bridge.closed(neighbour)
         if neighbour.left is not None:
             self._forget_contact(contact)
+            self._lost_last(False)
             return
         self._lost_last(contact or neighbour.spoke)
         if contact is None and not neighbour.spoke:
@@ -1034,11 +1062,12 @@ class Network:
 
     def _dial_contact(self, contact, plain=False):
         address = contact.untried.pop(0)
-        self.overlay.dial(Attempt(address, contact, True, plain), DIAL_SECONDS / len(contact.addresses))
+        self.overlay.dial(Attempt(address, contact, True, plain), contact.seconds / len(contact.addresses))
 
     def _plan_redial(self, contact):
         # One of ours is found again by healing; only a C peer has to be dialled by its own address.
-        if contact not in self.contacts or not contact.reached or not contact.plain:
+        is_wanted = self.is_alone if contact.spare else contact.reached and contact.plain
+        if contact not in self.contacts or not is_wanted:
             return
         contact.due = self.now + contact.pause
         contact.pause = min(contact.pause * 2, REDIAL_MOST)
@@ -1396,6 +1425,11 @@ class Overlay:
         is_known = address in self.book.heard or address in self.book.proven
         if self.book.shunned.get(address, 0) <= self._clock.now and self._free({address: origin}):
             self.dial(Attempt(address, urgent=True, near=not is_known))
+
+    def is_dialling(self, contact):
+        """Whether a dial of this contact is under way, or a connection that may become a link."""
+        attempts = self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt]
+        return any(attempt.contact is contact for attempt in attempts)
 
     # What came of it
 

@@ -1412,3 +1412,44 @@ def test_a_lost_c_program_was_somebody_too():
     world.kill(carl)
     world.run(5)
     assert notices(ann, "nobody") == [ALONE]
+
+
+def test_a_second_peer_that_our_user_named_is_dialled_only_when_nobody_is_connected():
+    world = network_of(2)
+    ann, bob = world.members
+    spare = world.c_peer()
+    ann.do(ann.network.remember, "the spare one", [(spare.host, spare.port)])
+    world.run(100)
+    assert not spare.ends
+    world.kill(bob)
+    world.run(0.5)
+    text = ann.say()
+    world.run(10)
+    assert [text for _, text in spare.lines] == [text] and notices(ann, "connected") == ["connected to the spare one"]
+
+
+def test_a_second_peer_that_is_away_is_dialled_after_growing_pauses_for_as_long_as_nobody_is_connected():
+    world = network_of(2)
+    ann, bob = world.members
+    ann.do(ann.network.remember, "the spare one", [("10.77.0.1", 4000)])
+    world.hosts["10.77.0.1"] = True
+    dials = world.dials
+    bob.leave()
+    world.run(300)
+    assert 6 <= world.dials - dials <= 14 and notices(ann, "can't") == []
+
+
+def test_what_was_said_to_nobody_reaches_a_c_program_that_joins_and_nothing_from_before():
+    world = network_of(2)
+    ann, bob = world.members
+    everybody_speaks(world)
+    world.run(5)
+    bob.leave()
+    world.run(5)
+    texts = [ann.say(), ann.say()]
+    carl, dora = world.c_peer(), world.c_peer()
+    carl.join(ann)
+    world.run(5)
+    dora.join(ann)
+    world.run(5)
+    assert [text for _, text in carl.lines] == texts and not dora.lines

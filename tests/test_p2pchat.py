@@ -787,7 +787,7 @@ STANDARD_LIBRARY = set(getattr(sys, "stdlib_module_names", ())) or {
 # Arguments ------------------------------------------------------------------------------------
 
 MISTAKES = {
-    "no name": ([], "usage: ./p2pchat <username> [<peer> <port number>]"),
+    "no name": ([], "usage: ./p2pchat <username> [<peer> <port number> ...]"),
     "an empty name": ([""], "choose a name"),
     "a name of spaces": (["  "], "choose a name"),
     "a name that cannot be shown": (["a\x1b[2J"], "choose another"),
@@ -799,7 +799,8 @@ MISTAKES = {
     "a name with a colon": (["a: b"], "a colon"),
     "an over-long name": (["x" * 65], "choose a shorter one"),
     "a peer without a port": (["ann", "localhost"], "missing port number after localhost"),
-    "too much": (["ann", "localhost", "1", "2"], "usage"),
+    "a second peer without a port": (["ann", "localhost", "1", "2"], "missing port number after 2"),
+    "a wrong port of a second peer": (["ann", "localhost", "1", "there", "here"], "'here' is not a port number"),
     "port 0": (["ann", "localhost", "0"], "from 1 to 65535"),
     "port 65536": (["ann", "localhost", "65536"], "from 1 to 65535"),
     "a port with zeros in front": (["ann", "localhost", "0000099999"], "from 1 to 65535"),
@@ -834,6 +835,37 @@ def test_a_mistake_ends_the_program_with_status_1_and_nothing_on_stdout():
     port = unused_port()
     status, out, err = run("ann", "localhost", port)
     assert (status, out, len(err)) == (1, [], 1) and f"can't connect to localhost {port}: it refused the connection; check the host and the port" in err[0]
+
+
+@pytest.mark.parametrize("words", [
+    ["ann", "h", "1", "i", "2", "--port", "7", "--lines"], ["--port", "7", "ann", "--lines", "h", "1", "i", "2"],
+    ["--lines", "ann", "h", "--port=7", "1", "i", "2"], ["--lines", "--port", "7", "--", "ann", "h", "1", "i", "2"],
+    ["ann", "h", "--lines", "1", "--port", "7", "--", "i", "2"]])
+def test_options_stand_anywhere_and_behind_two_dashes_is_none(words):
+    options = p2pchat.parse(words)
+    assert (options.name, options.peers, options.port, options.lines) == (b"ann", [("h", 1), ("i", 2)], 7, True)
+
+
+def test_of_several_peers_the_first_that_answers_is_joined_and_another_when_it_is_gone():
+    with Program("hub") as hub, Program("late") as late:
+        closed = unused_port()
+        with Program("ann", "no-such-host.invalid", 7, "localhost", closed, "127.0.0.1", hub.port, "127.0.0.1", late.port) as ann:
+            ann.wait(lambda program: f"-- connected to 127.0.0.1 {hub.port}" in program.err)
+            assert "check the spelling" in ann.err[0] and f"can't connect to localhost {closed}: it refused" in ann.err[1]
+            assert not any(str(late.port) in line for line in ann.err)
+            hub.kill()
+            ann.wait(lambda program: f"-- connected to 127.0.0.1 {late.port}" in program.err)
+            ann.type("hi")
+            late.wait(lambda program: program.out[1:] == ["ann: hi"])
+            assert ann.end() == 0
+            ann.wait(lambda program: program.err[-1] == f"-- rejoin with: ./p2pchat ann 127.0.0.1 {late.port}")
+
+
+def test_of_several_peers_that_do_not_answer_each_is_named():
+    one, other = unused_port(), unused_port()
+    status, out, err = run("ann", "localhost", one, "localhost", other)
+    assert (status, out, len(err)) == (1, [], 1)
+    assert f"can't connect to localhost {one}: it refused the connection, or to localhost {other}: it refused the connection; check" in err[0]
 
 
 def test_a_port_in_use_is_said_so():
