@@ -910,9 +910,12 @@ class Chat:
 
     def _add_link(self, sock: socket.socket, host: str, attempt: Optional[peers.Attempt] = None) -> None:
         neighbour = self.network.opened(host, attempt, readable_host(sock.getsockname()))
-        self.links[neighbour] = link = Link(sock, neighbour)
+        self.links[neighbour] = link = self._make_link(sock, neighbour)
         self._changed.add(link)
         self._full[link] = self._turn  # a newcomer waits behind those whom we know
+
+    def _make_link(self, sock: socket.socket, neighbour: peers.Neighbour) -> Link:
+        return Link(sock, neighbour)
 
     def _on_input(self, _: None, events: int) -> None:
         self._take_input(self.front.read(time.monotonic()))
@@ -1389,6 +1392,140 @@ class Lookup:
         self.output.close()
 
 
+# --trace: what happened, turn by turn ---------------------------------------------------------
+
+TRACED_LINE, TRACED_TEXT = 4000, 40  # bytes of a line, which is one write into a pipe (PIPE_BUF); characters of a text
+WAKERS: Dict[Callable, str] = {
+    Chat._on_listener: "a newcomer", Chat._on_dial: "a dial", Chat._on_input: "input", Chat._on_output: "output",
+    Chat._on_signal: "a signal", Chat._on_lookup: "a name", Chat._on_packet: "a packet",
+}
+
+
+class TracedChat(Chat):
+    """A Chat that writes a line about each of its turns. One that is not traced has nothing of this, so it costs nothing.
+
+    The file is never waited for: if it takes no more, one notice says so, and the chat goes on.
+    """
+
+    def __init__(self, trace: int, path: str, *arguments: Any) -> None:
+        """`trace`: the descriptor that open_trace returned for `path`; the rest is for Chat."""
+        super().__init__(*arguments)
+        self._trace: Optional[int] = trace
+        self._path = path
+        self._name = ui.clean_name(self.network.name)
+        self._notes: List[str] = []  # what happened in this turn
+        self._logged = self.network.log.end
+        self._wait = self._poll.wait
+        self._poll.wait = self._traced_wait  # type: ignore[method-assign]
+        self._woke_at = self._waited = 0.0
+
+    def step(self, limit: Optional[float] = None) -> None:
+        """As Chat.step; then write what happened."""
+        self._notes.clear()
+        super().step(limit)
+        took = time.monotonic() - self._woke_at
+        for link in self._unfinished:
+            self.note(f"{link.unsent} left for {self.called(link)}")
+        self._note_queued()
+        seconds = time.time() - took  # when it woke: what caused a turn stands above it, also in another member's trace
+        at = time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{int(seconds * 1e6) % 1_000_000:06d}"
+        self._write(f"{at} {self._name} waited {self._waited * 1e3:.1f} ms for {'; '.join(self._notes)}; took {took * 1e3:.2f} ms")
+
+    def note(self, what: str) -> None:
+        """Something happened in this turn."""
+        self._note_queued()
+        self._notes.append(what)
+
+    def _note_queued(self) -> None:
+        """What is in the log is queued for every neighbour that lacks it."""
+        queued, self._logged = self.network.log.end - self._logged, self.network.log.end
+        if queued:
+            self._notes.append(f"log +{queued}")
+
+    def called(self, link: Link) -> str:
+        """A neighbour as the trace names it."""
+        return ", ".join(map(ui.clean_name, link.neighbour.people[:1])) or link.neighbour.host
+
+    def close(self) -> None:
+        super().close()
+        self._end_trace()
+
+    def _traced_wait(self, timeout: Optional[float]) -> List[Tuple[selectors.SelectorKey, int]]:
+        began = time.monotonic()
+        ready = self._wait(timeout)
+        self._woke_at = time.monotonic()
+        self._waited = self._woke_at - began
+        self.note(", ".join(self._waker(key, events) for key, events in ready) or "a deadline")
+        return ready
+
+    def _waker(self, key: selectors.SelectorKey, events: int) -> str:
+        handler, subject = key.data
+        if isinstance(subject, Link):
+            return self.called(subject) + " (writable)" * bool(events & WRITE)
+        return WAKERS[handler.__func__]
+
+    def _make_link(self, sock: socket.socket, neighbour: peers.Neighbour) -> Link:
+        return TracedLink(sock, neighbour, self)
+
+    def _show(self, action: peers.Show) -> None:
+        for text in action.texts:
+            line = " ".join(ui.clean_text(text).split())
+            self.note(f'{ui.clean_name(action.name)}: "{line[:TRACED_TEXT]}{"..." * (len(line) > TRACED_TEXT)}"')
+        super()._show(action)
+
+    def _mark(self, link: Link, why: object) -> None:
+        self.note(f"{self.called(link)} {why}")
+        super()._mark(link, why)
+
+    def _write(self, line: str) -> None:
+        if self._trace is None:
+            return
+        data = line.encode("utf-8", "replace")[:TRACED_LINE] + b"\n"
+        try:
+            complete = os.write(self._trace, data) == len(data)
+            reason = "it is full"
+        except OSError as error:
+            complete, reason = False, os.strerror(error.errno or 0)
+        if not complete:
+            self._end_trace()
+            self.network.actions.append(peers.Notice(f"the trace has ended: {self._path} takes no more ({reason})"))
+
+    def _end_trace(self) -> None:
+        if self._trace is not None:
+            os.close(self._trace)
+        self._trace = None
+
+
+class TracedLink(Link):
+    """A Link that tells its TracedChat what was read and sent."""
+
+    def __init__(self, sock: socket.socket, neighbour: peers.Neighbour, chat: TracedChat) -> None:
+        super().__init__(sock, neighbour)
+        self._chat = chat
+
+    def receive(self, size: int = READ_SIZE) -> bytes:
+        data = super().receive(size)
+        self._chat.note(f"read {len(data)} from {self._chat.called(self)}")
+        return data
+
+    def _send_chunk(self, chunk: bytes, now: float) -> bool:
+        complete = super()._send_chunk(chunk, now)
+        self._chat.note(f"sent {len(chunk) - len(self._rest)}{'' if complete else f' of {len(chunk)}'} to {self._chat.called(self)}")
+        return complete
+
+
+def open_trace(path: str) -> int:
+    """A descriptor for appending to a file that only its owner can read. Never waits. Raises ValueError."""
+    try:
+        trace = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY, 0o600)
+        if stat.S_ISREG(os.fstat(trace).st_mode):
+            os.fchmod(trace, 0o600)  # an older file may be open to all
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = "nobody reads it" if getattr(error, "errno", 0) == errno.ENXIO else getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot write a trace to {path} ({reason}); choose another file, or omit --trace") from error
+    return trace
+
+
 # Before the loop: arguments to sockets, where waiting is allowed ------------------------------
 
 VERSION = "1.0"
@@ -1426,6 +1563,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--bind", metavar="ADDRESS", default="", help="listen on this address only (default: every interface)")
     parser.add_argument("--lan", action="store_true", help="find members nearby, in the room lobby, without a port number")
     parser.add_argument("--room", metavar="NAME", help="the same, in a room of this name")
+    parser.add_argument("--trace", metavar="FILE", help="write what each turn of the loop did to FILE, which only you can read")
     lines = parser.add_argument_group("line mode (also where input or output is not a terminal)")
     lines.add_argument("--lines", action="store_true", help="no screen: messages on stdout, notices on stderr; each stdin line is sent")
     lines.add_argument("--no-input", action="store_true", help="read no input; run until a signal")
@@ -1554,8 +1692,10 @@ def start(arguments: Sequence[str]) -> Tuple[Chat, str]:
     options = parse(arguments)
     named, unknown = resolve_all(options.peers)
     listener = open_listener(options.bind, options.port)
+    trace = open_trace(options.trace) if options.trace is not None else None
+    own = options.name, listener, choose_front(options), options.verbatim, options.no_history
     try:
-        chat = Chat(options.name, listener, choose_front(options), options.verbatim, options.no_history)
+        chat = Chat(*own) if trace is None else TracedChat(trace, options.trace, *own)
     except OSError as error:
         raise ValueError(f"cannot start ({error.strerror}); see ulimit -n") from error
     chat.network.actions.extend(peers.Notice("{}", (mistake,)) for mistake in unknown)
