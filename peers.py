@@ -1110,14 +1110,16 @@ class Network:
         for offset in range(len(run.frames)):
             one = run.part(offset, offset + 1)
             earlier = late or self._is_earlier(neighbour, one.first)
-            is_history = neighbour.is_foreign and one.first.sequence <= neighbour.vector_at_hello.get(origin, 0)
-            self._deliver(one.first, one.texts, number + offset, earlier, is_history, said_at=one.first.when)
+            is_history = neighbour.is_foreign and self._is_old(neighbour, one.first)
+            self._deliver(one.first, one.texts, number + offset, earlier, is_history, is_late=True)
 
     def _is_earlier(self, neighbour, record):
-        return record.sequence <= self._before.get(record.origin, 0) or (
-            record.sequence <= neighbour.vector_at_hello.get(record.origin, 0) and self.wall - record.when > EARLIER_SECONDS)
+        return record.sequence <= self._before.get(record.origin, 0) or self._is_old(neighbour, record)
 
-    def _deliver(self, first, texts, number, earlier=False, is_history=False, said_at=None):
+    def _is_old(self, neighbour, record):
+        return record.sequence <= neighbour.vector_at_hello.get(record.origin, 0) and self.wall - record.when > EARLIER_SECONDS
+
+    def _deliver(self, first, texts, number, earlier=False, is_history=False, is_late=False):
         """Show what is news; C programs get it from the log, but for what they have and for another network's history."""
         if is_history:
             self.bridge.skip(number, len(texts))
@@ -1126,7 +1128,7 @@ class Network:
             news = self.bridge.said(first, texts, number)
         else:
             self.presence.note_alive(first.origin)
-            label, news = self.bridge.told(first, texts, number, said_at)
+            label, news = self.bridge.told(first, texts, number, is_late)
         if news:
             self._show(label, news, first.when if earlier else 0)
 
@@ -1614,14 +1616,8 @@ class Words:
             self._drop_half()
         return True
 
-    def told(self, key, gateway, now, said=None, mine=False):
-        """A gateway tells this line, the hash of a (name, text), at `now` (seconds). Returns whether that is news.
-
-        `said`: when its words were put down, by that gateway's clock. One of the two is near the line that we know:
-        what takes a long way comes late, and a clock may be wrong.
-        """
-        if said is not None and abs(now - self._known(key)[0]) > SAME_WORDS_SECONDS:
-            now = said
+    def told(self, key, gateway, now, mine=False):
+        """A gateway tells this line, the hash of a (name, text), at `now` (seconds). Returns whether that is news."""
         line = self._line(key, now, SAME_WORDS_SECONDS)
         times = self._count(line[1], gateway)
         most = max((count for teller, count in line[1].items() if teller != gateway), default=0)
@@ -1631,6 +1627,11 @@ class Words:
         """A link of ours brings this line. Returns how often it did, and how often gateways told it."""
         line = self._line(key, now, LATE_WORDS_SECONDS if is_quiet else SAME_WORDS_SECONDS)
         return self._count(line[2], link), max(line[1].values(), default=0)
+
+    def when(self, key):
+        """When this line was told or heard last (seconds), or None."""
+        line = self._lines.get(key)
+        return line and line[0]
 
     def times_told(self, key):
         """How often this line was told lately."""
@@ -1850,16 +1851,20 @@ class Bridge:
 
     def _heard_again(self, neighbour, name, text):
         """This link brings what a gateway has told: it leads where that one's link leads."""
-        outlet = neighbour.outlet
         key = hash((name, text))
+        self._come_back(neighbour, key)
+        for gateway in self._words.tellers(key):
+            self._circle(neighbour, self._author.origin if gateway == OURSELVES else gateway)
+
+    def _come_back(self, neighbour, key):
+        """These words of a C user came back over a quiet link: we owe them no longer, whoever told them."""
+        outlet = neighbour.outlet
         numbers = outlet.words.get(key)
         if numbers:
             outlet.skips.add(numbers.popleft())
             if not numbers:
                 del outlet.words[key]
             self._advance(neighbour)
-        for gateway in self._words.tellers(key):
-            self._circle(neighbour, self._author.origin if gateway == OURSELVES else gateway)
 
     def _wait_for(self, neighbour, name, text, times):
         """A quiet link brings a line that no other gateway has told yet."""
@@ -1881,6 +1886,8 @@ class Bridge:
             self._unmarked(neighbour, name[:MAX_PLAIN_FRAME], [text])
             return
         self._note_mark(neighbour, mark, text)
+        if mark.is_guest and neighbour.outlet.words:
+            self._come_back(neighbour, hash((name, text)))
         if self._is_known(mark, name, text):
             return
         self._carry_awaited(self._clock.now - MESH_SECONDS)
@@ -1962,26 +1969,35 @@ class Bridge:
                 self.skip(number + offset, 1)  # C programs have had it
         return news
 
-    def told(self, first, texts, number, when):
-        """What a gateway tells of C users; `when` (seconds since 1970) if that is history. Returns (label, what is news)."""
+    def told(self, first, texts, number, is_late):
+        """What a gateway tells of C users; late is what it told before we met. Returns (label, what is news)."""
         name, mark = unmarked(first.name)
         if mark is not None:
             return self._told_carried(first, name, mark, texts, number)
         label = self._presence.guest(first.origin, name, name)
-        said = self._clock.now - (self._clock.wall - (first.when if when is None else when))
-        came = self._clock.now if when is None else said
         news = []
         for offset, text in enumerate(texts):
-            key = hash((name, text))
             if self._carried and not self.said(first, [text], number + offset, offset):
                 continue
-            if self._words.told(key, first.origin, came, said):
+            key = hash((name, text))
+            if self._words.told(key, first.origin, self._told_at(key, number + offset, is_late)):
                 news.append(text)
                 self._owe_everywhere(key, number + offset)
             else:
                 self.skip(number + offset, 1)
                 self._told_again(key, first.origin)
         return label, news
+
+    def _told_at(self, key, number, is_late):
+        """When a gateway told this line (seconds): now, or, where we know it from another time, as its record says.
+
+        What comes a long way comes late, and a clock may be wrong: one of the two is near the line that we know.
+        """
+        now, known_at = self._clock.now, self._words.when(key)
+        frames = self._log.read(number, number + 1)
+        if not frames or not is_late and (known_at is None or abs(now - known_at) <= SAME_WORDS_SECONDS):
+            return now
+        return now - (self._clock.wall - decode_record(frames[0]).when)
 
     def _told_carried(self, first, name, mark, texts, number):
         """A line that another gateway carried for a member that it cannot reach."""
@@ -2073,9 +2089,9 @@ class Bridge:
         if neighbour.position < self._log.end:
             outlet.owed.append((neighbour.position, self._clock.now))
         for number, frame in enumerate(self._log.read(neighbour.position, self._log.end), neighbour.position):
-            if frame[HEADER_SIZE] == Kind.GUEST:  # nothing but its words will tell that it came back
+            if frame[HEADER_SIZE] == Kind.GUEST and number not in self._never:  # its words may be all that comes back
                 record = decode_record(frame)
-                self._owe(neighbour, (record.name, record.text), number)
+                self._owe(neighbour, hash((record.name, record.text)), number)
         self._advance(neighbour)
 
     def _advance(self, neighbour):

@@ -416,9 +416,9 @@ class CPeer(Node):
         self.relay(self.name, text)
         return text
 
-    def join(self, member):
+    def join(self, node):
         """Dial it."""
-        self.world.dial(self, peers.Attempt((member.host, member.port)), 10)
+        self.world.dial(self, peers.Attempt((node.host, node.port)), 10)
 
     def leave(self):
         self.relay(self.name, b":q")
