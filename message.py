@@ -649,6 +649,7 @@ MAX_HOLES, MAX_HOLES_EACH = 1024, 64  # remembered in all, and for one origin: a
 MAX_MISSING = 1_000_000  # messages in one hole; whoever skips more is lying, and nobody is told that so many are missing
 TELL_SECONDS = 10  # until our user is told of a hole: by then some link would have filled it
 ASK_SECONDS = 60  # for which new neighbours are asked to fill it
+NEVER = float("-inf")  # since when a hole is open of which nobody is told or asked
 
 
 class Hole:
@@ -672,8 +673,12 @@ class Holes:
         return origin in self._holes
 
     def add(self, origin: int, first: int, last: int, now: float) -> None:
-        """Sequences `first` to `last` were skipped at `now` (seconds)."""
-        self._add(origin, Hole(first, last, now, told=origin in self._hushed))
+        """Sequences `first` to `last` were skipped at `now` (seconds; NEVER: tell nobody, ask nobody)."""
+        self._add(origin, Hole(first, last, now, told=origin in self._hushed or now == NEVER))
+
+    def covers(self, origin: int, sequence: int) -> bool:
+        """Whether this one is missing."""
+        return any(hole.first <= sequence <= hole.last for hole in self._holes.get(origin, ()))
 
     def fill(self, origin: int, first: int, last: int) -> list[tuple[int, int]]:
         """These sequences came. Returns the ranges of them that were missing, as (first, last)."""
@@ -729,7 +734,7 @@ class Holes:
         self.count += 1
         self.untold += not hole.told
         if len(holes) > MAX_HOLES_EACH:
-            self._remove(origin, holes[0])
+            self._remove(origin, _highest(holes))
         if self.count > MAX_HOLES:
             self._give_up_half()
 
@@ -749,7 +754,12 @@ class Holes:
         singles = [origin for origin in order if len(self._holes[origin]) == 1][::-1]
         for origin in [origin for origin in order if len(self._holes[origin]) > 1] + singles:
             while self.count > MAX_HOLES // 2 and origin in self._holes:
-                self._remove(origin, self._holes[origin][0])
+                self._remove(origin, _highest(self._holes[origin]))
+
+
+def _highest(holes: list[Hole]) -> Hole:
+    """The hole to give up: whoever forges jumps ahead, and what the author says next is in the lowest."""
+    return max(holes, key=lambda hole: hole.first)
 
 
 # The log: what is remembered -------------------------------------------------------------------
@@ -757,6 +767,7 @@ class Holes:
 LOG_MESSAGES = 20_000  # chat messages kept for latecomers and returning members; presence does not push them out
 LOG_BYTES = 8 * 1024 * 1024  # that chat and presence may cost together, whichever limit is reached first
 FRAME_COST = 50  # bytes that a record costs beside its frame
+MAX_ORIGINS = 4 * LOG_MESSAGES  # remembered beside those of the records kept, so that no old line is shown again
 STRETCH_SIZE = 64 * 1024  # bytes of the log that are joined for one send
 MAX_STRETCHES = 32  # of them kept at once
 
@@ -779,10 +790,26 @@ class Log:
         self.start = 0  # the number of the oldest record kept; numbers never change
         self.end = 0  # the number that the next record will get
         self._frames: list[bytes] = []
+        self._low: dict[int, int] = {}  # origin -> the lowest sequence delivered, where that is not 1
         self._held: dict[int, int] = {}  # origin -> how many of its records are kept; whoever spoke last is last
         self._cost = 0  # bytes
         self._chat = 0  # how many of the frames are chat
         self._stretches: dict[int, tuple[bytes, int]] = {}  # number -> frames from there on, and the number after them
+
+    def may_lack(self, origin: int, first: int, is_live: bool) -> bool:
+        """Whether something at or below what we have of an origin may be missing.
+
+        What was said before we met its origin is not, unless it `is_live`: then somebody forged a later record before.
+        """
+        low = self._low.get(origin, 0)
+        if is_live and first < low:
+            self._low[origin] = first
+            self.holes.add(origin, first, low - 1, NEVER)
+        return origin in self.holes
+
+    def delivered(self, origin: int, sequence: int) -> bool:
+        """Whether a record with this identity was delivered."""
+        return self._low.get(origin, 1) <= sequence <= self.have.get(origin, 0) and not self.holes.covers(origin, sequence)
 
     def news(self, origin: int, first: int, last: int) -> list[tuple[int, int, bool]]:
         """What is new of these sequences, as (first, last, whether it fills a hole)."""
@@ -805,6 +832,8 @@ class Log:
             have = self.have.get(origin)
             if have is not None and sequence - count > have:
                 self.holes.add(origin, have + 1, sequence - count, now)
+            if have is None and sequence > count:
+                self._low[origin] = sequence - count + 1
             self.have[origin] = sequence
         self._frames += frames
         self._held[origin] = self._held.pop(origin, 0) + count
@@ -868,8 +897,13 @@ class Log:
             del self._frames[:count]
             self.start += count
         self.late = {number for number in self.late if number >= self.start}
-        if len(self.have) > 2 * LOG_MESSAGES:
-            self.have = {origin: last for origin, last in self.have.items() if origin in self._held or origin in self.holes}
+        if len(self.have) > MAX_ORIGINS:
+            # Those who were here first, and the latest: what a neighbour's log may still hold of the others is not chat.
+            origins = list(self.have)
+            kept = {*origins[:LOG_MESSAGES], *origins[-2 * LOG_MESSAGES:]}
+            self.have = {origin: last for origin, last in self.have.items()
+                         if origin in kept or origin in self._held or origin in self.holes}
+            self._low = {origin: low for origin, low in self._low.items() if origin in self.have}
 
     def _forget(self, frames: list[bytes]) -> None:
         for origin, _ in map(read_id, frames):

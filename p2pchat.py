@@ -68,6 +68,7 @@ READ_SIZE = 64 * 1024  # bytes read from one link in a turn, or from all togethe
 MAX_SEND = READ_SIZE + MAX_FRAME  # bytes in one send: what is joined, and the last record of it
 SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes much must not keep the others waiting
 SLOW_SECONDS = 1  # who takes nothing for so long is not slow but stuck: our own input no longer waits for it
+HOLD_SECONDS = 2  # for which our own input waits for those that take little
 STALL_SECONDS = 30  # how long a link may take nothing: a C program that got out of step is deaf, and does not say so
 
 # Where the end of a send is the end of a segment, a C program gets every header in one piece (see Segmenter).
@@ -90,6 +91,7 @@ class Link:
         self.sock, self.neighbour = sock, neighbour
         self.blocked = False  # the kernel's buffer is full, or the turn's share used up: wait for writability
         self.stuck = False  # nothing was taken for SLOW_SECONDS
+        self.outrun = False  # our input waited for it long enough, and does no more until it has caught up
         self._rest = b""  # what the kernel did not take of a partial write: it goes out before anything else
         self._taken_at: Optional[float] = None  # when bytes were taken last, while more wait; None while none do
         self._segmenter = Segmenter(sock)
@@ -142,7 +144,7 @@ class Link:
             if chunk and not self._send_chunk(chunk, now):
                 break
             if not neighbour.backlog:
-                self.blocked, self.stuck, self._taken_at = False, False, None
+                self.blocked, self.stuck, self.outrun, self._taken_at = False, False, False, None
                 return True
             if not chunk:  # a C program's window has no room: writability would not tell when it has
                 self.blocked = False
@@ -527,6 +529,7 @@ class Chat:
         self._unsent = 0  # bytes, at the last look
         self._postponed: List[peers.Connect] = []  # dials that the network wants before the loop runs
         self._opened = False  # whether the front end has the terminal
+        self._held_until = 0.0  # a time until which our input waits for neighbours that lag; 0: it does not
         self._accept_after = 0.0  # a time before which nothing is accepted
         self._crowded = False  # whether the user was told that nothing is accepted
         self._crowded_after = 0.0  # a time before which it is not told again
@@ -699,15 +702,25 @@ class Chat:
             yield descriptor, WRITE * (descriptor in writing) | READ * (descriptor in watching), self._on_output, None
 
     def _input_throttled(self) -> bool:
-        """Whether our input, a file perhaps, brings more than some neighbour takes: it waits, unless that one is stuck."""
-        return not self.front.shows_own and any(link.neighbour.lagging and not link.stuck for link in self._unfinished)
+        """Whether our input, a file perhaps, brings more than some neighbour takes: it waits, for HOLD_SECONDS at most."""
+        slow = [link for link in self._unfinished if link.neighbour.lagging and not link.stuck and not link.outrun]
+        if self.front.shows_own or not slow:
+            self._held_until = 0.0
+            return False
+        self._held_until = self._held_until or self.network.now + HOLD_SECONDS
+        if self.network.now < self._held_until:
+            return True
+        for link in slow:
+            link.outrun = True
+        self._held_until = 0.0
+        return False
 
     def _deadline(self) -> Optional[float]:
         """Rule 5: when something has to be done though nothing happens; None: never. Idle links have no deadline."""
         times = [self.network.deadline, self.front.deadline if self._opened else None]
         if self.dials or self._unfinished or self._lingering or self._accept_after:
             times += [timed.deadline for timed in (*self.dials, *self._unfinished)]
-            times += [at for at, _ in self._lingering] + [self._accept_after or None]
+            times += [at for at, _ in self._lingering] + [self._accept_after or None, self._held_until or None]
         return min([at for at in times if at is not None], default=None)
 
     def _timeout(self, deadline: Optional[float], limit: Optional[float]) -> Optional[float]:

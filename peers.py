@@ -29,6 +29,7 @@ import re
 from bisect import bisect_right
 from collections import Counter, OrderedDict, deque
 from enum import Enum
+from itertools import groupby, takewhile
 from typing import NamedTuple, Optional
 
 from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
@@ -181,6 +182,7 @@ class Neighbour:
         self.address = None  # where it can be dialled
         self.name = b""
         self.log, self.position = None, 0  # the next record of our log that it may be sent; no log: nothing of it now
+        self.met_at = 0  # the number in our log that was the next one when we met
         self.refill = None  # of a plain link: queues the next stretch of the log for it
         self.outlet = None  # of a plain link: see Bridge
         self.vector_at_hello = {}  # origin -> the sequence that it had when we met
@@ -251,7 +253,8 @@ class Neighbour:
     @property
     def lagging(self):
         """Whether it takes so much less than is said that our own user should wait."""
-        return self.cost > MAX_BACKLOG // 4 or self.log is not None and self.log.end - self.position > LOG_MESSAGES // 4
+        lag = self.log.end - max(self.position, self.met_at) if self.log is not None else 0
+        return self.cost > MAX_BACKLOG // 4 or lag > LOG_MESSAGES // 4
 
     def keep_place(self, lost=0):
         """A C peer that our user named is lost: note where in our log it stands, for when it is dialled again.
@@ -425,7 +428,7 @@ class Links:
 
 # What we say ---------------------------------------------------------------------------------
 
-RESAY_SECONDS = 15  # for which our words may not have reached everybody, and are said again if somebody forges
+RESAY_SECONDS = 60  # for which what we said may not have reached everybody: a dead link is noticed after 40
 MAX_OWN = 256  # origins of our own, remembered; each time that somebody speaks in our name we take another one
 
 
@@ -444,7 +447,8 @@ class Author:
         self._origins[self.origin] = None  # the old ones stay ours: what they said must not come back as another's
         if len(self._origins) > MAX_OWN:
             del self._origins[next(iter(self._origins))]
-        self._runs = []  # (sequence, number in the log) of the first record of each call of tell
+        self._runs = []  # (sequence, number in the log) of the first record of each call of tell, and when that was
+        self._again = 0  # up to this sequence it was said under another origin before
         self.tell(Kind.HERE, self.name)
 
     def is_ours(self, origin):
@@ -458,7 +462,7 @@ class Author:
         frames = [encode_record(kind, self.origin, sequence, when, name, text) for sequence, text in enumerate(texts, first)]
         number = self._log.extend(self.origin, self.sequence, frames, self._clock.now)
         self.last_word, self.last_said = self._log.end - 1, self._clock.now
-        self._runs.append((first, number))
+        self._runs.append((first, number, self._clock.now))
         if self._runs[len(self._runs) // 2][1] < self._log.start:  # half at once: O(1) for each
             del self._runs[:len(self._runs) // 2]
         return number
@@ -472,15 +476,33 @@ class Author:
         return number >= self._log.start and self._log.read(number, number + 1) != [frame]
 
     def said_since(self, sequence):
-        """The texts that we said from this sequence on, within RESAY_SECONDS: a forgery covers nothing that all have had."""
+        """What we, and our guests, said from this sequence on within RESAY_SECONDS, as [((kind, name), texts)].
+
+        A forgery covers nothing that all have had, nor what came in one piece with the origin that nobody knew before.
+        """
         oldest = self._clock.wall - RESAY_SECONDS
-        records = [decode_record(frame) for number in range(self._number(sequence), self._log.end)
-                   for frame in self._log.read(number, number + 1) if number >= self._log.start]
-        return [record.text for record in records if record.origin == self.origin and record.kind == Kind.SAY and record.when >= oldest]
+        frames = self._log.read(max(self._number(max(sequence, self._again + 1)), self._log.start), self._log.end)
+        said = [record for record in map(decode_record, frames) if record.origin == self.origin
+                and record.kind in (Kind.SAY, Kind.GUEST) and record.when >= oldest]
+        return [(author, [record.text for record in run]) for author, run in groupby(said, lambda record: (record.kind, record.name))]
+
+    def recent(self):
+        """What we said lately, to ask a new neighbour for: somebody may have forged it while we were cut off."""
+        oldest = self._clock.now - RESAY_SECONDS
+        runs = list(takewhile(lambda run: run[2] >= oldest, reversed(self._runs)))
+        return [(self.origin, runs[-1][0], self.sequence)] if runs else []
+
+    def say_again(self, said):
+        """What said_since told of the old origin, under the new one. Returns (number in the log, how many) of all that."""
+        number = self._log.end
+        for (kind, name), texts in said:
+            self.tell(kind, name, texts)
+        self._again = self.sequence
+        return number, self._log.end - number
 
     def _number(self, sequence):
         at = bisect_right(self._runs, (sequence, self._log.end)) - 1
-        first, number = self._runs[max(at, 0)]
+        first, number, _ = self._runs[max(at, 0)]
         return number + sequence - first
 
 
@@ -950,10 +972,11 @@ class Network:
         neighbour.vector_at_hello = hello.vector
         neighbour.is_foreign = not any(origin in self.log.have for origin in hello.vector if origin != self.author.origin)
         neighbour.position, neighbour.filter_until = self.log.start, self.log.end
+        neighbour.met_at = self.log.end
         neighbour.follow(self.log)
-        holes = self.log.holes.youngest(self.now)
-        if holes:
-            neighbour.queue_frame(encode_ask(holes))
+        lacking = self.author.recent() + self.log.holes.youngest(self.now)
+        if lacking:
+            neighbour.queue_frame(encode_ask(lacking))
         if is_first and neighbour.attempt:
             self._before = hello.vector
         self.presence.linked(hello.origin, hello.name, is_first=alone)
@@ -1085,7 +1108,8 @@ class Network:
             self._own(neighbour, origin, run.frames)
             return
         last, have = first + count - 1, self.log.have.get(origin, 0)
-        is_known = last <= have and origin not in self.log.holes
+        is_live = first > neighbour.vector_at_hello.get(origin, 0)
+        is_known = last <= have and not self.log.may_lack(origin, first, is_live)
         if first > have:  # as a rule
             self._extend(neighbour, run, False)
         elif not is_known:
@@ -1172,6 +1196,7 @@ class Network:
         if self.author.is_ours(record.origin):
             self._own(neighbour, record.origin, [frame])
             return
+        self.log.may_lack(record.origin, record.sequence, record.sequence > neighbour.vector_at_hello.get(record.origin, 0))
         news = self.log.news(record.origin, record.sequence, record.sequence)
         if news:
             up_to_date = neighbour.position == self.log.end
@@ -1222,14 +1247,13 @@ class Network:
         """Our origin was forged: take a new one, soon, and say again what the forgery may have covered."""
         if self._forged_from is None or self.now < self._renew_at:
             return
-        old, texts, self._forged_from = self.author.origin, self.author.said_since(self._forged_from), None
+        old, said, self._forged_from = self.author.origin, self.author.said_since(self._forged_from), None
         self._renew_at = self.now + RENEW_SECONDS
         self.author.renew()
         for neighbour in self.links.mesh():
             neighbour.queue_frame(encode_renamed(self.author.origin))
         self.author.tell(Kind.LOST, self.name, [encode_lost(old, FORGED)])
-        if texts:
-            self.author.tell(Kind.SAY, self.name, texts)
+        self.bridge.skip(*self.author.say_again(said))  # our C programs have had it
         self.bridge.renamed()
         self.presence.renamed(old, self.author.origin, self.name)
         self._replan = True
@@ -1279,6 +1303,7 @@ MESH_DIAL_SECONDS = 5  # for an address that the network picked to answer
 SHUFFLE_SECONDS = 15, 45  # between two swaps
 FRIEND_SHARE = 0.3  # of swaps that try a friend first
 OUTBOUND_QUOTA = 3  # of the last links that we dialled, never given up for a caller (as in gossipsub v1.1)
+ELDEST_CALLERS = 3  # never given up for another caller, or a crowd of strangers would leave us nobody else
 SETTLED_SECONDS = 10  # by then a neighbour has other links, so that somebody misses it if it dies after we let it go
 RESERVE_FIRST, RESERVE_MOST = 1, 30  # pause between two dials of old acquaintances, doubled each time
 FAILED_PAUSE = 0, 60  # seconds for which a failed address is not dialled
@@ -1565,8 +1590,8 @@ class Overlay:
 
     def _spare(self, others, newest):
         """Whom to let go: of the host that has most of them, if one has, so that no machine pushes the others out."""
-        if newest.attempt is None:  # a caller: it takes the place of another caller as long as there is one
-            called = [other for other in others if other.attempt is None]
+        if newest.attempt is None:  # a caller: it takes the place of another caller, if there are many
+            called = [other for other in others if other.attempt is None][ELDEST_CALLERS:]
             dialled = [other for other in others if other.attempt is not None][:-OUTBOUND_QUOTA]
             others = called or dialled or others
         settled = [other for other in others if other.since + SETTLED_SECONDS <= self._clock.now]
@@ -2046,7 +2071,7 @@ class Bridge:
         found = self._carried.get((mark.origin, mark.sequence, mark.part))
         if found is not None:
             return found == hash((name, text))
-        return self._log.have.get(mark.origin, 0) >= mark.sequence
+        return self._log.delivered(mark.origin, mark.sequence)
 
     def _remember(self, mark, name, text):
         self._carried[mark.origin, mark.sequence, mark.part] = hash((name, text))
@@ -2807,6 +2832,7 @@ class Presence:
         self._suspects.pop(origin, None)
         self._doubted.pop(origin, None)
         self._set_here(person, False)
+        person.is_member = False  # it may be heard of through C programs
         for key in list(self._guests.pop(origin, ())):
             guest = self.people.get(key)
             if guest is not None:

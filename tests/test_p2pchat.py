@@ -21,7 +21,7 @@ import p2pchat
 import peers
 from cpeer import CPeer
 from helpers import BUILT, PATIENCE, TOP, Program, encode_pair, python, run, turn, unused_port
-from hostile import greeting
+from attacker import greeting
 
 
 @pytest.fixture(autouse=True)

@@ -1,84 +1,104 @@
-"""The built program among hostile neighbours, for minutes: `make torture`, or `make torture ONLY=flood` for one part.
+"""The built program among hostile neighbours, for minutes: `make torture`, or `make torture ONLY=forge_ahead` for one attack.
 
-ann is a real process at a pty. bob and cy are two quiet members that have only her between them: all the while bob says
-something to cy, somebody presses a key, and the time that each takes is noted, and ann's memory. Prints a report of
-figures; exits with 1 if a limit below was passed or anything else broke.
+ann is a real process at a pty; bob and cy are members at her, dora is a C program's user. All the while dora says
+something that cy is to read, somebody presses ann's keys, and the time that each takes is noted: first in peace, then
+under each attack of attacker.py. Prints a report of figures; exits with 1 if a limit below was passed, a line was lost
+or came twice, or anything else broke.
 """
 
 import contextlib
 import os
 import random
+import re
 import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
+from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from helpers import BUILT, Terminal, encode_pair, python  # noqa: E402
-from hostile import Drain, Stranger, cpu, descriptors, greeting, memory, mesh, said  # noqa: E402
-from message import Kind, encode_addresses, encode_frame  # noqa: E402
+import attacker  # noqa: E402
+from attacker import ATTACKS, Stranger  # noqa: E402
+from helpers import BUILT, Program, Terminal, python  # noqa: E402
 
-MESSAGE_SECONDS = 1.0  # from bob to cy through ann, at worst, on a machine whose two cores the flood wants too
-KEY_SECONDS = 1.0  # from a key to its echo, at worst; typical are 40 ms in a flood
-GROWN = 80 << 20  # bytes by which ann may grow: a full log, a full scrollback, one neighbour's full queue
+CALM_SECONDS, ATTACK_SECONDS, AFTER_SECONDS = 2, 8, 1
+RATE = 300e3  # bytes a second; what comes faster than bob and cy can read it waits for them, whoever sent it
+SLOWER = 0.05  # seconds by which a line or a key may take longer, in the middle, than in peace
+WORST = 1.0  # the same for the slowest, on a machine whose cores the attack wants too
+GROWN = 50e6  # bytes
+DIALS, DIALS_A_SECOND = 30, 0.5  # to where third parties are
+NOTICES = 60  # lines about who comes and goes
+REPEATED = {"forge_ahead", "forge_guests", "forge_last", "goodbyes", "jumps_of_others", "steal_names"}  # cost a line at most twice
+SPOKEN = {"copies", "words", "marks"}  # under honest names, as often as the liar likes
+LINE = re.compile(rb"\b(?:dora|bob) \d+\.|\b(?:stranger|member|late|after): I am in")
+WAITS = 2.0  # seconds for which a line may wait while its author's origin is forged again and again
 
 
 class Report:
     """The figures, as they come; and whether all are within their limits."""
 
     def __init__(self):
-        self.broken = 0
+        self.broken = []
 
     def part(self, title):
+        self.title = title
         print(f"\n{title}", flush=True)
 
     def figure(self, what, value, limit=None, unit=""):
         good = limit is None or value <= limit
-        self.broken += not good
-        bound = "" if limit is None else f"   (at most {limit:,g})"
+        self.broken += [] if good else [f"{self.title}: {what}"]
+        bound = "" if limit is None else f"   (at most {limit:,.4g})"
         print(f"  {'ok  ' if good else 'HURT'} {what:<58} {value:>12,.4g} {unit}{bound}", flush=True)
 
     def truth(self, what, holds):
-        self.broken += not holds
+        self.broken += [] if holds else [f"{self.title}: {what}"]
         print(f"  {'ok  ' if holds else 'HURT'} {what}", flush=True)
 
 
 class House:
-    """ann at a terminal, bob and cy at her, and the three measurements."""
+    """ann at a terminal, bob and cy at her in line mode, dora as a C program's user is; and what is measured."""
 
     def __init__(self, *arguments, command=(BUILT,)):
         self.ann = Terminal("ann", *arguments, command=command)
         self.port = self.ann.port
-        self.bob, self.cy = Stranger(self.port, "127.0.0.2"), Stranger(self.port, "127.0.0.3")
-        self._drain_bob, self._drain_cy = Drain(self.bob), Drain(self.cy)
-        self.messages, self.keys, self.number = [], [], 0
-        self.measure(1.0)
-        self.messages, self.keys = [], []  # a stranger is told nothing in its first half second
-        self.before, self.cpu_before = memory(self.ann.process.pid), cpu(self.ann.process.pid)
+        self.bob, self.cy = Program("bob", "127.0.0.1", self.port), Program("cy", "127.0.0.1", self.port)
+        self.dora = Stranger(self.port, "127.0.0.3")
+        self.dora.sock.setblocking(False)
+        self.seen, self._rest, self.notices, self.cut_off = {"cy": Counter(), "dora": Counter()}, {}, 0, False
+        self.lines, self.keys, self.number = [], [], 0
+        self.measure(1.5)  # a stranger is told nothing in its first half second
+        self.lines, self.keys = [], []
+
+    @property
+    def process_id(self):
+        return self.ann.process.pid
 
     def measure(self, seconds):
         """Talk and type for so long; each takes its turn, ten times a second."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self._message()
+        while time.monotonic() < until and self.ann.process.poll() is None:
+            self._line()
             self._key()
             self._watch(0.1)
 
-    def _message(self):
+    def _line(self):
+        """dora says one, and bob one that she is to read."""
         self.number += 1
-        mark = b"from bob to cy %d." % self.number
-        self._drain_cy.expect(mark)
         began = time.monotonic()
-        self.bob.say(b"bob", mark)
-        while mark not in self._drain_cy.seen and time.monotonic() < began + 10 and not self._drain_cy.over.is_set():
+        with contextlib.suppress(OSError):
+            self.dora.say(b"dora", b"dora %d." % self.number)
+        self.bob.type(f"bob {self.number}.")
+        while not self.arrived(self.number) and time.monotonic() < began + 10:
             self._watch(0.002)
-        self.messages.append(self._drain_cy.seen.get(mark, began + 10) - began)
+        self.lines.append(time.monotonic() - began)
+
+    def arrived(self, number):
+        return self.seen["cy"][b"dora %d." % number] and self.seen["dora"][b"bob %d." % number]
 
     def _key(self):
         typed = "x" * (self.number % 60)
@@ -89,377 +109,191 @@ class House:
         self.keys.append(time.monotonic() - began)
 
     def _watch(self, seconds):
-        """One read: under a flood there is always more to show, and who measures must not be busy with showing it."""
-        select.select([self.ann.master], [], [], seconds)
-        data = self.ann.read()
-        self.ann.model.feed(data)
+        """One read of each: under a flood there is always more to show, and who measures must not be busy with showing it."""
+        streams = {self.ann.master: "ann", self.bob.process.stdout: "bob", self.bob.process.stderr: "bob's notices",
+                   self.cy.process.stdout: "cy", self.cy.process.stderr: "cy's notices"}
+        if not self.cut_off:
+            streams[self.dora.sock] = "dora"
+        for ready in select.select(list(streams), [], [], seconds)[0]:
+            self._take(ready, streams[ready])
 
-    def met(self, name):
-        """Whether ann's screen ever named somebody so."""
-        self._watch(0)
-        return name.encode() in self.ann.written
+    def _take(self, ready, who):
+        if who == "ann":
+            self.ann.model.feed(self.ann.read())
+            return
+        try:
+            data = ready.recv(1 << 20) if who == "dora" else os.read(ready.fileno(), 1 << 20)
+        except OSError:
+            data = b""
+        self.cut_off |= who == "dora" and not data
+        self.notices += data.count(b"\n") * (who == "cy's notices")
+        if who in self.seen:
+            data = self._rest.get(who, b"") + data
+            found = list(LINE.finditer(data))
+            self.seen[who].update(match[0] for match in found)
+            self._rest[who] = data[max(found[-1].end() if found else 0, len(data) - 40):]
 
-    def report(self, report, message_limit=MESSAGE_SECONDS, key_limit=KEY_SECONDS, grown=GROWN):
-        pid = self.ann.process.pid
-        alive = self.ann.process.poll() is None
-        report.truth("ann is alive", alive)
-        for what, times, limit in (("messages", self.messages, message_limit), ("keys", self.keys, key_limit)):
-            times = sorted(times)
-            report.figure(f"{what}: median of {len(times)}", times[len(times) // 2], None, "s")
-            report.figure(f"{what}: slowest", times[-1], limit, "s")
-        if alive:
-            report.figure("memory before", self.before / 1e6, None, "MB")
-            report.figure("memory grown", (memory(pid) - self.before) / 1e6, grown / 1e6, "MB")
-            report.figure("processor time of ann", cpu(pid) - self.cpu_before, None, "s")
+    def meets(self, *newcomers):
+        """Seconds until cy reads what each of them, (a Stranger, its name), says."""
+        began = time.monotonic()
+        for stranger, name in newcomers:
+            if stranger:
+                stranger.say(name, b"I am in")
+        while not all(self.seen["cy"][name + b": I am in"] for _, name in newcomers) and time.monotonic() < began + 10:
+            self.measure(0.1)
+        return time.monotonic() - began
+
+    def times(self, first):
+        """How often each line since then came at cy and at dora: (fewest, most)."""
+        numbers = range(first, self.number + 1)
+        found = [self.seen[reader][b"%s %d." % (name, number)] for name, reader in ((b"dora", "cy"), (b"bob", "dora")) for number in numbers]
+        return min(found), max(found)
+
+    def close(self):
+        self.dora.close()
+        self.bob.kill(), self.cy.kill()
+        self.ann.close()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.bob.close()
-        self.cy.close()
-        self.ann.close()
+        self.close()
 
 
-# Floods: each in a process of its own, so that it takes nothing from who measures ---------------------------
-
-def flood(kind, port, seconds, count):
-    """Send as fast as it goes, over so many links, until the time is up; a link that is closed is opened again."""
-    until, flooders = time.monotonic() + seconds, [Flooder(kind, port, seed) for seed in range(count)]
-    while time.monotonic() < until:
-        for flooder in flooders:
-            flooder.push()
-    print(sum(flooder.opened for flooder in flooders), sum(flooder.sent for flooder in flooders))
+def memory(process_id):
+    """Bytes of resident memory of a process."""
+    with open(f"/proc/{process_id}/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
 
 
-class Flooder:
-    def __init__(self, kind, port, seed):
-        self.kind, self.port, self.rng = kind, port, random.Random(seed)
-        self.opened = self.sent = 0
-        self.stranger = None
-
-    def push(self):
-        try:
-            if self.stranger is None:
-                self._open()
-            self._rest = self._rest or next(self._data)
-            count = self.stranger.sock.send(self._rest)
-            self._rest, self.sent = self._rest[count:], self.sent + count
-        except BlockingIOError:
-            pass
-        except (OSError, StopIteration):
-            self._close()
-            return
-        self._discard()
-
-    def _open(self):
-        self.stranger, self._rest, self._data = Stranger(self.port), b"", FLOODS[self.kind](self.rng)
-        self.stranger.sock.setblocking(False)
-        self.opened += 1
-
-    def _close(self):
-        if self.stranger is not None:
-            self.stranger.close()
-        self.stranger = None
-
-    def _discard(self):
-        """Read what is there: a flooder that does not read is another test."""
-        try:
-            if not self.stranger.sock.recv(1 << 20):
-                self._close()
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._close()
+def cpu(process_id):
+    """Seconds of processor time that a process has used."""
+    with open(f"/proc/{process_id}/stat", encoding="ascii") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def plain_messages(rng):
-    while True:
-        yield b"".join(encode_pair(b"eve", b"flood %d" % rng.getrandbits(60)) for _ in range(500))
+def descriptors(process_id):
+    return len(os.listdir(f"/proc/{process_id}/fd"))
 
 
-def plain_repeats(rng):
-    data = encode_pair(b"eve", b"flood") * 2000
-    while True:
-        yield data
+def middle(times):
+    return sorted(times)[len(times) // 2]
 
 
-def plain_long(rng):
-    while True:
-        yield b"".join(encode_pair(b"eve", b"%d " % rng.getrandbits(60) + b"z" * 2000) for _ in range(20))
+def attack(report, name):
+    """One attack, beside a calm stretch of the same run."""
+    report.part(f"{name}: {(ATTACKS[name].__doc__ or 'a flood').strip()}")
+    with House() as house:
+        house.measure(CALM_SECONDS)
+        calm_lines, calm_keys, house.lines, house.keys = house.lines, house.keys, [], []
+        memory_before, cpu_before, first = memory(house.process_id), cpu(house.process_id), house.number + 1
+        with attacking(name, house.port, ATTACK_SECONDS + 3) as attacks:
+            house.measure(ATTACK_SECONDS)
+            entered = newcomers(house)
+            opened, sent, knocks = map(int, attacks.communicate(timeout=60)[0].split())
+        lines, keys = house.lines, house.keys
+        house.measure(AFTER_SECONDS)
+        report.figure("connections opened", opened)
+        report.figure("sent", sent / 1e6, None, "MB")
+        report.figure("a line in peace", middle(calm_lines) * 1000, None, "ms")
+        slower = SLOWER + WAITS * (name in REPEATED)
+        report.figure("a line: longer by", (middle(lines) - middle(calm_lines)) * 1000, slower * 1000, "ms")
+        report.figure("a line: the slowest", max(lines) * 1000, (WORST + WAITS * (name in REPEATED)) * 1000, "ms")
+        report.figure("a key: longer by", (middle(keys) - middle(calm_keys)) * 1000, SLOWER * 1000, "ms")
+        report.figure("a key: the slowest", max(keys) * 1000, WORST * 1000, "ms")
+        report.figure("newcomers waited", entered, 5, "s")
+        check(report, house, name, first)
+        report.figure("ann's memory grew by", (memory(house.process_id) - memory_before) / 1e6, GROWN / 1e6, "MB")
+        report.figure("ann's processor time", cpu(house.process_id) - cpu_before, None, "s")
+        report.figure("descriptors", descriptors(house.process_id), 1100)
+        report.figure("third parties dialled", knocks, DIALS + DIALS_A_SECOND * (ATTACK_SECONDS + 3))
 
 
-def plain_names(rng):
-    while True:
-        yield b"".join(encode_pair(b"eve %d" % rng.getrandbits(60), b"flood") for _ in range(500))
+def newcomers(house):
+    """Seconds until a C user and a member who come now are heard."""
+    with Stranger(house.port, "127.0.0.6") as stranger, Program("member", "127.0.0.1", house.port) as member:
+        member.type("I am in")
+        return house.meets((stranger, b"stranger"), (None, b"member"))
 
 
-def rubbish(rng):
-    while True:
-        yield rng.getrandbits(8 * 1000).to_bytes(1000, "little")
+def check(report, house, name, first):
+    """Nobody is gone, and no line."""
+    until = time.monotonic() + 4
+    while house.times(first)[0] < 1 and time.monotonic() < until:
+        house.measure(0.2)
+    fewest, most = house.times(first)
+    report.truth("ann, bob and cy live, and dora is connected", not house.cut_off and not any(
+        one.process.poll() for one in (house.ann, house.bob, house.cy)))
+    report.truth("no line was lost", fewest >= 1)
+    report.figure("a line came so many times at most", most, None if name in SPOKEN else 2 if name in REPEATED else 1)
+    report.figure("notices at cy", house.notices, NOTICES)
 
 
-def mesh_messages(rng):
-    origin, sequence = rng.getrandbits(64), 0
-    yield greeting(b"eve", origin)
-    while True:
-        yield b"".join(said(origin, sequence + n, b"eve", b"flood %d" % rng.getrandbits(60)) for n in range(1, 500))
-        sequence += 500
-
-
-def mesh_duplicates(rng):
-    origin = rng.getrandbits(64)
-    yield greeting(b"eve", origin)
-    data = said(origin, 1, b"eve", b"flood") * 2000
-    while True:
-        yield data
-
-
-def mesh_origins(rng):
-    yield greeting(b"eve", rng.getrandbits(64))
-    while True:
-        yield b"".join(said(rng.getrandbits(64), 1, b"eve", b"flood") for _ in range(500))
-
-
-def mesh_members(rng):
-    yield greeting(b"eve", rng.getrandbits(64))
-    while True:
-        yield b"".join(said(rng.getrandbits(64), 1, b"n%d" % rng.getrandbits(40), b"", kind=3) for _ in range(500))
-
-
-def mesh_rubbish(rng):
-    yield greeting(b"eve", rng.getrandbits(64))
-    while True:
-        yield rng.getrandbits(8 * 1000).to_bytes(1000, "little")
-
-
-def mesh_pings(rng):
-    yield greeting(b"eve", rng.getrandbits(64))
-    while True:
-        yield bytes([1, 0, 0, 0, 0, 0, 0, 0, 17]) * 5000
-
-
-def mesh_peers(rng):
-    yield greeting(b"eve", rng.getrandbits(64))
-    while True:
-        yield b"".join(said_peers(rng) for _ in range(50))
-
-
-def said_peers(rng):
-    return encode_frame(encode_addresses(Kind.PEERS, [(f"127.0.{rng.randrange(256)}.{rng.randrange(1, 255)}", rng.randrange(1, 65536)) for _ in range(8)]))
-
-
-def knocks(rng):
-    yield encode_pair(b"eve", b"hello")
-
-
-def hellos(rng):
-    yield greeting(b"eve", rng.getrandbits(64))
-    for _ in range(20):
-        yield bytes([1, 0, 0, 0, 0, 0, 0, 0, 17])
-
-
-FLOODS = {one.__name__: one for one in (plain_messages, plain_repeats, plain_long, plain_names, rubbish, mesh_messages,
-                                        mesh_duplicates, mesh_origins, mesh_members, mesh_rubbish, mesh_pings, mesh_peers,
-                                        knocks, hellos)}
-
-
-LONG = ("plain_messages", "rubbish", "mesh_messages", "mesh_rubbish")  # for 20 s; the variations for 3
-
-
-def part_flood(report):
-    """One peer sends as fast as it can."""
-    for kind in FLOODS:
-        one_flood(report, kind, 20 if kind in LONG else 3)
-
-
-def one_flood(report, kind, seconds, count=1):
-    report.part(f"flood: {count} x {kind} for {seconds} s")
-    with House() as house, flooding(house.port, kind, seconds, count) as flooder:
-        house.measure(seconds)
-        opened, sent = flooder.communicate(timeout=60)[0].split()
-        report.figure("links opened", int(opened))
-        report.figure("sent", int(sent) / 1e6, None, "MB")
-        house.report(report)
-
-
-def flooding(port, kind, seconds, count=1):
-    command = python(os.path.abspath(__file__), "--flooder", kind, str(port), str(seconds), str(count))
+def attacking(name, port, seconds, rate=RATE):
+    command = python(attacker.__file__, name, str(port), str(seconds), str(random.randrange(1 << 30)), str(rate))
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
-def part_floods(report):
-    """A hundred links flood at once, and as many mesh links as there may be."""
-    one_flood(report, "plain_messages", 8, 100)
-    one_flood(report, "mesh_messages", 8, 7)
-    one_flood(report, "hellos", 6, 30)
-
-
-def part_stuck(report):
-    """Neighbours that read nothing while 100 MB and more pass by: a C peer, one of ours, and fifty C peers."""
-    for what, count, connect in (("a C peer", 1, Stranger), ("one of ours", 1, mesh), ("C peers", 50, Stranger)):
-        report.part(f"{count} that read nothing: {what}")
-        with House() as house, contextlib.ExitStack() as stack:
-            for _ in range(count):
-                stack.enter_context(connect(house.port, window=4096))
-            house.measure(1)
-            with flooding(house.port, "plain_long", 5) as flooder:
-                house.measure(6)
-                sent = int(flooder.communicate(timeout=60)[0].split()[1])
-            report.figure("passed by", sent / 1e6, None, "MB")
-            report.truth("that is 100 MB at least", sent > 100e6 or count > 1)
-            house.report(report)
-
-
-def part_slow(report, seconds=30):
-    """One byte a second in, one out, and stops in the middle: of a length, a frame, a pair, a probe, a hello, a record."""
-    report.part(f"slow and unfinished, for {seconds} s")
-    pair, whole = encode_pair(b"slow", b"hello"), greeting(b"slow", 99) + said(99, 1, b"slow", b"hello")
-    with House() as house, contextlib.ExitStack() as stack:
-        for stream in (pair, whole):
-            for stop in range(1, len(stream), 3):
-                stack.enter_context(Stranger(house.port)).send(stream[:stop])
-        readers = [stack.enter_context(connect(house.port, window=4096)) for connect in (Stranger, mesh)]
-        writers = [(stack.enter_context(Stranger(house.port)), stream) for stream in (pair, whole)]
-        house.measure(0.5)
-        for second in range(seconds):
-            for stranger, stream in writers:
-                with contextlib.suppress(OSError):
-                    stranger.send(stream[second:second + 1])
-            for stranger in readers:
-                with contextlib.suppress(OSError):
-                    stranger.sock.setblocking(False)
-                    stranger.sock.recv(1)
-            house.measure(1)
-        report.truth("the one of a byte a second was heard", house.met("slow"))
-        house.report(report)
-
-
-def part_crowd(report):
-    """2,000 connections that say nothing: who was there before and is just quiet stays, and a newcomer is let in."""
-    report.part("2,000 silent connections")
-    with House() as house, contextlib.ExitStack() as stack:
-        quiet = [stack.enter_context(Stranger(house.port, host)) for host in ("127.0.0.4", "127.0.0.1")]
-        house.measure(1)
-        crowd(house, stack, 2000)
-        began = time.monotonic()
-        newcomers = [stack.enter_context(Stranger(house.port, host)) for host in ("127.0.0.5", "127.0.0.1")]
-        newcomers[0].send(greeting(b"newcomer", 77) + said(77, 1, b"newcomer", b"hello"))
-        newcomers[1].say(b"stranger", b"hello")
-        while not (house.met("newcomer") and house.met("stranger")) and time.monotonic() < began + 10:
-            house.measure(0.1)
-        report.truth("one of ours and a C peer came in", house.met("newcomer") and house.met("stranger"))
-        report.figure("they waited", time.monotonic() - began, 5, "s")
-        for number, stranger in enumerate(quiet):
-            stranger.say(b"quiet%d" % number, b"still here")
-        house.measure(1)
-        report.truth("who was just quiet is still there", house.met("quiet0") and house.met("quiet1"))
-        report.figure("descriptors", descriptors(house.ann.process.pid), 1100)
-        house.report(report)
-
-
-def crowd(house, stack, count):
-    """Connect so many sockets that say nothing, a hundred between two measurements."""
-    for number in range(count):
-        sock = stack.enter_context(socket.socket())
-        sock.setblocking(False)
-        sock.connect_ex(("127.0.0.1", house.port))
-        if number % 100 == 99:
-            house.measure(0.2)
-
+# What is no attack of the wire ----------------------------------------------------------------
 
 def part_descriptors(report):
     """ulimit -n 32."""
-    report.part("32 descriptors, 60 silent connections")
+    report.part("descriptors: 32 of them, 60 silent connections")
     script = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)); os.execv(sys.argv[1], sys.argv[1:])"
     with House(command=python("-c", script, BUILT)) as house, contextlib.ExitStack() as stack:
-        crowd(house, stack, 60)
+        for _ in range(60):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", house.port))
         house.measure(2)
         report.truth("a notice said that nobody can join", b"nobody new can join" in house.ann.written)
-        late = stack.enter_context(Stranger(house.port))
-        late.say(b"late", b"hello")
-        house.measure(10)
-        report.truth("who came last and spoke is in", house.met("late"))
+        late = stack.enter_context(Stranger(house.port, "127.0.0.9"))
+        report.figure("who came last and spoke was in after", house.meets((late, b"late")), 9, "s")
         stack.close()
         house.measure(2)
         with Stranger(house.port) as after:
-            after.say(b"after", b"hello")
-            house.measure(2)
-            report.truth("when the crowd is gone, anybody can join", house.met("after"))
-        house.report(report)
+            report.figure("when the crowd is gone, anybody can join, after", house.meets((after, b"after")), 2, "s")
 
 
-def part_flapping(report, rounds=10):
-    """Two hundred come, say a word and go, again and again: 50 lines about it and not 4,000."""
-    report.part(f"{rounds} x 200 come and go")
-    with House() as house:
-        for _ in range(rounds):
-            strangers = [Stranger(house.port) for _ in range(200)]
-            for stranger in strangers:
-                stranger.say(b"x%d" % random.getrandbits(30), b"hi")
-            house.measure(0.7)
-            for stranger in strangers:
-                stranger.close()
-        house.measure(11)
-        report.truth("the others were counted", b"more joined or left" in house.ann.written)
-        house.report(report)
-
-
-def part_liars(report, seconds=60):
-    """Five liars link up every two seconds and name forty addresses. All of them are one listener, which counts."""
-    report.part(f"liars for {seconds} s")
-    knocks = []
-    with socket.create_server(("0.0.0.0", 0), backlog=500) as listener, House() as house:
-        port = listener.getsockname()[1]
-        threading.Thread(target=count_knocks, args=(listener, knocks), daemon=True).start()
-        for number in range(seconds // 2):
-            with contextlib.ExitStack() as stack:
-                for part in range(5):
-                    named = [(f"127.1.{number % 250}.{part * 8 + n + 1}", port) for n in range(8)]
-                    stack.enter_context(mesh(house.port, origin=number * 5 + part + 1, addresses=named))
-                house.measure(2)
-        report.figure("named", 20 * seconds)
-        report.figure("dials a minute", len(knocks) * 60 / seconds, 60)
-        report.truth("each said a probe, and no more", all(said.startswith(b"\3\0\0\0\0\0\0\0ann") and len(said) < 100 for said in knocks))
-        house.report(report)
-
-
-def count_knocks(listener, knocks):
-    with contextlib.suppress(OSError):
-        while True:
-            sock, _ = listener.accept()
-            with sock:
-                sock.settimeout(2)
-                knocks.append(sock.recv(1000))
+def part_flood(report):
+    """As fast as it goes: the keys must not feel it, whatever the lines do."""
+    for name in ("talk", "mesh_talk", "rubbish"):
+        report.part(f"flood: {name}, as fast as it goes")
+        with House() as house, attacking(name, house.port, ATTACK_SECONDS, 1e12) as attacks:
+            house.measure(ATTACK_SECONDS)
+            report.figure("sent", int(attacks.communicate(timeout=60)[0].split()[1]) / 1e6, None, "MB")
+            report.figure("a key: in the middle", middle(house.keys) * 1000, 2 * SLOWER * 1000, "ms")
+            report.figure("a key: the slowest", max(house.keys) * 1000, WORST * 1000, "ms")
+            report.figure("ann's memory", memory(house.process_id) / 1e6, 100, "MB")
 
 
 def part_terminal(report):
-    """The terminal is gone, and stops reading, while a flood comes in."""
-    report.part("a terminal that hangs up in a flood")
-    with House() as house, flooding(house.port, "plain_messages", 3) as flooder:
+    """The terminal is gone while a flood comes in."""
+    report.part("terminal: it hangs up in a flood")
+    with House() as house, attacking("talk", house.port, 3) as attacks:
         house.measure(1)
         house.ann.hang_up()
         began = time.monotonic()
         status = house.ann.process.wait(20)
         report.figure("until it has ended", time.monotonic() - began, 4, "s")
         report.truth(f"its status: {status}", status in (0, 128 + signal.SIGHUP))
-        flooder.communicate(timeout=60)
+        attacks.communicate(timeout=60)
 
 
 PARTS = {name[len("part_"):]: value for name, value in list(globals().items()) if name.startswith("part_")}
 
 
 def main(arguments):
-    if arguments[:1] == ["--flooder"]:
-        return flood(arguments[1], int(arguments[2]), float(arguments[3]), int(arguments[4]))
-    unknown = [name for name in arguments if name not in PARTS]
+    unknown = [name for name in arguments if name not in PARTS and name not in ATTACKS]
     if unknown:
-        sys.exit(f"there is no part {unknown[0]}; the parts are {', '.join(PARTS)}")
+        sys.exit(f"there is no part {unknown[0]}; the parts are {', '.join([*ATTACKS, *PARTS])}")
     report = Report()
     allow_descriptors()
-    for name in arguments or PARTS:
-        PARTS[name](report)
-    print(f"\n{report.broken or 'nothing'} hurt", flush=True)
+    for name in arguments or [*ATTACKS, *PARTS]:
+        PARTS[name](report) if name in PARTS else attack(report, name)
+    print("\n" + "\n".join(report.broken or ["nothing hurt"]), flush=True)
     return 1 if report.broken else 0
 
 
