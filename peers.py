@@ -73,6 +73,10 @@ class Announce(NamedTuple):
     packet: bytes
 
 
+def sometimes(branch):
+    """A rare branch is taken. Does nothing: the simulator puts a counter in its place, to see that its runs reach each."""
+
+
 # Time, and how often -------------------------------------------------------------------------
 
 class Clock:
@@ -562,6 +566,7 @@ class Handshake:
             if self._overlay.has_room() or hello.urgent:
                 self._greet(neighbour)
             else:
+                sometimes("there is no room for a caller")
                 self._links.bye(neighbour)
         return True
 
@@ -621,12 +626,14 @@ class Handshake:
         From two different hosts one may be a stranger under a stolen origin: it must not cost the real one its link.
         """
         if new.host != old.host and not (is_loopback(new.host) and is_loopback(old.host)):
+            sometimes("a second host claims an origin")
             claims = sum(other.origin == new.origin for other in self._links.mesh(greeting=True))
             if claims > MAX_CLAIMS:
                 self._decline(new, DOUBLE)
             return claims <= MAX_CLAIMS
         ours_new, ours_old = new.attempt is not None, old.attempt is not None
         keep_new = ours_new == ours_old or ours_new == (self._author.origin > new.origin)
+        sometimes("of two links the new one stays" if keep_new else "of two links the old one stays")
         self._decline(old if keep_new else new, DOUBLE)
         return keep_new
 
@@ -1011,6 +1018,7 @@ class Network:
         if neighbour.kind is not LinkKind.MESH:
             self.handshake.overdue(neighbour)
         elif neighbour.pings >= MOST_PINGS:
+            sometimes("a silent neighbour is given up")
             self.links.hang_up(neighbour, "is silent")
         else:
             neighbour.pings += 1
@@ -1120,6 +1128,8 @@ class Network:
 
     def _extend(self, neighbour, run, late):
         """Put a new run into the log and deliver it: as a whole, or record by record where it may be earlier."""
+        if late:
+            sometimes("a hole is filled")
         origin, first = run.first.origin, run.first.sequence
         last = first + len(run.frames) - 1
         up_to_date = neighbour.position == self.log.end
@@ -1146,6 +1156,7 @@ class Network:
     def _deliver(self, first, texts, number, earlier=False, is_history=False, is_late=False):
         """Show what is news; C programs get it from the log, but for what they have and for another network's history."""
         if is_history:
+            sometimes("history of another network comes")
             self.bridge.skip(number, len(texts))
         if first.kind == Kind.SAY:
             label = self.presence.heard(first.origin, first.name)
@@ -1183,6 +1194,7 @@ class Network:
     def _asked(self, neighbour, ranges):
         if not neighbour.has_asked:  # each time is a walk through the log
             neighbour.has_asked = True
+            sometimes("a neighbour asks for what it lacks")
             neighbour.ask(self.log.find(ranges))
 
     def _renamed(self, neighbour, origin):
@@ -1228,6 +1240,7 @@ class Network:
     def _tell_missing(self):
         missing = self.log.holes.tell(self.now)
         if missing:
+            sometimes("missing messages are told")
             words = "{} message is missing: nobody connected has it any more"
             self._notice(words if missing == 1 else "{} messages are missing: nobody connected has them any more", f"{missing:,}")
 
@@ -1247,6 +1260,7 @@ class Network:
         """Our origin was forged: take a new one, soon, and say again what the forgery may have covered."""
         if self._forged_from is None or self.now < self._renew_at:
             return
+        sometimes("our origin is changed")
         old, said, self._forged_from = self.author.origin, self.author.said_since(self._forged_from), None
         self._renew_at = self.now + RENEW_SECONDS
         self.author.renew()
@@ -1542,6 +1556,7 @@ class Overlay:
             return None
         address = self._pick(self._free(self._reserve()))
         if address is not None:
+            sometimes("an old acquaintance is dialled")
             self._reserve_at = self._clock.now + self._reserve_pause
             self._reserve_pause = min(self._reserve_pause * 2, RESERVE_MOST)
         return address
@@ -1586,6 +1601,7 @@ class Overlay:
         most = WANT_LINKS + 1 if was_shuffled else MAX_MESH_LINKS
         others = [other for other in self._links.mesh() if other is not newest]
         if len({other.origin for other in others} - {newest.origin}) >= most:
+            sometimes("a neighbour makes room for another")
             self._links.bye(self._rng.choice(self._spare(others, newest)))
 
     def _spare(self, others, newest):
@@ -1760,6 +1776,7 @@ class Bridge:
         """It leads to a C program."""
         contact = neighbour.contact
         if contact and contact.outlet:  # it was lost, and has yet to be sent what was said since
+            sometimes("a lost C program gets what it lacks")
             neighbour.position, neighbour.outlet.skips = contact.position, contact.outlet.skips
             contact.outlet = None
         neighbour.refill = self._refill
@@ -1773,7 +1790,7 @@ class Bridge:
 
     def closed(self, neighbour):
         """The link is no more, and nobody is behind it."""
-        self._carry_awaited(self._clock.now)
+        self._carry_awaited(self._clock.now + MESH_SECONDS)
         self.forget(neighbour)
         self._pass_heard(neighbour)
         for key, frame in neighbour.names.items():
@@ -1915,7 +1932,7 @@ class Bridge:
             self._come_back(neighbour, hash((name, text)))
         if self._is_known(mark, name, text):
             return
-        self._carry_awaited(self._clock.now - MESH_SECONDS)
+        self._carry_awaited(self._clock.now)
         is_here = self._presence.is_here
         if not (self._awaited or is_here(mark.origin) or is_here(mark.gateway)):
             self._carry(neighbour, frame, name, mark, text)
@@ -1923,7 +1940,7 @@ class Bridge:
             self._awaited.append((self._clock.now, neighbour, frame, name, mark, text))  # the mesh brings it, in order
             self._changed = True
             if len(self._awaited) > MAX_AWAITED:
-                self._carry_awaited(self._awaited[0][0])
+                self._carry_awaited(self._awaited[0][0] + MESH_SECONDS)
 
     def _note_mark(self, neighbour, mark, text):
         outlet, now = neighbour.outlet, self._clock.now
@@ -1942,12 +1959,12 @@ class Bridge:
         elif mark.host and is_fresh:
             self._find(neighbour, mark.host, mark.port, mark.gateway)
 
-    def _carry_awaited(self, before):
+    def _carry_awaited(self, until):
         """Carry what the mesh should have brought and did not: its author may not know yet that we are cut off from it."""
         while self._awaited:
             when, neighbour, frame, name, mark, text = self._awaited[0]
             is_known = self._is_known(mark, name, text)
-            if when > before and not is_known:
+            if when + MESH_SECONDS > until and not is_known:  # as deadline has it, to the last bit
                 return
             self._awaited.popleft()
             teller = mark.origin if self._presence.is_here(mark.origin) else mark.gateway
@@ -1956,6 +1973,7 @@ class Bridge:
 
     def _carry(self, neighbour, frame, name, mark, text):
         """Its author cannot be reached through the mesh now: a C user's line to us, that keeps its identity."""
+        sometimes("a C program carries a line for the mesh")
         self._remember(mark, name, text)
         if mark.is_guest and not self._words.told(hash((name, text)), mark.origin, self._clock.now):
             return  # another gateway has told it
@@ -2106,6 +2124,7 @@ class Bridge:
         outlet = neighbour.outlet
         if outlet.is_quiet or neighbour.ending:
             return
+        sometimes("a circle is found")
         outlet.is_quiet = self._changed = True
         outlet.spread = self._rng.uniform(0, QUIET_SPREAD)
         outlet.words.clear()
@@ -2190,7 +2209,7 @@ class Bridge:
     def tick(self):
         """Quiet links take over what has not come back in time."""
         self.grew()
-        self._carry_awaited(self._clock.now - MESH_SECONDS)
+        self._carry_awaited(self._clock.now)
         for neighbour in list(self._plain):
             heard = neighbour.outlet.heard
             while heard and self._words.times_told(hash(heard[0][1:3])) >= heard[0][3]:
@@ -2202,6 +2221,7 @@ class Bridge:
     def _take_over(self, neighbour):
         """No other gateway serves these C programs: this one does, beginning with exactly what they lack."""
         outlet = neighbour.outlet
+        sometimes("a quiet link takes over")
         outlet.is_quiet = False
         self._pass_heard(neighbour)
         neighbour.follow(self._log)
@@ -2535,7 +2555,7 @@ class Presence:
         self._bearers = {}  # name -> Bearers
         self._guests = {}  # gateway -> keys of those behind its plain links
         self._suspects = {}  # origin of a lost neighbour -> (since, when to tell all that it is lost)
-        self._called_lost = set()  # origins that somebody called lost while we were linked to them
+        self._called_lost = {}  # origin that somebody called lost while we were linked to it -> what we had of it
         self._given_up = {}  # origins whose owners took another one, as somebody forged them; the values mean nothing
         self._doubted = {}  # origin that somebody calls lost -> until when it may contradict
         self._contradict_at, self._contradicted_at = None, clock.now - CONTRADICT_SECONDS  # when we say that we are here
@@ -2577,6 +2597,7 @@ class Presence:
     def heard(self, origin, name):
         """A member spoke. Returns its label."""
         if origin in self._given_up:
+            sometimes("what was forged comes later")
             return self.label(origin, name)
         person = self.people.get(origin)
         if person is None or not person.here or not person.is_member:
@@ -2614,10 +2635,12 @@ class Presence:
         if origin == self._author.origin:
             if sequence == FORGED:
                 return True
+            sometimes("somebody misses us who are here")
             self._contradict_at = max(self._clock.now, self._contradicted_at + CONTRADICT_SECONDS)
             self._contradict()
             return
         if sequence != FORGED and sequence is not None and self._log.have.get(origin, 0) > sequence:
+            sometimes("a loss is told that is out of date")
             return  # it was heard since
         person = self.people.get(origin)
         if person is None or not person.here or not person.is_member:
@@ -2625,7 +2648,9 @@ class Presence:
         if self._links.is_linked(origin):
             if len(self._called_lost) > MAX_COMPARED:
                 self._called_lost.clear()
-            self._called_lost.add(origin)  # nobody we are linked to is lost on another's word; but that link may be dead
+            sometimes("a neighbour of ours is called lost")
+            # Nobody we are linked to is lost on another's word; but that link may be dead.
+            self._called_lost[origin] = self._log.have.get(origin, 0)
             return
         self._silent.pop(origin, None)  # somebody else has told it
         if not is_news:
@@ -2675,6 +2700,7 @@ class Presence:
         keys = gateways.setdefault(gateway, {})
         keys[key] = None
         person = self._meet(key, name)
+        person.is_member &= person.here  # one that was lost comes as a guest, and goes as one
         person.gateways.add(gateway)
         self._set_here(person, True)
         return person.label
@@ -2711,10 +2737,10 @@ class Presence:
             self._call.restart()
 
     def neighbour_lost(self, origin, was_spared):
-        """There is none any more; if it was spared, that is a loss only if somebody misses the member."""
-        if self.is_here(origin) and (not was_spared or origin in self._called_lost):
+        """There is none any more; if it was spared, that is a loss only if somebody missed it, and it has not spoken since."""
+        is_missed = self._log.have.get(origin, 0) == self._called_lost.pop(origin, None)
+        if self.is_here(origin) and (not was_spared or is_missed):
             self._suspects[origin] = self._clock.now, self._clock.now + self._rng.uniform(*SUSPECT_SECONDS)
-        self._called_lost.discard(origin)
 
     def alone(self):
         """There is no mesh link at all."""
@@ -2783,6 +2809,7 @@ class Presence:
         rank = sum(person.key < self._author.origin for person in members) - sum(person.key < self._author.origin for person in silent)
         self._silent.update((person.key, since) for person in silent)
         if silent:
+            sometimes("a roll call finds a ghost")
             self._silent_at = self._clock.now + TELLER_SECONDS * min(rank, MAX_TELLER)
 
     def _tell_silent(self):

@@ -125,11 +125,11 @@ class Node:
         text = b"%d.%d %s" % (*said, b",".join(b"%d.%d" % ref for ref in self.before))
         self.world.said[text] = (said, self.before, self.world.now)
         if padding:
-            full = text + b" " + b"x" * padding
+            full = (text + b" " + b"%d.%d " % said * padding)[:padding]
             self.world.said[full] = self.world.said.pop(text)
             text = full
         for part in message.plain_texts(text):  # what a C peer sees of it
-            self.world.parts.setdefault(part, None)
+            self.world.parts[part] = text
         return text
 
     def showed(self, ident):
@@ -157,6 +157,7 @@ class Member(Node):
         self.notices = []
         self.asked_at = 0.0  # when its user named a peer
         self.shown = 0
+        self.parts = {}  # of texts that came in pieces: which were shown
         self.presence = {}  # label -> whether the last notice said that it is here
         self.timer = None
         self.spins, self.spun_at = 0, -1.0
@@ -446,7 +447,7 @@ class World(Oracle):
         self.conns = {}
         self.groups = {}  # host -> side of the partition
         self.dark = {}  # hosts without a cable
-        self.one_way = set()  # (from, to): hosts between which nothing passes in this direction
+        self.one_way = set()  # (from, to): hosts between which nothing passes in this direction; to None: to any
         self.loss = 0.0  # the share of segments that TCP has to send again
         self.trouble = False  # whether any cable is out, anywhere
         self.counts = Counter()
@@ -599,11 +600,11 @@ class World(Oracle):
         self.groups = {}
         self._heal()
 
-    def mute(self, one, other, on=True):
-        """What `one` sends does not reach `other`; the other way it does. A firewall may do that, or a bad cable."""
+    def mute(self, one, other=None, on=True):
+        """What `one` sends does not reach `other`, or anybody; the other way it does. A firewall may do that, or a bad cable."""
         if self.trace:
-            self.trace(f"what {one} sends does not reach {other}: {on}")
-        (self.one_way.add if on else self.one_way.discard)((one.host, other.host))
+            self.trace(f"what {one} sends does not reach {other or 'anybody'}: {on}")
+        (self.one_way.add if on else self.one_way.discard)((one.host, other and other.host))
         self._block() if on else self._heal()
 
     def move(self, node, host):
@@ -683,7 +684,7 @@ class World(Oracle):
     def _apart(self, one, other):
         """Whether nothing comes from one host to the other."""
         return one != other and (one in self.dark or other in self.dark or self.groups.get(one) != self.groups.get(other)
-                                 or (one, other) in self.one_way)
+                                 or (one, other) in self.one_way or (one, None) in self.one_way)
 
     def multicast(self, host, packet):
         """A packet to all who listen, its sender too: it keeps no order, and where a cable is out it is lost."""
