@@ -280,17 +280,17 @@ class Dial:
 
     def __init__(self, attempt: peers.Attempt, deadline: float) -> None:
         """Start connecting to the attempt's address (as getaddrinfo gives it). Never blocks. Raises Gone."""
-        self.attempt, address = attempt, attempt.address
+        self.attempt = attempt
         self.deadline = deadline
-        self.host = readable_host(address)
-        self._address = address
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.host = readable_host(attempt.address)
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
+            self._address = address = socket_address(attempt.address)
             self.sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
             raise Gone(_because(error)) from error
         self.sock.setblocking(False)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, attempt.near)  # a forged packet reaches no other network
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, attempt.announced is not None)  # off our segments: fails
         code = self.sock.connect_ex(address)
         if code not in (0, errno.EINPROGRESS, errno.EINTR):
             self.sock.close()
@@ -358,10 +358,12 @@ def prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
 
 
-GROUP, GROUP_PORT = "239.255.112.50", 21112  # of the addresses for one organisation's own use (RFC 2365)
+GROUP, GROUP6, GROUP_PORT = "239.255.112.50", "ff02::7032:7063", 21112  # for an organisation's own use; for one segment
 _MEMBERSHIP = struct.Struct("=4s4si")  # struct ip_mreqn: group, address of an interface, its index
+_MEMBERSHIP6 = struct.Struct("@16sI")  # struct ipv6_mreq: group, index of an interface
 _IFREQ = struct.Struct("16s4x4s8x")  # struct ifreq: name of an interface, its address inside of a struct sockaddr_in
 SIOCGIFADDR = 0x8915 if sys.platform.startswith("linux") else 0xC0206921
+EVERY_ADDRESS = "0.0.0.0", "::"
 
 
 class Group:
@@ -371,49 +373,64 @@ class Group:
     anybody, and nobody is told who got it. There is nothing to accept, to flush or to frame.
     """
 
+    FAMILY, BOUND_TO = socket.AF_INET, GROUP  # so that no packet comes that was sent to one machine
+    OPTIONS = ((socket.IPPROTO_IP, socket.IP_MULTICAST_TTL), (socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP))
+
     def __init__(self, host: str) -> None:
-        """`host`: where our listener can be reached; the group is used on that interface only, or on all. Raises OSError."""
-        self._only = host if host not in ("0.0.0.0", "::") else None
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        """`host`: where our listener can be reached: the group is used on that interface only, or on all. Raises OSError."""
+        self._only = host if host not in EVERY_ADDRESS else None
+        if self._only and not self._serves(self._only):
+            raise OSError(errno.EADDRNOTAVAIL, "not with this --bind")
+        self.sock = socket.socket(self.FAMILY, socket.SOCK_DGRAM)
         try:
             self.sock.setblocking(False)
-            for option in ("SO_REUSEADDR", "SO_REUSEPORT"):  # several members on one machine; each gets every packet
-                self.sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
-            self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)  # no router passes it on
-            self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
-            self.sock.bind((GROUP, GROUP_PORT))  # not "": so no packet comes here that was sent to one machine
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # several members on one machine; each gets every packet
+                self.sock.setsockopt(socket.SOL_SOCKET, option, 1)
+            for level, option in self.OPTIONS:  # no router passes it on; members on this machine get it, too
+                self.sock.setsockopt(level, option, 1)
+            self.sock.bind((self.BOUND_TO, GROUP_PORT))
         except OSError:
             self.sock.close()
             raise
 
+    def _serves(self, host: str) -> bool:
+        """Whether who hears of us here can dial a listener that is bound to this host."""
+        return ":" not in host
+
     def send(self, packet: bytes) -> None:
         """Send it on every interface, after joining the group there anew: interfaces come and go. b"": only join.
 
-        Never blocks. Raises OSError if the system forbids it on one.
+        Never blocks. Raises OSError if it is forbidden; whatever else goes wrong (an interface went down, a queue is full)
+        is tried again the next time.
         """
+        forbidden, sent = None, not packet
         for index, address in self._interfaces():
-            there = _MEMBERSHIP.pack(socket.inet_aton(GROUP), address, index)
             with suppress(OSError):  # we are in the group already
-                self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, there)
+                self._join(index, address)
             try:
-                self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, there)
                 if packet:
-                    self.sock.sendto(packet, (GROUP, GROUP_PORT))
-            except OSError as error:
-                if error.errno in (errno.EPERM, errno.EACCES):
-                    raise
-                # else it went down this moment, or its queue is full: it is tried again
-
-    def _interfaces(self) -> Iterator[Tuple[int, bytes]]:
-        """(index, IPv4 address) of each that has one; loopback too, for two members on a machine without a network."""
-        for index, name in socket.if_nameindex():
-            try:
-                found = fcntl.ioctl(self.sock, SIOCGIFADDR, _IFREQ.pack(name.encode(), bytes(4)))
+                    self._send(packet, index, address)
+                sent = True
+            except PermissionError as error:
+                forbidden = error
             except OSError:
-                continue
-            address = _IFREQ.unpack(found)[1]
-            if self._only in (None, socket.inet_ntoa(address)):
-                yield index, address
+                pass
+        if forbidden and not sent:
+            raise forbidden
+
+    def _interfaces(self) -> List[Tuple[int, bytes]]:
+        """(index, IPv4 address) of each that has one; loopback only if it is the only one, or where we listen."""
+        found = [(index, address) for index, address in ipv4_interfaces(self.sock)
+                 if self._only in (None, socket.inet_ntoa(address))]
+        return [pair for pair in found if not peers.is_loopback(socket.inet_ntoa(pair[1]))] or found
+
+    def _join(self, index: int, address: bytes) -> None:
+        there = _MEMBERSHIP.pack(socket.inet_aton(GROUP), address, index)
+        self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, there)
+
+    def _send(self, packet: bytes, index: int, address: bytes) -> None:
+        self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, _MEMBERSHIP.pack(bytes(4), address, index))
+        self.sock.sendto(packet, (GROUP, GROUP_PORT))
 
     def receive(self) -> Optional[Tuple[str, bytes]]:
         """The next packet as (host, bytes), or None. Never blocks."""
@@ -421,16 +438,57 @@ class Group:
             packet, address = self.sock.recvfrom(1024)
         except OSError:
             return None
-        return address[0], packet
+        return readable_host(address), packet
 
     def close(self) -> None:
         self.sock.close()
 
 
+class Group6(Group):
+    """The same over IPv6, where every interface has an address of its own segment (fe80::), and others do not count."""
+
+    FAMILY, BOUND_TO = socket.AF_INET6, "::"  # a link-local group cannot be bound to on all interfaces
+    OPTIONS = ((socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS),
+               (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP))
+
+    def _serves(self, host: str) -> bool:
+        return peers.is_link_local(host)
+
+    def _interfaces(self) -> List[Tuple[int, bytes]]:
+        return [(index, b"") for index, name in socket.if_nameindex() if not self._only or self._only.endswith(f"%{name}")]
+
+    def _join(self, index: int, address: bytes) -> None:
+        there = _MEMBERSHIP6.pack(socket.inet_pton(socket.AF_INET6, GROUP6), index)
+        self.sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, there)
+
+    def _send(self, packet: bytes, index: int, address: bytes) -> None:
+        self.sock.sendto(packet, (GROUP6, GROUP_PORT, 0, index))
+
+    def receive(self) -> Optional[Tuple[str, bytes]]:
+        found = super().receive()
+        return found if found is None or peers.is_link_local(found[0]) else ("", b"")
+
+
+def ipv4_interfaces(sock: socket.socket) -> Iterator[Tuple[int, bytes]]:
+    """(index, IPv4 address) of each interface that has one; `sock` is any socket."""
+    for index, name in socket.if_nameindex():
+        with suppress(OSError):
+            yield index, _IFREQ.unpack(fcntl.ioctl(sock, SIOCGIFADDR, _IFREQ.pack(name.encode(), bytes(4))))[1]
+
+
 def readable_host(address: Address) -> str:
     """The host of a socket address as a person writes it: an IPv4 caller of an IPv6 socket is still IPv4."""
     host = address[0]
+    if len(address) == 4 and address[3] and "%" not in host:
+        with suppress(OSError):  # that interface is gone
+            return f"{host}%{socket.if_indextoname(address[3])}"
     return host[7:] if host.startswith("::ffff:") and "." in host else host
+
+
+def socket_address(address: Address) -> Address:
+    """What the system takes for (host, port): the interface behind a % is a number of its own. Raises OSError."""
+    host, _, interface = address[0].partition("%")
+    return (host, address[1], 0, socket.if_nametoindex(interface)) if interface else address
 
 
 def _because(error: OSError) -> str:
@@ -518,7 +576,7 @@ class Chat:
         self.links: Dict[peers.Neighbour, Link] = {}
         self.dials: List[Dial] = []
         self.lookups: List[Lookup] = []
-        self.group: Optional[Group] = None  # where members nearby announce themselves, if our user asks for it
+        self.groups: Tuple[Group, ...] = ()  # where members nearby announce themselves, if our user asks for it
         self.status: Union[None, int, str] = None  # the exit status, once it is time to leave
         self.leave_by = 0.0
         self._verbatim = verbatim  # whether every text is said, commands too
@@ -580,12 +638,16 @@ class Chat:
 
     def look_around(self, room: bytes) -> None:
         """Find the members of this room on our network segments, and be found, from now on; else say why not."""
-        try:
-            self.group = Group(readable_host(self.listener.getsockname()))
-        except OSError as error:
-            self._cannot_look(error)
-        else:
+        failures = []
+        for kind in (Group, Group6):
+            try:
+                self.groups += (kind(readable_host(self.listener.getsockname())),)
+            except OSError as error:
+                failures.append(error)
+        if self.groups:
             self.network.look_around(room)
+        else:
+            self._cannot_look(failures[0])
 
     def wait_for_somebody(self, seconds: float) -> None:
         """Turn until somebody is connected, for so many seconds: what is piped into us is said, and its end comes, in no time."""
@@ -628,8 +690,7 @@ class Chat:
         self.front.close(self._parting)
         signal.set_wakeup_fd(-1)
         for closable in (*self.links.values(), *(link for _, link in self._lingering), *(dial.sock for dial in self.dials),
-                         *self.lookups, *[self.group] * (self.group is not None), self.listener, self._signals, self._signal_source,
-                         self._poll):
+                         *self.lookups, *self.groups, self.listener, self._signals, self._signal_source, self._poll):
             closable.close()
 
     # One turn
@@ -680,18 +741,18 @@ class Chat:
         listening = self.status is None and not self._accept_after
         front = self.front
         if not self._opened:
-            return listening, self.group, None, (), (), (*self.dials,), (*self.lookups,)
+            return listening, self.groups, None, (), (), (*self.dials,), (*self.lookups,)
         typing = None if self._unfinished and self._input_throttled() else front.input_fd
-        return listening, self.group, typing, (*front.output_fds,), (*front.hangup_fds,), (*self.dials,), (*self.lookups,)
+        return listening, self.groups, typing, (*front.output_fds,), (*front.hangup_fds,), (*self.dials,), (*self.lookups,)
 
-    def _wanted(self, listening: bool, group: "Optional[Group]", typing: Optional[int], writing: Tuple[int, ...], watching: Tuple[int, ...],
+    def _wanted(self, listening: bool, groups: Tuple[Group, ...], typing: Optional[int], writing: Tuple[int, ...], watching: Tuple[int, ...],
                 dials: Tuple[Dial, ...], lookups: "Tuple[Lookup, ...]") -> Iterator[Tuple[Any, int, Callable, Any]]:
         """Rule 5: everything but links that the loop waits for, as (file object, events, handler, its subject)."""
         yield self._signals, READ, self._on_signal, None
         if listening:
             yield self.listener, READ, self._on_listener, None
-        if group is not None:
-            yield group.sock, READ, self._on_packet, None
+        for group in groups:
+            yield group.sock, READ, self._on_packet, group
         for dial in dials:
             yield dial.sock, WRITE, self._on_dial, dial
         for lookup in lookups:
@@ -899,9 +960,9 @@ class Chat:
             self._crowded, self._crowded_after = True, time.monotonic() + CROWDED_PAUSE
             self.front.notice(f"nobody new can join for now: {reason}")
 
-    def _on_packet(self, _: None, events: int) -> None:
+    def _on_packet(self, group: Group, events: int) -> None:
         for _ in range(PACKETS_PER_TURN):
-            found = self.group.receive()
+            found = group.receive()
             if found is None:
                 return
             self.network.overheard(*found)
@@ -1053,7 +1114,7 @@ class Chat:
     def _connect(self, action: peers.Connect) -> None:
         if self.status is not None:
             return
-        if not self._opened and action.attempt.contact is None:
+        if not self._opened and action.attempt.contact is None and action.attempt.announced is None:
             self._postponed.append(action)  # loading blessed takes 0.3 s: whoever answered meanwhile would wait for us
             return
         try:
@@ -1064,12 +1125,15 @@ class Chat:
         self.dials.append(dial)
 
     def _announce(self, action: peers.Announce) -> None:
-        try:
-            self.group.send(action.packet)
-        except OSError as error:
-            if not self._muted:
-                self._cannot_look(error)
+        failures = []
+        for group in self.groups:
+            try:
+                group.send(action.packet)
+            except OSError as error:
+                failures.append(error)
+        if len(failures) == len(self.groups) and not self._muted:
             self._muted = True
+            self._cannot_look(failures[0])
 
     def _hang_up(self, action: peers.Hangup) -> None:
         link = self.links[action.neighbour]
@@ -1644,7 +1708,7 @@ def resolve(host: str, port: int) -> List[Address]:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not a host name"
         raise ValueError(f"unknown host {host} ({reason}); check the spelling, or use an address") from error
-    return [address for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]
+    return [(readable_host(address), port) for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]
 
 
 def resolve_all(found: Iterable[Tuple[str, int]]) -> Tuple[List[Named], List[str]]:
@@ -1673,14 +1737,16 @@ def open_listener(bind: str, port: int) -> socket.socket:
 
 def lan_host(bind: str) -> str:
     """The address to tell people who want to join: `bind`, or the one that this machine has on its network."""
-    if bind not in ("", "0.0.0.0", "::"):
+    if bind not in ("", *EVERY_ADDRESS):
         return bind
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent: it only makes the system choose an interface
-        except OSError:
-            return "localhost"
-        return probe.getsockname()[0]
+    # Nothing is sent: it only makes the system choose an interface.
+    for family, elsewhere in (socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"):
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))
+            return probe.getsockname()[0]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # no way out of this network: people on it may join
+        hosts = [socket.inet_ntoa(address) for _, address in ipv4_interfaces(probe)]
+    return next((host for host in hosts if not peers.is_loopback(host)), "localhost")
 
 
 def fill_standard_descriptors() -> None:

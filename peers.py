@@ -139,7 +139,7 @@ class Attempt(NamedTuple):
     urgent: bool = False
     plain: bool = False  # a probe was not answered: speak as to a C peer
     since: float = 0.0  # when it began
-    near: bool = False  # an announcement named it: it must be on one of our own network segments
+    announced: Optional[int] = None  # the origin that a packet says is there: it must be on one of our own network segments
 
 
 class LinkKind(Enum):
@@ -408,7 +408,8 @@ class Links:
 
     def addresses_but(self, neighbour, greeting=False):
         """Where our other neighbours can be dialled, for this one to know."""
-        return tuple(other.address for other in self.mesh(greeting) if other is not neighbour and other.address)
+        known = (other.address for other in self.mesh(greeting) if other is not neighbour and other.address)
+        return tuple((host.partition("%")[0], port) for host, port in known)
 
     def hang_up(self, neighbour, reason, farewell=None):
         """End a link; `farewell` is the body of a last frame."""
@@ -994,7 +995,7 @@ class Network:
         if neighbour.contact:
             neighbour.contact.plain, neighbour.contact.outlet = False, None
             self._reached(neighbour)
-        elif is_first and neighbour.attempt and neighbour.attempt.near:
+        elif is_first and neighbour.attempt and neighbour.attempt.announced is not None:
             self._notice("found {} in room {}", self.presence.label(hello.origin, hello.name), self.discovery.room)
         elif self._was_cut_off and self.now >= self._again_at:  # announce two crossed dials once
             self._was_cut_off, self._again_at = False, self.now + AGAIN_SECONDS
@@ -1295,6 +1296,11 @@ def is_loopback(host):
     return host.startswith("127.") or host == "::1"
 
 
+def is_link_local(host):
+    """Whether this numeric host is one of IPv6 that means something on one network segment only, named by an interface behind a %."""
+    return host.startswith("fe80:")
+
+
 def is_dialable(host):
     """Whether this is the numeric address of one machine: not a name, not "any", not multicast or broadcast."""
     try:
@@ -1463,9 +1469,11 @@ class Overlay:
         address = (host, port)
         if self.leaving or port < LEAST_PORT or not is_dialable(host) or len(self.attempts) >= MAX_DIALS:
             return
-        is_known = address in self.book.heard or address in self.book.proven
+        attempts = self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt]
+        if any(attempt.announced == origin for attempt in attempts):
+            return  # by another interface
         if self.book.shunned.get(address, 0) <= self._clock.now and self._free({address: origin}):
-            self.dial(Attempt(address, urgent=True, near=not is_known))
+            self.dial(Attempt(address, urgent=True, announced=origin))
 
     def is_dialling(self, contact):
         """Whether a dial of this contact is under way, or a connection that may become a link."""
@@ -1483,7 +1491,7 @@ class Overlay:
         """A dial led to none."""
         self.opened(attempt)
         if attempt.contact is None:
-            self.book.failed(attempt.address[:2], self._clock.now)
+            self._not_there(attempt)
             self.fill()
 
     def refused(self, attempt, has_no_room):
@@ -1491,7 +1499,13 @@ class Overlay:
         if has_no_room:
             self.book.shun(attempt.address[:2], self._clock.now + self._rng.uniform(*NO_ROOM_PAUSE))
         else:
-            self.book.failed(attempt.address[:2], self._clock.now)
+            self._not_there(attempt)
+
+    def _not_there(self, attempt):
+        address = attempt.address[:2]
+        is_forged = attempt.announced is not None and (address in self.book.heard or address in self.book.proven)
+        if not is_forged:  # whoever forges a packet does not make us forget where others are
+            self.book.failed(address, self._clock.now)
 
     def proved(self, attempt):
         """One of ours answered there."""
@@ -1527,6 +1541,8 @@ class Overlay:
     def _usable(self, neighbour, host, port):
         if is_loopback(host) and not is_loopback(neighbour.host):
             host = neighbour.host  # "on my machine", it means
+        elif is_link_local(host):  # the interface behind a % is one of its machine's, not of ours
+            host = host.partition("%")[0] + "%" + neighbour.host.partition("%")[2]
         return (host, port) if port >= LEAST_PORT and is_dialable(host) else None
 
     def _may_name(self, neighbour, address):
@@ -2920,6 +2936,7 @@ REPLY_SECONDS = 0.02, 0.12  # until a question is answered; random for the same 
 ENOUGH_TELLERS = 2  # of our own network, and one more need not tell: one of them may be out of reach
 REPLIES, REPLY_PAUSE = 8, 1  # answers at once, and one more in so many seconds
 CALL_SPREAD = 0, 1  # until a member is dialled by whoever has links: by then another one may have linked the two networks
+LINK_LOCAL_PAUSE = 0.03, 0.05  # the same for whoever has none, so that the packet's copy over IPv4 comes first
 REPEAT_SECONDS = 0.5  # after which somebody who asks again did not hear the answers. Until then it is the same question by another interface
 NEAR_DIALS, NEAR_SECONDS = 8, 8  # on the word of a packet; a quarter of UNPROVEN_DIALS, so that forgers leave the rest
 QUESTIONS_IN_VAIN = 5  # after which our user is told
@@ -2985,10 +3002,11 @@ class Discovery:
             return
         if self._presence.is_here(heard.origin):
             self._tellers.update([heard.origin] * (heard.kind == TELLS))
-        elif heard.kind == TELLS and not self._is_linked():
+        elif heard.kind == TELLS and not self._is_linked() and not is_link_local(host):
             self._dial(heard.origin, host, heard.port)
         elif self._call is None and (heard.kind == TELLS or asks_again):
-            self._call = self._clock.now + self._rng.uniform(*CALL_SPREAD), heard.origin, host, heard.port
+            spread = CALL_SPREAD if self._is_linked() else LINK_LOCAL_PAUSE
+            self._call = self._clock.now + self._rng.uniform(*spread), heard.origin, host, heard.port
 
     def rooms(self):
         """(name, how many members announce it) of each room heard of lately."""

@@ -151,9 +151,9 @@ def exit_status(main):
 class Program:
     """The program in line mode, as a process."""
 
-    def __init__(self, *arguments, command=None, env=None):
+    def __init__(self, *arguments, command=None, env=None, before=None):
         self.process = start(command, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             env={"TERM": "xterm", **(env or {})})
+                             env={"TERM": "xterm", **(env or {})}, before=before)
         self._seen = {"stdout": b"", "stderr": b""}
         self.port = int(self.wait(lambda program: program.out)[0].split()[1])
 

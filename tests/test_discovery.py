@@ -1,14 +1,18 @@
 """Members that find each other on a network segment: the packets, twenty members simulated, and whole programs."""
 
+import errno
+import os
 import random
 import secrets
 import socket
+import subprocess
 
 import pytest
 
 import p2pchat
 import peers
-from helpers import turn
+from helpers import TOP, Program, python, turn, until
+from lan import Lan, NoNamespaces
 from message import ASKS, ASKS_ALL, MAX_ROOM, TELLS, Announcement, decode_announcement, encode_announcement
 from world import World
 
@@ -257,6 +261,19 @@ def test_beside_a_program_that_keeps_the_port_to_itself_joining_by_hand_still_wo
         turn(pair, lambda: bob.err[-1].startswith("-- not looking for rooms"))
 
 
+def test_where_announcing_is_forbidden_it_is_said_once_and_joining_by_hand_works(nearby, monkeypatch):
+    """EPERM is what a firewall on this machine answers with; the tests can have none."""
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    monkeypatch.setattr(p2pchat.Group, "_send", refuse)
+    monkeypatch.setattr(peers, "ASK_SECONDS", (0.1, 1))
+    ann, bob = pair = nearby("ann", "bob")
+    turn(pair, lambda: bob.chat.network.discovery._asked == 2)
+    bob.join(ann.port)
+    turn(pair, lambda: bob.joined)
+    assert sum("cannot look for members nearby (Operation not permitted" in line for line in bob.err) == 1
+
+
 def test_a_flood_of_packets_gets_its_share_of_a_turn(nearby):
     ann, = nearby("ann")
     turn([ann], lambda: ann.chat.network.discovery._asked)
@@ -275,4 +292,87 @@ def test_without_lan_there_is_no_socket_for_it(members):
     ann.type(":rooms")
     turn([ann], lambda: "-- not looking for rooms; start with --lan or --room NAME" in ann.err)
     sockets = [source for source in ann.chat._poll.watched if isinstance(source, socket.socket)]
-    assert ann.chat.group is None and sockets and not any(sock.type == socket.SOCK_DGRAM for sock in sockets)
+    assert not ann.chat.groups and sockets and not any(sock.type == socket.SOCK_DGRAM for sock in sockets)
+
+
+# Whole programs, on machines of their own -----------------------------------------------------
+
+@pytest.fixture
+def segments():
+    """A Lan: network namespaces, where the system gives us some."""
+    try:
+        lan = Lan()
+    except NoNamespaces as reason:
+        pytest.skip(str(reason))
+    with lan:
+        yield lan
+
+
+def found(program):
+    return any(line.startswith("-- found ") for line in program.err)
+
+
+def who_is_here(program):
+    program.type(":who")
+    program.wait(lambda program: " here" in program.err[-1])
+    return program.err[-1]
+
+
+def test_machines_on_one_segment_meet_and_one_between_two_segments_joins_them(segments):
+    one, between, two = segments.machine("left"), segments.machine("left", "right"), segments.machine("right")
+    with Program("ann", "--lan", before=one.enter) as ann, Program("bob", "--lan", before=between.enter) as bob:
+        bob.wait(found)
+        with Program("cy", "--lan", before=two.enter) as cy:
+            cy.wait(found)
+            assert cy.err[:2] == ["-- found bob in room lobby", f"-- join: ./p2pchat NAME {two.hosts[0]} {cy.port}"]
+            cy.type("hi")
+            ann.wait(lambda program: program.out[1:] == ["cy: hi"])
+            assert who_is_here(bob) == "-- 2 others here: ann, cy"
+            bob.type(":links")
+            bob.wait(lambda program: ": mesh" in program.err[-1])
+            assert len([line for line in bob.err if ": mesh" in line]) == 2, "by one address each, however many there are"
+
+
+def test_on_a_segment_without_ipv4_members_meet_by_their_link_local_addresses_and_rejoin_by_them(segments):
+    machines = [segments.machine("left", ipv4=False) for _ in range(3)]
+    with Program("ann", "--lan", before=machines[0].enter) as ann, Program("bob", "--lan", before=machines[1].enter) as bob:
+        bob.wait(found)
+        with Program("cy", "--lan", before=machines[2].enter) as cy:
+            cy.wait(found)
+            cy.type("hi")
+            for other in ann, bob:
+                other.wait(lambda program: program.out[1:] == ["cy: hi"])
+            until(lambda: linked(cy) == 2, seen=lambda: cy.err)  # a neighbour's address on this segment is one of ours with our interface
+            cy.end()
+            cy.wait(lambda program: program.err[-1].startswith("-- rejoin with: ./p2pchat cy fe80::"))
+        words = cy.err[-1].split()[4:]
+        assert words[1].endswith("%eth0")
+        with Program(*words, before=machines[2].enter) as cy:
+            cy.wait(lambda program: program.out[1:] and program.out[1].endswith("hi"))
+
+
+def linked(program):
+    before = len(program.err)
+    program.type(":links", ":who")
+    program.wait(lambda program: len(program.err) > before and " here" in program.err[-1])
+    return sum(": mesh" in line for line in program.err[before:])
+
+
+def test_whoever_a_firewall_keeps_from_hearing_the_others_is_dialled_by_them(segments):
+    one, deaf = segments.machine("left"), segments.machine("left")
+    segments.run(f"ip link set {deaf.ports[0]} type bridge_slave mcast_flood off".split())
+    with Program("ann", "--lan", before=one.enter) as ann, Program("bob", "--lan", before=deaf.enter) as bob:
+        bob.wait(lambda program: "-- ann joined" in program.err)
+        assert who_is_here(ann) == "-- 1 other here: bob"
+
+
+def test_an_address_off_our_segments_is_not_dialled_on_the_word_of_a_packet(segments):
+    """SO_DONTROUTE: without it, the dial takes the default route, to whomever the packet names."""
+    one, router = segments.machine("left"), segments.machine("left")
+    one.ip(f"route add default via {router.hosts[0]}")
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); import p2pchat, peers\n"
+            "for announced in None, 7:\n"
+            "    try: p2pchat.Dial(peers.Attempt(('192.0.2.77', 40000), announced=announced), 0); print('dialled')\n"
+            "    except p2pchat.Gone as gone: print(gone)")
+    done = subprocess.run(python("-c", code, TOP), preexec_fn=one.enter, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["dialled", "cannot be reached from here"], done.stderr
