@@ -22,7 +22,7 @@ from oracle import Violation
 from world import EPOCH, Liar, Member, SimNetwork, World
 
 SUITE_SEEDS = 1000  # the seeds below are of small networks: what a run costs is the square of its members
-SMALL, LARGE = 12, 24
+SMALL, LARGE = 10, 24
 QUIET_AT = 45  # seconds: when the last fault has begun
 WHOLE_SECONDS = 150  # until one network again after the last fault: what a split needs that only a friend can mend
 AGREE_SECONDS = 76  # until all have shown everything, and list the same; whoever slept learns from its own pings that its links are dead
@@ -90,7 +90,7 @@ class Draft:
         self._talk(0, 40)
         self._faults(KINDS, rng.randint(1, 5))
         self._faults(C_KINDS, rng.choice([0, 0, 1, 2]))
-        self._faults(["lie"], rng.choice([0, 0, 0, 0, 1]))
+        self._faults(["lie", "lie_while_away"], rng.choice([0, 0, 0, 1]))
         self.events.sort(key=lambda event: event[0])
         self.plan = Plan(seed, self.limits, self.world, self.events)
 
@@ -175,6 +175,13 @@ class Draft:
         self.add(when, "partition", self.some(), seconds)
         self._talk(when, when + seconds, 3)
 
+    def away(self, when):
+        """Somebody is away for longer than the log lasts."""
+        self.limits["LOG_MESSAGES"] = 30
+        self.add(when, "partition", (self.one(),), 50)
+        for number in self.members * (80 // len(self.members)):
+            self.add(when + self.rng.uniform(1, 30), "say", number)
+
     def mute(self, when):
         self.add(when, "mute", self.one(), self.one(), self.seconds(5, 45, 100))
 
@@ -206,7 +213,7 @@ class Draft:
 
     def burst(self, when):
         number = self.one()
-        for _ in range(self.rng.randint(10, 60)):
+        for _ in range(self.rng.randint(10, 40)):
             self.add(when, "say", number, self.rng.choice([0, 0, 0, 3000]))
 
     def move(self, when):
@@ -266,9 +273,18 @@ class Draft:
             how = self.rng.choice(LIES)
             self.add(when + self.rng.uniform(0.6, 6), "lie", liar, how, self.one())
 
+    def lie_while_away(self, when):
+        """What was forged comes first, and then what its author had said, below it."""
+        liar, victim = self.new(), self.one()
+        self.add(when, "liar", liar, self.one())
+        self.add(when, "divide", (victim,), 20)
+        self.add(when + 1, "lie", liar, "jump", victim)
+        for _ in range(3):
+            self.add(when + self.rng.uniform(8, 18), "say", victim)
+
 
 KINDS = ("kill", "kill_first", "kill_half", "power", "power_half", "leave", "restart", "late", "partition", "mute", "mute_out", "stop",
-         "unplug", "sleep", "silence", "cut", "cross", "burst", "move", "clock", "dial_only", "forever")
+         "unplug", "away", "sleep", "silence", "cut", "cross", "burst", "move", "clock", "dial_only", "forever")
 C_KINDS = ("c_peer", "c_circle", "c_between", "c_faults")
 CABLES = ("partition", "divide", "mute", "mute_all", "unplug", "silence", "stop", "sleep", "move")  # what a line may come late by
 LIES = ("forge", "jump", "far jump", "lost", "name", "origin", "flood", "nonsense")
@@ -527,7 +543,7 @@ class Run:
     def c_also(self, number, gateway):
         """One more member dials this C program."""
         member, peer = self.node(gateway), self.node(number)
-        if isinstance(member, Member) and peer is not None and member not in [end.peer.node for end in peer.ends]:
+        if isinstance(member, Member) and peer is not None and (peer, member) not in self.gateways:
             self.world.two_ways |= self.cables_fail
             self.world.tainted = True  # what a C program carries is ahead of what the mesh brings
             member.join(peer)

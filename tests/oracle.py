@@ -96,7 +96,7 @@ class Oracle:
             self.trace(f"{member} notice: {render(event)}")
         if member.notices and self.stats is None:  # not worth ending a long report
             when, words, parts = member.notices[-1]
-            is_answer = "connect" in words and member.asked_at > when  # the user asked twice
+            is_answer = "connect" in words and member.asked_at > when or "missing" in words  # the user asked twice; others are missing
             if words == event.words and parts == event.parts and self.now - when < 5 and parts and not is_answer:
                 raise Violation(f"{member} is told twice: {render(event)}")
         member.notices.append((self.now, event.words, event.parts))
@@ -213,7 +213,7 @@ class Oracle:
         """What a member keeps is bounded, whatever others do."""
         for member in self.members:
             network = member.network
-            links = sum(neighbour.kind is LinkKind.MESH and not neighbour.ending for neighbour in network.neighbours)
+            links = len({neighbour.origin for neighbour in network.neighbours if neighbour.kind is LinkKind.MESH and not neighbour.ending})
             sizes = {
                 "mesh links": (links, peers.MAX_MESH_LINKS),
                 "book": (len(network.overlay.book.heard), peers.MAX_BOOK),
