@@ -16,6 +16,10 @@ surroundings.settle()
 # First what takes long, so that nobody waits for it at the end; then all others.
 LONGEST = ("test_demo", "test_network", "test_readme", "test_build", "test_surroundings", "test_healing", "test_hostile",
            "test_terminal", "test_p2pchat")
+if "P2PCHAT_BREAK" in os.environ:  # `make break`: do the tests notice?
+    import mutants
+    mutants.apply(os.environ["P2PCHAT_BREAK"])
+
 TAKEN = os.environ.get("P2PCHAT_TAKEN")  # run.py started several of us: here is who runs what
 
 
