@@ -5,8 +5,8 @@
 # make watch    members talk, are killed and come back by themselves; checked to the last message
 # make picture  the pictures in the README, from a real session
 # make torture  the program among hostile neighbours, for minutes; ONLY=flood for one part of it
-# make bench    how fast it is, beside others, as ratios; P2PCHAT_C=/path/to/binary adds the C program,
-#               ONLY="thr talk" measures only these parts
+# make bench    how fast it is, beside others, with its goals; P2PCHAT_C=/path/to/binary adds the C program,
+#               ONLY="--json FILE thr talk" measures only these parts, and keeps the figures
 # make clean    remove what make made
 #
 # Needs Python 3.9 or newer, pip and make; everything else is fetched into .build/.

@@ -32,7 +32,7 @@ from collections import deque
 from statistics import median
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BUILT = os.path.join(TOP, "p2pchat")
+BUILT = os.environ.get("P2PCHAT", os.path.join(TOP, "p2pchat"))  # another version, to compare with
 PATIENCE = 3  # seconds without a byte until a hub counts as standing still
 TEXT = 50  # bytes of each message's text
 READ = 1 << 18  # bytes asked for in one read
@@ -56,7 +56,8 @@ HEADER = struct.Struct("<Q")
 RECORD = struct.Struct("<BQQIH")  # kind, origin, sequence, time, length of the name
 HELLO = struct.Struct("<B8sQHBH")  # kind, magic, origin, port, urgent, length of the name
 MAGIC = b"p2pchat\x01"
-SAY, GUEST = 1, 2
+SAY, GUEST, HERE, LOST = 1, 2, 3, 5
+ORIGIN = struct.Struct("<QQ")  # of a LOST: who is missed, and the last sequence heard of it
 LARGEST = 1 << 16  # bytes in a frame
 
 
@@ -315,18 +316,15 @@ class Hub:
 
     def cpu(self):
         """CPU seconds of all its threads so far."""
-        return self._schedstat(0)
-
-    def waited(self):
-        """Seconds in which its threads could have worked, had others not had the core."""
-        return self._schedstat(1)
-
-    def _schedstat(self, column):
         total, folder = 0, f"/proc/{self.pid}/task"
         for task in os.listdir(folder):
             with open(f"{folder}/{task}/schedstat") as file:
-                total += int(file.read().split()[column])
+                total += int(file.read().split()[0])
         return total / 1e9
+
+    def descriptors(self):
+        """How many are open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def switches(self):
         """How often any of its threads waited."""
@@ -438,10 +436,9 @@ class Run:
         self.send(1)  # when all have it, all links are what they are going to be
 
     def _start_count(self):
-        self.sent = self.deliveries = 0
-        self.rate = 0.0  # deliveries a second, in the best slice: other work on the machine only ever slows one down
+        self.sent = 0
+        self.rates = []  # deliveries a second, of each slice
         self.costs = []  # the hub's CPU in microseconds a delivery, of each slice
-        self.seconds = self.own_cpu = self.waited = 0.0
 
     def send(self, count):
         start = self.stream.at(self.sent * self.stream.size)
@@ -466,14 +463,9 @@ class Run:
 
     def _count(self, deliveries):
         """A slice is over and was right."""
-        seconds, cpu, own_cpu, waited = self.spent
-        self.deliveries += deliveries
-        self.seconds += seconds
-        self.own_cpu += own_cpu
-        self.waited += waited
-        if deliveries:
-            self.rate = max(self.rate, deliveries / seconds)
-            self.costs.append(cpu / deliveries * 1e6)
+        seconds, cpu = self.spent
+        self.rates.append(deliveries / seconds)
+        self.costs.append(cpu / max(deliveries, 1) * 1e6)
 
     def settle(self):
         """Until all have all."""
@@ -485,7 +477,6 @@ class Run:
         self.settle()
 
     def close(self):
-        self.peak = self.hub.status("VmHWM") / 1024 if self.hub.process.poll() is None else 0
         for member in self.members():
             member.sock.close()
         self.hub.end()
@@ -498,14 +489,9 @@ class Run:
         """The hub's CPU in microseconds a delivery: the median, for other work changes how much it does at once."""
         return median(self.costs) if self.costs else math.inf
 
-    @property
-    def load(self):
-        """The generator's share of its core."""
-        return self.own_cpu / self.seconds if self.seconds else 0.0
-
 
 class Clock:
-    """What passes within, for a run's `spent`: time, the hub's CPU, our own, and what the hub waited for a core."""
+    """What passes within, for a run's `spent`: time, and the hub's CPU."""
 
     def __init__(self, run):
         self.run = run
@@ -518,8 +504,7 @@ class Clock:
         self.run.spent = [now - then for now, then in zip(self._now(), self.before)]
 
     def _now(self):
-        hub = self.run.hub
-        return time.perf_counter(), hub.cpu(), time.process_time(), hub.waited()
+        return time.perf_counter(), self.run.hub.cpu()
 
 
 class Talk(Run):
@@ -664,6 +649,33 @@ class Ear:
         if piece and not known:
             raise Wrong(f"nobody said {piece[:40]!r}")
         return 0
+
+
+class Attack:
+    """A neighbour at a mesh link that says what `says(origin)` yields as fast as it is taken, in a thread, and reads nothing."""
+
+    def __init__(self, hub, says):
+        self.member = Member(hub.port, "mesh", 666_000)
+        self._pieces, self._thread = says(666_000), threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        try:
+            for piece in self._pieces:
+                if piece:
+                    self.member.sock.sendall(piece)
+                else:
+                    time.sleep(0.01)
+        except OSError:
+            pass
+
+    def __enter__(self):
+        self._thread.start()
+        time.sleep(0.3)
+
+    def __exit__(self, *_):
+        self.member.sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join(PATIENCE)
+        self.member.sock.close()
 
 
 # What we are compared with --------------------------------------------------------------------
