@@ -30,6 +30,7 @@ from bisect import bisect_right
 from collections import Counter, OrderedDict, deque
 from enum import Enum
 from itertools import groupby, takewhile
+from math import inf
 from typing import NamedTuple, Optional
 
 from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
@@ -460,9 +461,12 @@ class Author:
         """Whether this origin is, or was, our own."""
         return origin in self._origins
 
-    def tell(self, kind, name, texts=(b"",)):
-        """Put records of our own into the log; the links take them from there. Returns the number of the first."""
-        when, first = int(self._clock.wall), self.sequence + 1
+    def tell(self, kind, name, texts=(b"",), ago=0):
+        """Put records of our own into the log; the links take them from there. Returns the number of the first.
+
+        `ago`: seconds since it was said, where we waited for somebody else to tell it.
+        """
+        when, first = int(self._clock.wall - ago), self.sequence + 1
         self.sequence += len(texts)
         frames = [encode_record(kind, self.origin, sequence, when, name, text) for sequence, text in enumerate(texts, first)]
         number = self._log.extend(self.origin, self.sequence, frames, self._clock.now)
@@ -1675,7 +1679,8 @@ class Words:
 
     def told(self, key, gateway, now, mine=False):
         """A gateway tells this line, the hash of a (name, text), at `now` (seconds). Returns whether that is news."""
-        line = self._line(key, now, SAME_WORDS_SECONDS)
+        is_awaited = not self._known(key)[1]  # a quiet link brought it, and waits for somebody to tell it
+        line = self._line(key, now, LATE_WORDS_SECONDS if is_awaited else SAME_WORDS_SECONDS)
         times = self._count(line[1], gateway)
         most = max((count for teller, count in line[1].items() if teller != gateway), default=0)
         return mine or times > most
@@ -1806,7 +1811,7 @@ class Bridge:
 
     def closed(self, neighbour):
         """The link is no more, and nobody is behind it."""
-        self._carry_awaited(self._clock.now + MESH_SECONDS)
+        self._carry_awaited(inf)
         self.forget(neighbour)
         self._pass_heard(neighbour)
         for key, frame in neighbour.names.items():
@@ -1888,12 +1893,12 @@ class Bridge:
         if news:
             self._pass_on(neighbour, name, news)
 
-    def _pass_on(self, neighbour, name, texts):
+    def _pass_on(self, neighbour, name, texts, ago=0):
         """A line of a C user enters the network here."""
         is_known = self._is_behind(neighbour, name, name)
         label = self._presence.guest(self._author.origin, name, name) if is_known else self._presence.label(name, name)
         self._show(label, texts)
-        number = self._author.tell(Kind.GUEST, name, texts)
+        number = self._author.tell(Kind.GUEST, name, texts, ago)
         neighbour.outlet.is_evident = True
         self._skip_at(neighbour, number, len(texts))
         if any(other.outlet.is_quiet for other in self._plain):
@@ -1951,7 +1956,7 @@ class Bridge:
         self._carry_awaited(self._clock.now)
         is_here = self._presence.is_here
         if not (self._awaited or is_here(mark.origin) or is_here(mark.gateway)):
-            self._carry(neighbour, frame, name, mark, text)
+            self._carry(self._clock.now, neighbour, frame, name, mark, text)
         elif len(text) <= MAX_PLAIN_FRAME:
             self._awaited.append((self._clock.now, neighbour, frame, name, mark, text))  # the mesh brings it, in order
             self._changed = True
@@ -1975,29 +1980,29 @@ class Bridge:
         elif mark.host and is_fresh:
             self._find(neighbour, mark.host, mark.port, mark.gateway)
 
-    def _carry_awaited(self, until):
-        """Carry what the mesh should have brought and did not: its author may not know yet that we are cut off from it."""
+    def _carry_awaited(self, now):
+        """Carry what the mesh should have brought by `now` (seconds): we may be cut off from its author, and not know it yet."""
         while self._awaited:
             when, neighbour, frame, name, mark, text = self._awaited[0]
             is_known = self._is_known(mark, name, text)
-            if when + MESH_SECONDS > until and not is_known:  # as deadline has it, to the last bit
+            if when + MESH_SECONDS > now and not is_known:
                 return
             self._awaited.popleft()
             teller = mark.origin if self._presence.is_here(mark.origin) else mark.gateway
             if not is_known and not self._presence.was_heard(teller, when):  # else it is on its way, or forged
-                self._carry(neighbour, frame, name, mark, text)
+                self._carry(when, neighbour, frame, name, mark, text)
 
-    def _carry(self, neighbour, frame, name, mark, text):
-        """Its author cannot be reached through the mesh now: a C user's line to us, that keeps its identity."""
+    def _carry(self, when, neighbour, frame, name, mark, text):
+        """Its author cannot be reached through the mesh: a C user's line to us, that keeps its identity. It came at `when`."""
         sometimes("a C program carries a line for the mesh")
         self._remember(mark, name, text)
-        if mark.is_guest and not self._words.told(hash((name, text)), mark.origin, self._clock.now):
+        if mark.is_guest and not self._words.told(hash((name, text)), mark.origin, when):
             return  # another gateway has told it
         key = name if mark.is_guest else mark.origin
         is_known = self._is_behind(neighbour, key, frame)
         label = self._presence.guest(self._author.origin, key, name) if is_known else self._presence.label(key, name)
         self._show(label, [text])
-        number = self._author.tell(Kind.GUEST, frame, [text])
+        number = self._author.tell(Kind.GUEST, frame, [text], self._clock.now - when)
         self._skip_at(neighbour, number, 1)
 
     def _garbled(self, neighbour):
@@ -2247,12 +2252,13 @@ class Bridge:
         self._decided_at = None
 
     def _pass_heard(self, neighbour):
-        heard = neighbour.outlet.heard
+        heard, now = neighbour.outlet.heard, self._clock.now
         while heard:
-            _, name, text, times = heard.popleft()
-            if self._words.times_told(hash((name, text))) < times:
-                self._words.told(hash((name, text)), OURSELVES, self._clock.now, mine=True)
-                self._pass_on(neighbour, name, [text])
+            when, name, text, times = heard.popleft()
+            key = hash((name, text))
+            if self._words.times_told(key) < times:
+                self._words.told(key, OURSELVES, when, mine=True)
+                self._pass_on(neighbour, name, [text], now - when)
 
     # What C programs get
 

@@ -645,6 +645,48 @@ def test_in_a_network_of_any_shape_each_line_is_seen_once(seed):
         assert len(member.network.who()) == len(nodes) - 1
 
 
+def reachable(world, node):
+    """The nodes that this one is connected to, by way of others."""
+    found, pairs = {node}, [(conn.a, conn.b) for conn in world.conns if not (conn.a.over or conn.b.over or conn.silent)]
+    for _ in pairs:
+        for one, other in pairs:
+            if found & {one.node, other.node}:
+                found |= {one.node, other.node}
+    return found
+
+
+@pytest.mark.parametrize("how", ["a member is killed", "a member is stopped", "a link is silent"])
+@pytest.mark.parametrize("seed", range(5))
+def test_in_a_network_of_any_shape_a_fault_costs_no_line(seed, how):
+    """History: a quiet link took over a C user's line a second time; what two gateways told 3 seconds apart was shown twice."""
+    world, members, c_users = any_shape(seed)
+    world.tainted, world.repeats = True, Counter()
+    rng, nodes = random.Random(seed), members + c_users
+    talk(world, nodes, 5)
+    victim = rng.choice(members)
+    if how == "a member is killed":
+        world.kill(victim)
+        nodes.remove(victim)
+    elif how == "a member is stopped":
+        world.stop(victim)
+    else:
+        world.silence(*rng.choice([(one, other) for one in members for other in one.mesh()]))
+    repeats = len(world.repeats)
+    talk(world, [node for node in nodes if not node.stopped], 6)
+    world.run(60)
+    if victim.stopped:
+        world.resume(victim)
+        world.run(60)
+    shown = {peer: dict(peer.shown_times) for peer in c_users}
+    talk(world, nodes, 3)
+    together = [node for node in nodes if node in reachable(world, next(member for member in members if not member.dead))]
+    for node in together:
+        assert all(node.last[other.ident] == other.number for other in together if other is not node), f"{node} lacks something"
+    assert len(world.repeats) == repeats
+    for peer in c_users:
+        assert not [text for text, times in peer.shown_times.items() if times > 1 and text not in shown[peer]]
+
+
 def plain_links(world):
     return [neighbour for member in world.members for neighbour in member.network.neighbours if neighbour.kind is LinkKind.PLAIN]
 
