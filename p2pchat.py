@@ -364,6 +364,7 @@ _MEMBERSHIP6 = struct.Struct("@16sI")  # struct ipv6_mreq: group, index of an in
 _IFREQ = struct.Struct("16s4x4s8x")  # struct ifreq: name of an interface, its address inside of a struct sockaddr_in
 SIOCGIFADDR = 0x8915 if sys.platform.startswith("linux") else 0xC0206921
 EVERY_ADDRESS = "0.0.0.0", "::"
+LOOPBACK_NET = b"\x7f"  # how its addresses begin
 
 
 class Group:
@@ -400,6 +401,8 @@ class Group:
     def send(self, packet: bytes) -> None:
         """Send it on every interface, after joining the group there anew: interfaces come and go. b"": only join.
 
+        On loopback only if it went out nowhere else: members on one machine get it anyway.
+
         Never blocks. Raises OSError if it is forbidden; whatever else goes wrong (an interface went down, a queue is full)
         is tried again the next time.
         """
@@ -407,6 +410,8 @@ class Group:
         for index, address in self._interfaces():
             with suppress(OSError):  # we are in the group already
                 self._join(index, address)
+            if sent and packet and address[:1] == LOOPBACK_NET:
+                break
             try:
                 if packet:
                     self._send(packet, index, address)
@@ -419,10 +424,9 @@ class Group:
             raise forbidden
 
     def _interfaces(self) -> List[Tuple[int, bytes]]:
-        """(index, IPv4 address) of each that has one; loopback only if it is the only one, or where we listen."""
-        found = [(index, address) for index, address in ipv4_interfaces(self.sock)
-                 if self._only in (None, socket.inet_ntoa(address))]
-        return [pair for pair in found if not peers.is_loopback(socket.inet_ntoa(pair[1]))] or found
+        """(index, IPv4 address) of each that has one; loopback, for two members on a machine without a network, is last."""
+        found = [pair for pair in ipv4_interfaces(self.sock) if self._only in (None, socket.inet_ntoa(pair[1]))]
+        return sorted(found, key=lambda pair: pair[1][:1] == LOOPBACK_NET)
 
     def _join(self, index: int, address: bytes) -> None:
         there = _MEMBERSHIP.pack(socket.inet_aton(GROUP), address, index)
@@ -1191,6 +1195,7 @@ def _note_signal(number: int, frame: Any) -> None:
 # Commands -------------------------------------------------------------------------------------
 
 BELLS = ("off", "mention", "all")
+MAX_ROOMS_TOLD = 16  # beside our own: a stranger can announce any number
 
 
 class Commands:
@@ -1263,9 +1268,10 @@ class Commands:
             self._front.notice("not looking for rooms; start with --lan or --room NAME")
             return
         found = {discovery.room: 0, **dict(discovery.rooms())}
-        rooms = [f"{ui.clean_name(room)}{' (yours)' * (room == discovery.room)}, announced by {count} other{'s' * (count != 1)}"
-                 for room, count in found.items()]
-        self._front.notice("rooms nearby: " + "; ".join(rooms))
+        rooms = [f"{ui.clean_name(room)} ({'yours, ' * (room == discovery.room)}announced by {count or 'nobody else'})"
+                 for room, count in found.items()][:MAX_ROOMS_TOLD + 1]
+        more = f" and {len(found) - len(rooms)} more" * (len(found) > len(rooms))
+        self._front.notice("rooms nearby: " + ", ".join(rooms) + more)
 
     def find(self, text: str) -> None:
         if not self._front.find(text):

@@ -236,7 +236,7 @@ def test_two_programs_on_one_machine_meet_without_a_port_number(nearby):
     turn(pair, lambda: f"-- found ann in room {room}" in bob.err)
     bob.type("hi", ":rooms")
     turn(pair, lambda: ann.out == ["bob: hi"] and any("rooms nearby" in line for line in bob.err))
-    assert bob.err[-1] == f"-- rooms nearby: {room} (yours), announced by 1 other"
+    assert bob.err[-1] == f"-- rooms nearby: {room} (yours, announced by 1)"
 
 
 def test_another_room_on_the_same_machine_is_heard_of_and_not_joined(nearby):
@@ -245,7 +245,7 @@ def test_another_room_on_the_same_machine_is_heard_of_and_not_joined(nearby):
     turn([ann, bob], lambda: ann.chat.network.discovery.rooms() and bob.chat.network.discovery.rooms())
     ann.type(":rooms")
     turn([ann, bob], lambda: any("rooms nearby" in line for line in ann.err))
-    assert "announced by 1 other" in ann.err[-1] and "\x1b" not in ann.err[-1] and not ann.chat.links
+    assert "announced by nobody else), at" in ann.err[-1] and ann.err[-1].endswith(" (announced by 1)") and "\x1b" not in ann.err[-1] and not ann.chat.links
 
 
 def test_beside_a_program_that_keeps_the_port_to_itself_joining_by_hand_still_works(nearby, monkeypatch):
