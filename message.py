@@ -747,14 +747,16 @@ class Holes:
             del self._holes[origin]
 
     def _give_up_half(self) -> None:
-        # Half at once, so that each costs O(1): first those of the origins with most, then those of the latest origins.
-        # A liar skips within one origin, or invents many; either way the holes of those who were here first are kept.
-        order = sorted(self._holes, key=lambda origin: len(self._holes[origin]), reverse=True)
-        order.sort(key=lambda origin: len(self._holes[origin]) == 1)
-        singles = [origin for origin in order if len(self._holes[origin]) == 1][::-1]
-        for origin in [origin for origin in order if len(self._holes[origin]) > 1] + singles:
-            while self.count > MAX_HOLES // 2 and origin in self._holes:
-                self._remove(origin, _highest(self._holes[origin]))
+        # Half at once, so that each costs O(1): first the higher ones of the origins with most, then those of the latest
+        # origins. A liar skips within one origin, or in many; either way the holes of those who were here first are kept.
+        most = MAX_HOLES_EACH
+        while self.count > MAX_HOLES // 2 and most > 1:
+            most //= 2
+            for origin, holes in list(self._holes.items()):
+                for hole in sorted(holes, key=lambda hole: hole.first)[most:]:
+                    self._remove(origin, hole)
+        for origin in list(self._holes)[MAX_HOLES // 2:]:
+            self._remove(origin, self._holes[origin][0])
 
 
 def _highest(holes: list[Hole]) -> Hole:

@@ -1257,7 +1257,7 @@ class Network:
         if not forged:
             neighbour.has(origin, read_id(frames[0])[1], read_id(frames[-1])[1])
         else:
-            self._forged_from = min(self._forged_from or FORGED, read_id(forged[0])[1])
+            self._forged_from = min(self._forged_from or FORGED, read_id(forged[0])[1], self.author.sequence + 1)
             self._replan = True
             self._renew()
 

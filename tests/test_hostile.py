@@ -71,6 +71,29 @@ def test_hundreds_of_jumps_ahead_of_a_member_keep_nobody_from_what_it_says_next(
     assert shown(network) == [b"two", b"three"]
 
 
+def test_jumps_in_the_names_of_many_leave_each_the_hole_with_its_next_words():
+    """History: half of all holes were given up by origin, each with all of its holes."""
+    network = Network(b"me", 1, random.Random(1))
+    liar = meet(network, "10.6.6.6", 666)
+    network.received(liar, b"".join(record(1, 1000 + n, 1, b"m%d" % n, b"one") for n in range(40)))
+    network.received(liar, b"".join(record(1, 1000 + n, 1000 * jump, b"m%d" % n, b"a lie") for jump in range(1, 70) for n in range(40)))
+    shown(network)
+    network.received(liar, b"".join(record(1, 1000 + n, 2, b"m%d" % n, b"two") for n in range(40)))
+    assert shown(network) == [b"two"] * 40
+
+
+def test_what_is_said_between_a_jump_and_our_new_origin_is_said_again():
+    """History: only what came after the sequence that was forged was."""
+    network = Network(b"me", 1, random.Random(1), wall=1_700_000_000)
+    liar = meet(network, "10.6.6.6", 666)
+    for number in range(2):
+        network.received(liar, record(1, network.author.origin, 1000, b"me", b"a lie"))
+        network.say(b"%d" % number)
+    network.now += 3
+    network.tick()
+    assert [one.text for one in map(decode_record, network.log.read(0, network.log.end)) if one.text][-1] == b"1"
+
+
 def test_a_jump_in_the_name_of_somebody_not_met_yet_does_not_mute_it():
     """History: the highest sequence heard of was taken for the first one that was ever said."""
     network = Network(b"me", 1, random.Random(1))
