@@ -555,6 +555,8 @@ LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
 LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
 TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first in the next; an eye sees no such delay
 PLAIN_READ = 16 * 1024  # bytes at most from a C program: a message of it costs five times as much, and the keyboard waits
+LEAST_SHARE = 8 * 1024  # bytes read from all links in a turn, however long that takes
+HERE_SECONDS = 1 / 20_000  # for each who is here, between two looks at who is: liars may change that in every turn
 LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
 ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
 PACKETS_PER_TURN = 32  # of what is announced nearby; the kernel drops what it has no room for
@@ -596,6 +598,8 @@ class Chat:
         self._crowded = False  # whether the user was told that nothing is accepted
         self._crowded_after = 0.0  # a time before which it is not told again
         self._here: Any = None  # what the status row shows: the version of who is here, whether nobody is connected
+        self._here_after = 0.0  # a time before which it is not looked up again
+        self._share = READ_SIZE  # bytes read from all links in one turn: less where they are costly
         self._apart = self.network.wall - self.network.now  # between the two clocks, in seconds
         self._poll = Poll()
         self._interest: Any = None  # what _wanted was last asked for
@@ -783,6 +787,8 @@ class Chat:
     def _deadline(self) -> Optional[float]:
         """Rule 5: when something has to be done though nothing happens; None: never. Idle links have no deadline."""
         times = [self.network.deadline, self.front.deadline if self._opened else None]
+        if self._here_after and self._opened and self._here[0] != self.network.presence.version:
+            times.append(self._here_after)
         if self.dials or self._unfinished or self._lingering or self._accept_after:
             times += [timed.deadline for timed in (*self.dials, *self._unfinished)]
             times += [at for at, _ in self._lingering] + [self._accept_after or None, self._held_until or None]
@@ -812,9 +818,12 @@ class Chat:
         for link in readable:
             floods = link in self._full
             if floods and late:
-                return  # it is as readable in the next turn, and then before those who were read in this one
+                break  # it is as readable in the next turn, and then before those who were read in this one
             self._receive(link, size)
             late = floods and time.monotonic() >= now + TURN_SECONDS
+        if self._full:
+            took = time.monotonic() - now
+            self._share = max(self._share // 2, LEAST_SHARE) if took > TURN_SECONDS / 2 else min(self._share * 2, READ_SIZE)
 
     def _last_full_read(self, link: Link) -> int:
         return self._full.get(link, -1)
@@ -1149,10 +1158,11 @@ class Chat:
         if not self.front.shows_own:
             return
         alone = self.network.is_alone
-        if self._here == (self.network.presence.version, alone):
+        if self._here == (self.network.presence.version, alone) or self.network.now < self._here_after:
             return
         self._here = self.network.presence.version, alone
         here = self.network.who()
+        self._here_after = self.network.now + len(here) * HERE_SECONDS
         self.front.here([person.label for person in here], any(person.guest for person in here), alone)
 
     # The process

@@ -27,7 +27,7 @@ from attacker import ATTACKS, Stranger  # noqa: E402
 from helpers import BUILT, Program, Terminal, python  # noqa: E402
 
 CALM_SECONDS, ATTACK_SECONDS, AFTER_SECONDS = 2, 8, 1
-RATE = 300e3  # bytes a second; what comes faster than bob and cy can read it waits for them, whoever sent it
+RATE = 100e3  # bytes a second; what comes faster than bob and cy can read it waits for them, whoever sent it
 SLOWER = 0.05  # seconds by which a line or a key may take longer, in the middle, than in peace
 WORST = 1.0  # the same for the slowest, on a machine whose cores the attack wants too
 GROWN = 50e6  # bytes
@@ -35,7 +35,7 @@ DIALS, DIALS_A_SECOND = 30, 0.5  # to where third parties are
 NOTICES = 60  # lines about who comes and goes
 REPEATED = {"forge_ahead", "forge_guests", "forge_last", "goodbyes", "jumps_of_others", "steal_names"}  # cost a line at most twice
 SPOKEN = {"copies", "words", "marks"}  # under honest names, as often as the liar likes
-LINE = re.compile(rb"\b(?:dora|bob) \d+\.|\b(?:stranger|member|late|after): I am in")
+LINE = re.compile(rb"\b(?:dora|bob) \d+\.|\b(?:stranger|member|late|after)(?:~\w+)?: I am in")
 WAITS = 2.0  # seconds for which a line may wait while its author's origin is forged again and again
 
 
@@ -130,7 +130,7 @@ class House:
         if who in self.seen:
             data = self._rest.get(who, b"") + data
             found = list(LINE.finditer(data))
-            self.seen[who].update(match[0] for match in found)
+            self.seen[who].update(re.sub(rb"~\w+", b"", match[0]) for match in found)
             self._rest[who] = data[max(found[-1].end() if found else 0, len(data) - 40):]
 
     def meets(self, *newcomers):
