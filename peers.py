@@ -2967,7 +2967,7 @@ class Discovery:
         self._replies = TokenBucket(REPLIES, REPLY_PAUSE, clock.now)
         self._dials = TokenBucket(NEAR_DIALS, NEAR_SECONDS, clock.now)
         self._call = None  # (when to dial it, origin, host, port)
-        self._asked = 0  # questions, ever
+        self._asked, self._next_ask_at = 0, clock.now  # questions, ever; when one may be asked, however often we lose all links
         self._tell_at = None
         self.restart()
 
@@ -2981,7 +2981,7 @@ class Discovery:
         """We have just come, got our first link, lost our last one, or stood still."""
         now, is_linked = self._clock.now, self._is_linked()
         self._alone_since = now
-        self._ask_at = None if is_linked else now
+        self._ask_at = None if is_linked else max(now, self._next_ask_at)
         self._tell_at = now + self._rng.uniform(*SOON_SECONDS) if is_linked else self._tell_at
 
     def tick(self):
@@ -3044,8 +3044,8 @@ class Discovery:
 
     def _ask(self):
         self._send(ASKS if self._asked else ASKS_ALL)
-        self._asked += 1
         least, most = ASK_SECONDS
+        self._asked, self._next_ask_at = self._asked + 1, self._clock.now + least
         self._ask_at = self._clock.now + min(max(self._clock.now - self._alone_since, least), most)
         if self._asked == QUESTIONS_IN_VAIN and not self._overlay.book.met:
             self._actions.append(Notice("nobody else is in room {} yet; if somebody should be, a firewall may block UDP: "
