@@ -324,7 +324,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=LISTEN_BACKLOG)
     else:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG)
+        listener = socket.create_server(socket_address((host, port)), family=family, backlog=LISTEN_BACKLOG)
     listener.setblocking(False)
     return listener
 
@@ -480,6 +480,16 @@ def ipv4_interfaces(sock: socket.socket) -> Iterator[Tuple[int, bytes]]:
             yield index, _IFREQ.unpack(fcntl.ioctl(sock, SIOCGIFADDR, _IFREQ.pack(name.encode(), bytes(4))))[1]
 
 
+def has_address(host: str) -> bool:
+    """Whether this is still an address of this machine. Never blocks."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(socket_address((host, 0)))
+    except OSError as error:
+        return error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV)
+    return True
+
+
 def readable_host(address: Address) -> str:
     """The host of a socket address as a person writes it: an IPv4 caller of an IPv6 socket is still IPv4."""
     host = address[0]
@@ -578,6 +588,7 @@ class Chat:
         self.listener = listener
         self.port: int = listener.getsockname()[1]
         self.network = peers.Network(name, self.port, random.Random(), time.monotonic(), record_time())
+        self.network.has_address = has_address
         self.commands = Commands(self)
         self.links: Dict[peers.Neighbour, Link] = {}
         self.dials: List[Dial] = []
@@ -1636,6 +1647,9 @@ WRONG_NAMES = (
 )
 
 
+HOST_AND_PORT = re.compile(r"(?:\[([^][]*)\]|([^][:/]+)):(\d+)")  # in one word, as other programs take them
+
+
 class Arguments(argparse.ArgumentParser):
     """argparse, but a mistake is one sentence and status 1, as in the C program."""
 
@@ -1708,10 +1722,22 @@ def _checked_port(text: str, advice: str = f"theirs is {WHERE_PORT}") -> int:
     raise ValueError(f"{text!r} is not a port number from 1 to 65535; {advice}")
 
 
+def _interface() -> str:
+    """One that leads somewhere, for an example."""
+    return next((name for _, name in socket.if_nameindex() if not name.startswith("lo")), "eth0")
+
+
 def check_host(host: str) -> None:
     """Raises ValueError for what no name service need be asked about."""
+    if not host.strip():
+        raise ValueError("the host is empty; it is a name or an address")
+    joined = HOST_AND_PORT.fullmatch(host)
+    if joined:
+        raise ValueError(f"write host and port as two words: {joined[1] or joined[2]} {joined[3]}")
     if host.startswith("[") or host.endswith("]"):
         raise ValueError(f"write {host.strip('[]')} without brackets")
+    if peers.is_dialable(host) and peers.is_link_local(host) and "%" not in host:
+        raise ValueError(f"write {host} with the interface that leads there, as in {host}%{_interface()}")
     if not host.isprintable() or len(host) > MAX_HOST:
         raise ValueError(f"{host[:MAX_HOST]!r} is not a host name; check the spelling, or use an address")
 
@@ -1762,7 +1788,16 @@ def lan_host(bind: str) -> str:
             return probe.getsockname()[0]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # no way out of this network: people on it may join
         hosts = [socket.inet_ntoa(address) for _, address in ipv4_interfaces(probe)]
+    hosts += link_local_hosts()
     return next((host for host in hosts if not peers.is_loopback(host)), "localhost")
+
+
+def link_local_hosts() -> Iterator[str]:
+    """The link-local IPv6 address, with its scope, of each interface that has one."""
+    for index, _ in socket.if_nameindex():
+        with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect(("ff02::1", 9, 0, index))  # nothing is sent
+            yield readable_host(probe.getsockname())
 
 
 def fill_standard_descriptors() -> None:

@@ -677,6 +677,7 @@ class Network:
     def __init__(self, name, port, rng, now=0.0, wall=0):
         self.name, self.port = name, port  # name: bytes; port: where we listen
         self.clock = clock = Clock(now, wall)
+        self.has_address = lambda host: True  # whether an address is still this machine's: the caller knows
         self.actions = deque()
         self.contacts = []
         self.log = Log()
@@ -1025,6 +1026,9 @@ class Network:
         elif neighbour.pings >= MOST_PINGS:
             sometimes("a silent neighbour is given up")
             self.links.hang_up(neighbour, "is silent")
+        elif not self.has_address(neighbour.own_host):  # another network: what is said to our old address is lost
+            for dead in [link for link in self.links.all if link.own_host == neighbour.own_host]:
+                self.links.hang_up(dead, "was reached from an address that this machine has no more")
         else:
             neighbour.pings += 1
             neighbour.pinged_at = self.now

@@ -14,7 +14,7 @@ import surroundings  # noqa: E402
 surroundings.settle()
 
 # First what takes long, so that nobody waits for it at the end; then all others.
-LONGEST = ("test_demo", "test_network", "test_readme", "test_build", "test_surroundings", "test_healing", "test_hostile",
+LONGEST = ("test_lan", "test_demo", "test_network", "test_readme", "test_build", "test_surroundings", "test_healing", "test_hostile",
            "test_terminal", "test_p2pchat")
 if "P2PCHAT_BREAK" in os.environ:  # `make break`: do the tests notice?
     import mutants
