@@ -171,6 +171,15 @@ def test_whoever_leaves_announces_nothing_more():
     assert len(world.packets) == 2
 
 
+def test_a_member_heard_by_two_interfaces_is_dialled_by_one():
+    world = World(1, delay=LAN)
+    alone = enter(world)
+    world.hosts["10.8.0.1"] = world.hosts["10.9.0.1"] = True
+    for host in "10.8.0.1", "10.9.0.1", "fe80::1%eth0":
+        announce(world, alone, encode_announcement(Announcement(TELLS, 7, 40000, b"lobby")), host)
+    assert world.dials == 1
+
+
 # Liars ----------------------------------------------------------------------------------------
 
 def test_a_forged_packet_is_good_for_one_dial_and_a_thousand_for_a_few():
@@ -378,6 +387,16 @@ def test_whoever_a_firewall_keeps_from_hearing_the_others_is_dialled_by_them(seg
     with Program("ann", "--lan", before=one.enter) as ann, Program("bob", "--lan", before=deaf.enter) as bob:
         bob.wait(lambda program: "-- ann joined" in program.err)
         assert who_is_here(ann) == "-- 1 other here: bob"
+
+
+def test_a_packet_goes_out_on_loopback_only_where_it_goes_out_nowhere_else(segments):
+    one = segments.machine("left")
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); import p2pchat\n"
+            "group = p2pchat.Group('::'); group.send(b'x'); print(*iter(group.receive, None))")
+    for host in one.hosts[0], "127.0.0.1":
+        done = subprocess.run(python("-c", code, TOP), preexec_fn=one.enter, capture_output=True, text=True)
+        assert done.stdout == f"{(host, b'x')}\n", done.stderr
+        one.ip("link set eth0 down")  # it keeps its address
 
 
 def test_an_address_off_our_segments_is_not_dialled_on_the_word_of_a_packet(segments):
