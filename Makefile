@@ -3,7 +3,8 @@
 # make simulate N=10000 KILL=50   N members join, KILL % of them die at once: how the rest heals
 # make demo N=6 N members in panes of tmux, joined and ready to type in (4 without N)
 # make watch    members talk, are killed and come back by themselves; checked to the last message
-# make picture  the pictures in the README, from a real session
+# make picture  the pictures in the README, from a real session and from what was measured;
+#               ANEW=1 P2PCHAT_C=/path/to/binary measures first, for minutes
 # make torture  the program among hostile neighbours, for minutes; ONLY=flood for one part of it
 # make bench    how fast it is, beside others, with its goals; P2PCHAT_C=/path/to/binary adds the C program,
 #               ONLY="--json FILE thr talk" measures only these parts, and keeps the figures
@@ -78,6 +79,7 @@ watch: p2pchat
 # The model of a terminal that draws them is part of the tests.
 picture: p2pchat .build/testing/done
 	$(RUN) tests/picture.py
+	$(RUN) tests/plot.py $(if $(ANEW),anew) $(MEMBERS)
 
 torture: p2pchat .build/testing/done
 	$(RUN) tests/torture.py $(ONLY)

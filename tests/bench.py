@@ -174,6 +174,7 @@ def part_thr():
             if against_c is not None:
                 bench.at_least(f"{label}: x C", against_c, 100 if cell.kind == "mesh" else 20)
             bench.at_least(f"{label}: x asyncio", beside(cell, cells, ASYNCIO))
+            bench.at_least(f"{label}: x bare", beside(cell, cells, BARE))
 
 
 def part_step():

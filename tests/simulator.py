@@ -90,16 +90,13 @@ def simulate(count, kill, seed=1, show=print):
     talk("during", 90, 93, times)
     for victim in victims:
         world.kill(victim)
-    shares, whole = [], None
+    curve = []  # for each tenth of a second, the share of the survivors that hold together
     survivors = world.members
-    for second in range(31):
-        world.run_to(90 + second + 0.001)
-        share = len(world.components()[0]) / len(survivors)
-        shares.append(share)
-        if share == 1 and whole is None:
-            whole = second
-        if share == 1 and second >= 5:
-            break
+    while len(curve) < 301 and (len(curve) < 51 or curve[-1] < 1):
+        world.run_to(90 + len(curve) / 10 + 0.001)
+        curve.append(len(world.components()[0]) / len(survivors))
+    shares = curve[::10]
+    whole = shares.index(1) if 1 in shares else None
     talk("after", world.now, world.now + 3, times)
     world.run(20)
     world.check_bounds()
@@ -120,7 +117,7 @@ def simulate(count, kill, seed=1, show=print):
          f" after {links[0]}/{sum(links) / len(links):.1f}/{links[-1]} (least/mean/most)")
     show(f"control records {control:.2f} a member and second ({', '.join(f'{name(kind)} {number / count / 20:.2f}' for kind, number in sorted(counts.items()) if kind != Kind.SAY)})")
     show(f"{wall:.0f} s of work, {memory:.0f} MB, {world._count:,} events, {world.dials:,} dials")
-    return {"shares": shares, "whole": whole, "reached": reached, "copies": copies, "path": path, "longest": longest,
+    return {"shares": shares, "curve": curve, "whole": whole, "reached": reached, "copies": copies, "path": path, "longest": longest,
             "links": links, "control": control, "wall": wall, "memory": memory}
 
 
