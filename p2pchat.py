@@ -56,7 +56,7 @@ import peers  # noqa: E402
 import ui  # noqa: E402
 from message import MAX_FRAME, MAX_ROOM  # noqa: E402
 
-Address = Tuple[Any, ...]  # of a socket, as getaddrinfo gives it: (host, port), for IPv6 perhaps with two numbers more
+Address = Tuple[Any, ...]  # of a socket, as getaddrinfo gives it: (host, port), and for IPv6 perhaps two more numbers
 Named = Tuple[str, List[Address]]  # a peer that our user named: what to call it in notices, and where it may be
 Front = Union[ui.Screen, ui.Lines]
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -64,12 +64,12 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 # One connection -------------------------------------------------------------------------------
 
-READ_SIZE = 64 * 1024  # bytes read from one link in a turn, or from all together that have something; or joined for one send
+READ_SIZE = 64 * 1024  # bytes read in a turn, from one link or from all that are readable together; and joined for one send
 MAX_SEND = READ_SIZE + MAX_FRAME  # bytes in one send: what is joined, and the last record of it
-SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes much must not keep the others waiting
-SLOW_SECONDS = 1  # who takes nothing for so long is not slow but stuck: our own input no longer waits for it
+SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes a lot must not keep the rest waiting
+SLOW_SECONDS = 1  # without taking anything: such a neighbour is not slow but stuck, and our own input no longer waits for it
 HOLD_SECONDS = 2  # for which our own input waits for those that take little
-STALL_SECONDS = 30  # how long a link may take nothing: a C program that got out of step is deaf, and does not say so
+STALL_SECONDS = 30  # without taking anything, and the link is given up: a C program that got out of step is deaf and does not say so
 
 # Where the end of a send is the end of a segment, a C program gets every header in one piece (see Segmenter).
 # Elsewhere the flag exists but TCP ignores it.
@@ -83,23 +83,23 @@ class Gone(Exception):
 class Link:
     """One connected socket and the neighbour behind it. Every failure of either comes out as Gone.
 
-    It never waits: receive, when select said that there is something; flush, when something is to be sent (`due`).
-    A read may be partial: that is message.FrameDecoder's matter. A write may be partial: _send_chunk.
+    It never waits: call receive when select says readable, and flush when something is to be sent and it is `due`.
+    A read may be partial: message.FrameDecoder handles that. A write may be partial: see _send_chunk.
     """
 
     def __init__(self, sock: socket.socket, neighbour: peers.Neighbour) -> None:
         self.sock, self.neighbour = sock, neighbour
-        self.blocked = False  # the kernel's buffer is full, or the turn's share used up: wait for writability
+        self.blocked = False  # the kernel's buffer is full, or this turn's share is used up: wait for writability
         self.stuck = False  # nothing was taken for SLOW_SECONDS
         self.outrun = False  # our input waited for it long enough, and does no more until it has caught up
         self._rest = b""  # what the kernel did not take of a partial write: it goes out before anything else
-        self._taken_at: Optional[float] = None  # when bytes were taken last, while more wait; None while none do
+        self._taken_at: Optional[float] = None  # when bytes were last taken, while more wait; None while nothing waits
         self._segmenter = Segmenter(sock)
         self._broken = ""  # why sending failed
 
     @property
     def unsent(self) -> int:
-        """0 if nothing waits on our side of the kernel, else about how much: as Neighbour.backlog, and the rest in bytes."""
+        """0 if nothing waits on our side of the kernel, else roughly how much: Neighbour.backlog, plus unsent bytes."""
         return self.neighbour.backlog + len(self._rest)
 
     @property
@@ -117,11 +117,11 @@ class Link:
         return next_look if retry_at is None else min(next_look, retry_at)
 
     def due(self, now: float) -> bool:
-        """Whether nothing is known to stand in the way of flush any more, or it has to be called all the same."""
+        """Whether to call flush: nothing is known to be in its way, or its deadline has come."""
         return not self.blocked and not self.cramped or self.deadline is not None and self.deadline <= now
 
     def receive(self, size: int = READ_SIZE) -> bytes:
-        """What has arrived, at most `size` bytes; b"" if nothing has. Never blocks. Raises Gone at the end of the stream."""
+        """What has arrived, at most `size` bytes; b"" if nothing has. Raises Gone at the end of the stream. Never blocks."""
         try:
             data = self.sock.recv(size)  # b"" from recv itself is the far end's close
         except BlockingIOError:
@@ -188,10 +188,10 @@ class Link:
         try:
             return kernel_unsent(self.sock) + len(self._rest)
         except OSError:
-            return len(self._rest)  # this system does not tell
+            return len(self._rest)  # this system does not say
 
     def finish(self) -> bool:
-        """Nothing more will be sent. Returns whether the far end may still be there. Never blocks."""
+        """Send nothing more. Returns whether the far end may still be there. Never blocks."""
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -207,7 +207,7 @@ WINDOW_POLLS = 0.001, 0.1  # seconds until a link without room in the far end's 
 # Offsets in Linux's struct tcp_info (linux/tcp.h): tcpi_snd_mss, and tcpi_snd_wnd, which came with 5.4.
 TCP_INFO_SIZE, TCP_INFO_SEGMENT, TCP_INFO_WINDOW = 232, 16, 228
 TCP_OPTIONS = 40  # bytes of a segment that selective acknowledgements may take, which tcpi_snd_mss does not subtract
-NO_WINDOW = 8 * 1024 * 1024  # bytes of room in a window that the system does not tell
+NO_WINDOW = 8 * 1024 * 1024  # bytes of room assumed where the system does not say
 _U32 = struct.Struct("=I")
 
 
@@ -223,14 +223,14 @@ class Segmenter:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._segment, self._room = 0, 0  # bytes in a segment, and free at least in the far end's window
+        self._segment, self._room = 0, 0  # bytes in a segment; bytes that the far end's window has room for, at least
         self._pause = WINDOW_POLLS[0]
         self.retry_at: Optional[float] = None  # when to look at the window again; None: nothing waits for it
 
     def next_chunk(self, neighbour: peers.Neighbour, now: float) -> bytes:
         """What may be sent now; b"" while the window has no room for the next piece. Raises Gone."""
         chunk = b""
-        if neighbour.queued <= min(self._segment, self._room):  # a window never shrinks: what is known of it can be used up
+        if neighbour.queued <= min(self._segment, self._room):  # a window never shrinks, so what was seen of it can be used up
             chunk = neighbour.take(self._segment, self._room)
         if not chunk and neighbour.backlog:
             self._segment, self._room = self._look()
@@ -248,14 +248,14 @@ class Segmenter:
         if not SEND_FLAGS:
             return 0, NO_WINDOW  # the best there is without MSG_EOR and TCP_INFO: one piece a send
         try:
-            # In this order: an acknowledgement between the two calls then makes the room look smaller, not larger.
+            # In this order, an acknowledgement between the two calls makes the room look smaller, not larger.
             queued = kernel_unsent(self._sock)
             info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
         except OSError as error:
             raise Gone(_because(error)) from error
         (segment,) = _U32.unpack_from(info, TCP_INFO_SEGMENT)
         if len(info) < TCP_INFO_SIZE:
-            return segment - TCP_OPTIONS, NO_WINDOW  # a Linux before 5.4 does not tell the window
+            return segment - TCP_OPTIONS, NO_WINDOW  # before 5.4, Linux does not tell the window
         (window,) = _U32.unpack_from(info, TCP_INFO_WINDOW)
         return segment - TCP_OPTIONS, window - queued
 
@@ -336,7 +336,7 @@ def accept(listener: socket.socket) -> Optional[Tuple[socket.socket, str]]:
     except OSError as error:
         if error.errno in _OUT_OF_DESCRIPTORS:
             raise OutOfDescriptors(_because(error)) from error
-        return None  # none is waiting, or it gave up while it waited (ECONNABORTED and its kin)
+        return None  # none is waiting, or the caller gave up while waiting (ECONNABORTED and the like)
     try:
         prepare(sock)
     except OSError:
@@ -348,11 +348,11 @@ def accept(listener: socket.socket) -> Optional[Tuple[socket.socket, str]]:
 def prepare(sock: socket.socket) -> None:
     """Set a connected socket up for the loop. Raises OSError if it is dead already."""
     sock.setblocking(False)  # rule 1 of the loop: where send and recv would wait, they raise BlockingIOError
-    # Without it a message waits for the acknowledgement of the one before: 57 ms in a chain of four.
+    # Without it, a message waits until the one before is acknowledged: 57 ms in a chain of four.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # A peer whose cable was cut is noticed in a minute instead of two hours. And since nothing waits in
-    # the kernel while we wait for a window (see Segmenter), this is also what asks whether it is open again.
+    # A peer whose cable was cut is noticed in a minute instead of two hours. And since nothing waits in the
+    # kernel while we wait for a window (see Segmenter), only this asks whether that is open again.
     for option, seconds in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 5)):
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
@@ -561,27 +561,27 @@ class Poll:
         self._selector.close()
 
 
-LEAVE_SECONDS = 2  # how long unsent messages may keep a user who wants to leave
-LEAVE_POLL = 0.01  # seconds; nothing reports that the far end has everything, so this one moment is polled
-TURN_SECONDS = 0.05  # for reading from links in one turn: who is left is first in the next; an eye sees no such delay
-PLAIN_READ = 16 * 1024  # bytes at most from a C program: a message of it costs five times as much, and the keyboard waits
+LEAVE_SECONDS = 2  # for which unsent messages may keep a user who wants to leave
+LEAVE_POLL = 0.01  # seconds between two looks: nothing reports that the far end has everything, so this is polled
+TURN_SECONDS = 0.05  # for reading from links in one turn; the rest go first in the next. Too short for an eye to see
+PLAIN_READ = 16 * 1024  # bytes at most from a C program: its messages cost five times as much, and the keyboard waits
 LEAST_SHARE = 8 * 1024  # bytes read from all links in a turn, however long that takes
-HERE_SECONDS = 1 / 20_000  # for each who is here, between two looks at who is: liars may change that in every turn
-LEAST_READ = 512  # bytes, of that share: with a hundred links and more a system call for less is not worth it
+HERE_SECONDS = 1 / 20_000  # for each member here, between two looks at who is here: liars may change that in every turn
+LEAST_READ = 512  # bytes from one link: with a hundred links or more, less is not worth a system call
 ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
 PACKETS_PER_TURN = 32  # of what is announced nearby; the kernel drops what it has no room for
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
 CROWDED_PAUSE = 30  # seconds between two notices of it
 RECORD_TIMES = 2 ** 32  # seconds until a record's 32 bits of time begin again
 LINGER_SECONDS, MAX_LINGERING = 30, 32  # for which a C program's socket stays open for reading; so many at once
-SLEPT_SECONDS = 2  # by which the clocks moved apart: the machine slept (or somebody set its clock, which costs nothing)
+SLEPT_SECONDS = 2  # by which the two clocks moved apart: the machine slept (or somebody set the clock, which does no harm)
 LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 SCREEN_SIGNALS = (signal.SIGWINCH, signal.SIGTSTP)
 WHERE_PORT = "on their first line, after SERVER:"
 
 
 class Chat:
-    """A whole member: its network, its sockets and its front end (Screen or Lines), turned by step()."""
+    """A whole member: its network, its sockets and its front end (Screen or Lines); step() turns it."""
 
     def __init__(self, name: bytes, listener: socket.socket, front: Front, verbatim: bool = False, no_history: bool = False) -> None:
         self.front = front
@@ -597,10 +597,10 @@ class Chat:
         self.status: Union[None, int, str] = None  # the exit status, once it is time to leave
         self.leave_by = 0.0
         self._verbatim = verbatim  # whether every text is said, commands too
-        self._since = time.time() if no_history else 0.0  # what was said before that is not shown
+        self._since = time.time() if no_history else 0.0  # nothing that was said before this is shown
         self._muted = False  # whether our user was told that we may not announce ourselves
         self._parting = ""  # how to join again; the last line that our user sees
-        self._patient = False  # a bot's input ended: leave only when nothing has moved for LEAVE_SECONDS
+        self._patient = False  # a bot's input ended: leave once nothing has moved for LEAVE_SECONDS
         self._unsent = 0  # bytes, at the last look
         self._postponed: List[peers.Connect] = []  # dials that the network wants before the loop runs
         self._opened = False  # whether the front end has the terminal
@@ -615,14 +615,14 @@ class Chat:
         self._poll = Poll()
         self._interest: Any = None  # what _wanted was last asked for
         self._others: Any = frozenset()  # what is watched beside the links
-        self._changed: Set[Link] = set()  # links for which other events than before may have to be waited for
+        self._changed: Set[Link] = set()  # links that may need other events waited for than before
         self._unfinished: Set[Link] = set()  # links of which the last flush left something
         self._readable: List[Link] = []  # links that have something for us in this turn
         self._turn = 0
-        self._full: Dict[Link, int] = {}  # whose last read was full, so that more waits -> the turn of that read
-        self._typed: Deque[List[ui.Event]] = deque()  # what our user did, not yet obeyed: chat, or one key or command
+        self._full: Dict[Link, int] = {}  # links whose last read was full, so that more waits -> the turn of that read
+        self._typed: Deque[List[ui.Event]] = deque()  # what our user did and is not obeyed yet: some chat, or one key or command
         self._gone: Dict[Link, str] = {}  # why; removed at the end of the turn
-        self._lingering: Deque[Tuple[float, Link]] = deque()  # (when to close it, which) of those closed for writing
+        self._lingering: Deque[Tuple[float, Link]] = deque()  # (when to close it, which) of the links that are closed for writing only
         self._signals, self._signal_source = socket.socketpair()
         for end in (self._signals, self._signal_source):
             end.setblocking(False)
@@ -705,7 +705,7 @@ class Chat:
         return time.monotonic() >= self.leave_by
 
     def close(self) -> None:
-        """Give everything back, the terminal first. Safe to call at any moment."""
+        """Release everything, the terminal first. Safe to call at any moment."""
         self.front.close(self._parting)
         signal.set_wakeup_fd(-1)
         for closable in (*self.links.values(), *(link for _, link in self._lingering), *(dial.sock for dial in self.dials),
@@ -796,7 +796,7 @@ class Chat:
         return False
 
     def _deadline(self) -> Optional[float]:
-        """Rule 5: when something has to be done though nothing happens; None: never. Idle links have no deadline."""
+        """Rule 5: when something has to be done even if nothing happens; None: never. Idle links have no deadline."""
         times = [self.network.deadline, self.front.deadline if self._opened else None]
         if self._here_after and self._opened and self._here != (self.network.presence.version, self.network.is_alone):
             times.append(self._here_after)
@@ -817,7 +817,7 @@ class Chat:
         return wait if limit is None else min(wait, limit)
 
     def _read_links(self, now: float) -> None:
-        """Rule 6. The quiet are heard in every turn; then those who flood, in small portions if they are many, by turns."""
+        """Rule 6. The quiet are heard in every turn; then those who flood, by turns, and in small portions if they are many."""
         readable = self._readable
         if not readable:
             return
@@ -829,7 +829,7 @@ class Chat:
         for link in readable:
             floods = link in self._full
             if floods and late:
-                break  # it is as readable in the next turn, and then before those who were read in this one
+                break  # it stays readable, and goes before those read in this turn
             self._receive(link, size)
             late = floods and time.monotonic() >= now + TURN_SECONDS
         if self._full:
@@ -869,12 +869,12 @@ class Chat:
             self._take_input(self.front.expire(now))
 
     def _act(self, now: float) -> None:
-        """Send, then do what the network asks and our user typed, until nothing is left to do. Others come first: they wait.
+        """Send, then do what the network asks and what our user typed, until nothing is left to do. Others come first: they wait.
 
-        The subtle spot: each of these may give the others something to do. A send that fails ends a link; its end
-        is told to the network, which may tell everybody; and what it tells is to be sent. Left for the next turn that
-        would lie there until something else wakes select. It comes to an end: what was typed is finite, and beside
-        that only a link's end starts another round.
+        The subtle spot: each of these may make work for the others. A send that fails ends a link; the network hears of
+        its end and may tell everybody; and what it tells has to be sent. Left for the next turn, that would lie there
+        until something else wakes select. This loop ends: what was typed is finite, and otherwise only the end of a
+        link starts another round.
         """
         self._send(now)
         while self._typed or self.network.actions or self._gone:
@@ -907,11 +907,11 @@ class Chat:
             self._changed.add(link)
 
     def _mark(self, link: Link, why: object) -> None:
-        """Rules 3 and 7: the one place where a link becomes one that is gone; the first reason counts."""
+        """Rules 3 and 7: the one place where a link is marked as gone; the first reason counts."""
         self._gone.setdefault(link, str(why))
 
     def _obey(self) -> None:
-        """What the network asks for; else what was typed next, since what was said before it stands above its answer."""
+        """Do what the network asks; else what was typed next, so that what was said before stands above its answer."""
         if not self.network.actions and self._typed:
             self._obey_user(self._typed.popleft())
         while self.network.actions:
@@ -934,8 +934,8 @@ class Chat:
     def _close(self, link: Link) -> None:
         """Close a link; one that we dialled and that may lead to a C program only for writing, and wholly a while later.
 
-        It may not have read our goodbye yet, and what it still writes to a closed socket kills it: it has no handler
-        for SIGPIPE (2 of 12 stopped C programs died of a probe that was closed at once).
+        A C program may not have read our goodbye yet, and writing to a closed socket kills it, as it has no handler for
+        SIGPIPE: 2 of 12 stopped C programs died of a probe that was closed at once.
         """
         neighbour = link.neighbour
         if not neighbour.attempt or not neighbour.ending or not neighbour.may_be_c or not link.finish():
@@ -970,7 +970,7 @@ class Chat:
                 return
             self._admit(*accepted)
             if len(self.links) >= peers.MAX_LINKS:
-                return  # perhaps nobody else is waiting: then nobody has to make way
+                return  # if nobody else is waiting, nobody has to make way
 
     def _admit(self, sock: socket.socket, host: str) -> None:
         if self._crowded:
@@ -1010,7 +1010,7 @@ class Chat:
         neighbour = self.network.opened(host, attempt, readable_host(sock.getsockname()))
         self.links[neighbour] = link = self._make_link(sock, neighbour)
         self._changed.add(link)
-        self._full[link] = self._turn  # a newcomer waits behind those whom we know
+        self._full[link] = self._turn  # a newcomer waits behind the links that we have
 
     def _make_link(self, sock: socket.socket, neighbour: peers.Neighbour) -> Link:
         return Link(sock, neighbour)
@@ -1041,7 +1041,7 @@ class Chat:
             self.network.join(f"{lookup.host} {lookup.port}", [(host, lookup.port) for host in hosts])
 
     def _on_signal(self, _: None, events: int) -> None:
-        # Once each, and a wish to leave before SIGCONT: `kill %1` sends both, and resume() may stop us again.
+        # Each number once, and a wish to leave before SIGCONT: `kill %1` sends both, and resume() may stop us again.
         for number in sorted(set(self._signals.recv(64))):
             if number == signal.SIGWINCH:
                 self.front.resize()
@@ -1102,7 +1102,7 @@ class Chat:
         self.leave(int(self.network.unheard))
 
     def _lose_terminal(self) -> None:
-        if self.status is None:  # a hang-up also sends SIGHUP: one reason to leave told twice is no second request
+        if self.status is None:  # a hang-up also sends SIGHUP, which is not a second request to leave
             self.leave()
 
     def look_up_and_join(self, host: str, port: int) -> None:
@@ -1189,9 +1189,9 @@ class Chat:
         """Stop as Ctrl-Z does, with the terminal as we found it; take it again when the shell says fg."""
         self.front.suspend()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(0, signal.SIGTSTP)  # the whole job, as the terminal itself would; without a shell to wake us, nothing
+        os.kill(0, signal.SIGTSTP)  # the whole job, as the terminal would; without a shell that could wake us, this does nothing
         signal.signal(signal.SIGTSTP, _note_signal)
-        os.kill(os.getpid(), signal.SIGCONT)  # also if nothing stopped us; the loop resumes, unless it is to leave
+        os.kill(os.getpid(), signal.SIGCONT)  # even if nothing stopped us; then the loop resumes, unless it is leaving
 
     def _resume(self) -> None:
         self.network.woke()
@@ -1337,7 +1337,7 @@ class Commands:
             save(os.path.expanduser(path), self._front.transcript(), over)
         except FileExistsError:
             self._front.notice(f"{path} exists; :save! {path} overwrites it")
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have here
+        except (OSError, ValueError) as error:  # ValueError: no file can have that name here
             reason = getattr(error, "strerror", None) or "this system cannot write that name"
             self._front.notice(f"can't save to {path}: {reason[0].lower()}{reason[1:]}")
         else:
@@ -1352,8 +1352,8 @@ class Commands:
 
 class Command(NamedTuple):
     """What :help, Tab and Commands.obey know of a command."""
-    takes: str  # what may follow; "": nothing, and the word with something behind it is refused
-    does: str  # for :help; "": another command's help tells
+    takes: str  # what may follow; "": nothing may
+    does: str  # for :help; "": the help of another command says it
     do: Callable[[Commands, str], None]
     on_screen: bool = False  # whether it is about the screen
 
@@ -1383,9 +1383,9 @@ COMMANDS = {
 TYPO = re.compile("[:/][A-Za-z]{2,}|:[A-Za-z]+!")
 MARKS = "!?.,;"
 FACE = re.compile(r":(?:([a-pr-z])\1+|x[dp]+)", re.IGNORECASE)  # `:DD`, `:oO`, `:xD`; but `:qq` was to be `:q`
-# What other programs call ours, where the spelling is no help or, for `/me`, misleads.
+# What other programs call our commands, where the spelling does not help, or misleads (`/me`).
 ELSEWHERE = {"join": ":connect", "exit": ":quit", "wq": ":quit", "qq": ":q", "names": ":who", "search": ":find", "me": ""}
-ALIKE = 0.65  # by difflib: `tiem` and `hwo` are, `tmp` and `home` are not
+ALIKE = 0.65  # by difflib: alike are `tiem` and `hwo`, unlike are `tmp` and `home`
 
 
 def first_word(text: str) -> str:
@@ -1818,7 +1818,7 @@ def choose_front(options: argparse.Namespace) -> Front:
 
 
 def start(arguments: Sequence[str]) -> Tuple[Chat, str]:
-    """Everything that may fail because of the user: a Chat that has joined. Raises ValueError."""
+    """A Chat that has joined. All that can fail because of the user fails here, as ValueError."""
     options = parse(arguments)
     named, unknown = resolve_all(options.peers)
     listener = open_listener(options.bind, options.port)
