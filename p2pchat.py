@@ -5,9 +5,9 @@ Knows: sockets, the selector, signals, arguments, the exit status, and which tex
 Must not know: how bytes are framed, what a key sends, how a row is drawn.
 Leaves out: the chat itself (peers.py: Network) and the terminal (ui.py: Screen, Lines).
 
-Reading order: one connection (Link), how connections begin (Dial, listen, accept), the one turn that
-is taken for ever (Chat.step) with what it calls, then commands, arguments and main. A first reader
-skips Segmenter and stops at Commands. `# rule N` stands where a rule is kept.
+Reading order: one connection (Link), how connections begin (Dial, listen, accept), a socket that has
+none (Group), the one turn that is taken for ever (Chat.step) with what it calls, then commands,
+arguments and main. A first reader skips Segmenter and stops at Commands. `# rule N` stands where a rule is kept.
 
 The rules of the loop, which keep one thread enough for everything:
 1. Only `select` waits. No blocking connect, no sendall, no sleep, and no name is looked up once the
@@ -663,10 +663,11 @@ class Chat:
                 self.groups += (kind(readable_host(self.listener.getsockname())),)
             except OSError as error:
                 failures.append(error)
+        taken = [error for error in failures if error.errno == errno.EADDRINUSE]  # by another program; it may leave us one of both
+        if taken or not self.groups:
+            self._cannot_look((taken or failures)[0])
         if self.groups:
             self.network.look_around(room)
-        else:
-            self._cannot_look(failures[0])
 
     def wait_for_somebody(self, seconds: float) -> None:
         """Turn until somebody is connected, for so many seconds: what is piped into us is said, and its end comes, in no time."""
