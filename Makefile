@@ -1,6 +1,8 @@
 # make          build ./p2pchat, one executable file
 # make test     run the tests; ONLY="tests/test_ui.py -k paste" some of them
 # make simulate N=10000 KILL=50   N members join, KILL % of them die at once: how the rest heals
+# make hunt     new random runs of small networks until Ctrl-C; FROM=1000 the first; prints the least that fails
+# make break    breakages of the network; M=never_relay applies one, and shows which tests find it
 # make demo N=6 N members in panes of tmux, joined and ready to type in (4 without N)
 # make watch    members talk, are killed and come back by themselves; checked to the last message
 # make picture  the pictures in the README, from a real session and from what was measured;
@@ -59,7 +61,7 @@ p2pchat: $(SOURCES) .build/runtime/done
 	$(FETCH) .build/testing $(TESTING)
 	touch $@
 
-.PHONY: test simulate demo watch picture torture bench clean
+.PHONY: test simulate hunt break demo watch picture torture bench clean
 ONLY ?=
 test: p2pchat .build/testing/done
 	@$(RUN) tests/run.py $(ONLY)
@@ -68,6 +70,12 @@ simulate: N ?= 1000
 simulate: KILL ?= 50
 simulate:
 	$(RUN) tests/simulator.py $(N) $(KILL)
+
+hunt:
+	@$(RUN) tests/simulator.py --hunt $(FROM)
+
+break: p2pchat .build/testing/done
+	@$(RUN) tests/mutants.py $(M)
 
 demo: N ?= 4
 demo: p2pchat

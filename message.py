@@ -690,10 +690,10 @@ class Holes:
                 self._shrink(origin, hole, low, high)
         return sorted(found)
 
-    def youngest(self, now: float) -> list[Range]:
-        """The ranges to ask a new neighbour for."""
-        young = [(hole.since, origin, hole.first, hole.last) for origin, holes in self._holes.items()
-                 for hole in holes if now - hole.since < ASK_SECONDS]
+    def youngest(self, now: float, author: Optional[int] = None) -> list[Range]:
+        """The ranges to ask a new neighbour for: of what it said itself, if that is the `author`, however old they are."""
+        young = [((origin == author, hole.since), origin, hole.first, hole.last) for origin, holes in self._holes.items()
+                 for hole in holes if origin == author or now - hole.since < ASK_SECONDS]
         return [asked[1:] for asked in sorted(young, reverse=True)[:MAX_ASKED]]
 
     def tell(self, now: float) -> int:

@@ -987,7 +987,7 @@ class Network:
         neighbour.position, neighbour.filter_until = self.log.start, self.log.end
         neighbour.met_at = self.log.end
         neighbour.follow(self.log)
-        lacking = self.author.recent() + self.log.holes.youngest(self.now)
+        lacking = self.author.recent() + self.log.holes.youngest(self.now, hello.origin)
         if lacking:
             neighbour.queue_frame(encode_ask(lacking))
         if is_first and neighbour.attempt:

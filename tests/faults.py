@@ -536,6 +536,7 @@ class Run:
         left, right = self.node(left), self.node(right)
         if left is not None and right is not None:
             self.world.two_ways |= self.cables_fail
+            self.world.tainted = True
             for peer in (left, right):
                 peer.lost, peer.most_times = True, 6  # until the circle is found, a line may come by both ways
             self.world.dial(left, peers.Attempt((right.host, right.port)), 5)

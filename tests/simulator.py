@@ -1,12 +1,19 @@
-"""Reports of the simulator: a large network of which many die at once, and one random run.
+"""What the simulator reports: a large network of which many die at once, one random run, or a hunt through new ones.
 
     python3 tests/simulator.py N KILL         N members join through one, KILL % of them die at once
-    python3 tests/simulator.py --seed S       replay one random run of test_network.py, with a trace
+    python3 tests/simulator.py --seed S       replay one random run, with its limits, its events, and a trace
+    python3 tests/simulator.py --hunt [S]     new seeds from S on, on all cores, until you stop it with Ctrl-C
+    python3 tests/simulator.py --shrink S     the least of a failing seed, as a test that can be pasted
+
+Leaves out: what a run is and what must hold (faults.py, oracle.py).
 """
 
+import itertools
+import multiprocessing
 import os
 import random
 import resource
+import signal
 import sys
 import time
 from collections import Counter
@@ -14,6 +21,7 @@ from collections import Counter
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import faults
+import marks
 from message import Kind
 from world import SimNetwork, World
 
@@ -34,23 +42,31 @@ class Stats:
         self.lags[ident] = member.world.now - when
 
 
-PRESENCE_UP_TO = 200  # members in the report: everybody telling everybody is the square of them
+PRESENCE_UP_TO = 200  # members that all say that they are here; in a larger network some do:
+SAMPLED = 20_000  # this number by that of the members, as everybody telling everybody is their square
+
+# Relative message redundancy, of Leitao's papers, is copies per delivery less one.
+PUBLISHED = """published, of simulations by others:
+  gossipsub v1.0, 1,000 nodes: 6.3 copies per delivery, the last node after 0.3 to 0.4 s (377,370 messages for 60,000 deliveries;
+    gist.github.com/vyzo/25a53ec19c6b1d3b5e1064ece60b755c)
+  Plumtree: a tree inside the overlay, 1 copy per delivery as long as nobody dies (Leitao et al., Epidemic Broadcast Trees, SRDS 2007)
+  HyParView: 10,000 nodes with 5 links and 30 addresses each; ours: 5 to 8, and 128 (Leitao et al., DSN 2007)
+  iroh-gossip runs both, and reports its redundancy and last hop with each change (github.com/n0-computer/iroh-gossip/pull/52)"""
 
 
 def simulate(count, kill, seed=1, show=print):
     """Returns the figures as a dict."""
     began = time.perf_counter()
-    quiet = count > PRESENCE_UP_TO
+    sampled = count if count <= PRESENCE_UP_TO else SAMPLED // count
 
     class Core(SimNetwork):
-        pass
-    Core.quiet = quiet
+        most, sample = sampled, set()
     world = World(seed, lazy=True, network=Core)
     world.strict = True
     rng = random.Random(seed)
     show(f"{count:,} members join through one of them in a minute; links take 10 to 100 ms; then {kill} % die at once")
-    if quiet:
-        show(f"(over {PRESENCE_UP_TO} members without presence records: everybody telling everybody takes one process too long)")
+    if sampled < count:
+        show(f"(the first {sampled} say that they are here: everybody telling everybody takes one process too long)")
     first = world.member()
     for number in range(count - 1):
         world.at(60 * (number + 1) / count, lambda: world.member().join(first))
@@ -87,6 +103,7 @@ def simulate(count, kill, seed=1, show=print):
     before_links = sorted(len(member.mesh()) for member in world.members)
 
     victims = rng.sample(world.members, count * kill // 100)
+    known = {member.network.author.origin: member for member in world.members if member.network.author.origin in Core.sample}
     talk("during", 90, 93, times)
     for victim in victims:
         world.kill(victim)
@@ -98,10 +115,11 @@ def simulate(count, kill, seed=1, show=print):
     shares = curve[::10]
     whole = shares.index(1) if 1 in shares else None
     talk("after", world.now, world.now + 3, times)
-    world.run(20)
+    world.run(30)
     world.check_bounds()
     show("connected share, seconds after the kill:")
     show("  " + "  ".join(f"{second}s {share:.1%}" for second, share in enumerate(shares)))
+    show(f"who is here: {listed_rightly(survivors, known):.2%} of all that survivors list of the {len(known)} who said so is right")
     reached = {}
     for phase, said in sent.items():
         got = sum(member.last.get(author.ident, 0) >= number for author, number in said for member in survivors)
@@ -116,9 +134,22 @@ def simulate(count, kill, seed=1, show=print):
     show(f"links per member before {before_links[0]}/{sum(before_links) / len(before_links):.1f}/{before_links[-1]},"
          f" after {links[0]}/{sum(links) / len(links):.1f}/{links[-1]} (least/mean/most)")
     show(f"control records {control:.2f} a member and second ({', '.join(f'{name(kind)} {number / count / 20:.2f}' for kind, number in sorted(counts.items()) if kind != Kind.SAY)})")
+    show(PUBLISHED)
     show(f"{wall:.0f} s of work, {memory:.0f} MB, {world._count:,} events, {world.dials:,} dials")
     return {"shares": shares, "curve": curve, "whole": whole, "reached": reached, "copies": copies, "path": path, "longest": longest,
             "links": links, "control": control, "wall": wall, "memory": memory}
+
+
+def listed_rightly(survivors, known):
+    """The share of right answers to "is this one here?", of these (origin -> member), at all survivors."""
+    right = count = 0
+    for member in survivors:
+        listed = {person.key for person in member.network.who()}
+        for origin, other in known.items():
+            if other is not member:
+                count += 1
+                right += (origin in listed) is not other.dead
+    return right / max(count, 1)
 
 
 def shortest_paths(members, rng):
@@ -138,11 +169,86 @@ def name(kind):
     return next((name for name, value in vars(Kind).items() if value == kind), str(kind))
 
 
+ROUND = 64  # seeds of a hunt that are handed out at once
+
+
+# One run, and many -----------------------------------------------------------------------------------
+
+def replay(seed):
+    """One random run, with a trace."""
+    plan = faults.Draft(seed).plan
+    print(f"limits {plan.limits}, world {plan.world}")
+    for event in plan.events:
+        print("   ", *event)
+    run = faults.Run(plan, trace=print).run()
+    print(f"passed; one network again after {run.took:.1f} s, of one mind after {run.took_to_agree:.1f} s; digest {run.world.digest:08x}")
+
+
+def shrunk(seed):
+    """The least of it that fails, as a test."""
+    plan, error = faults.shrink(faults.Draft(seed).plan)
+    return faults.as_test(plan, error) if error else f"seed {seed} passes"
+
+
+def tried(seed):
+    """(seed, the failure or None, the rare branches that it reached)."""
+    marks.reached.clear()
+    marks.watch()
+    error = faults.failure(faults.Draft(seed).plan)
+    return seed, error and f"{type(error).__name__}: {error}", list(marks.reached)
+
+
+class Hunt:
+    """Seed after seed on all cores; what fails is printed, and printed again when it is shrunk."""
+
+    def __init__(self, first):
+        self.first = max(first, faults.SUITE_SEEDS)
+        self.began, self.shown_at, self.count, self.failed = time.monotonic(), 0.0, 0, []
+        self.reached = {}  # rare branch -> the first seed that reached it
+
+    def run(self):
+        """Until Ctrl-C."""
+        with multiprocessing.Pool(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+            try:
+                for start in itertools.count(self.first, ROUND):
+                    self._round(pool, start)
+            except KeyboardInterrupt:
+                self._summary()
+
+    def _round(self, pool, start):
+        shrinking = []
+        for seed, error, branches in pool.imap_unordered(tried, range(start, start + ROUND)):
+            self.count += 1
+            for branch in branches:
+                self.reached.setdefault(branch, seed)
+            if error:
+                self.failed.append(seed)
+                print(f"\nseed {seed}: {error}", flush=True)
+                shrinking.append(pool.apply_async(shrunk, (seed,)))
+            self._progress()
+        for result in shrinking:
+            print("\n" + result.get(), flush=True)
+
+    def _progress(self):
+        if time.monotonic() < self.shown_at + 1:
+            return
+        self.shown_at = time.monotonic()
+        print(f"\r{self.count:,} seeds, {len(self.failed)} failed, {len(self.reached)} of {len(marks.ALL)} rare branches reached, "
+              f"{self.shown_at - self.began:.0f} s ", end="", flush=True)
+
+    def _summary(self):
+        print(f"\n{self.count:,} seeds from {self.first} on, in {time.monotonic() - self.began:.0f} s; failed: {self.failed or 'none'}")
+        for branch in marks.ALL:
+            print(f"    {branch}: " + (f"seed {self.reached[branch]}" if branch in self.reached else "NEVER REACHED"))
+
+
 def main(arguments):
     if arguments[:1] == ["--seed"]:
-        run = faults.chaos(int(arguments[1]), trace=print)
-        print(f"passed; one network again after {run.took:.1f} s; digest {run.world.digest:08x}")
-        return
+        return replay(int(arguments[1]))
+    if arguments[:1] == ["--shrink"]:
+        return print(shrunk(int(arguments[1])))
+    if arguments[:1] == ["--hunt"]:
+        return Hunt(int((arguments[1:] or [time.time_ns() // 10 ** 9 % 10 ** 9])[0])).run()
     count, kill = (int(argument) for argument in (arguments + ["1000", "50"][len(arguments):])[:2])
     simulate(count, kill)
 

@@ -894,6 +894,22 @@ def test_a_member_that_was_called_lost_and_spoke_since_is_not_missed_when_its_li
     assert [person.key for person in network.who()] == [7, 8]
 
 
+def test_what_is_missing_of_a_member_is_asked_of_it_however_long_it_was_away():
+    """History: somebody forged what came later, and after a minute nobody asked for what it had said before."""
+    faults.replay(1256, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0.02}, [
+        (0.1, 'join', 2, 1),
+        (0.1, 'join', 3, 1),
+        (8.26, 'liar', 4, 2),
+        (8.26, 'divide', (3,), 20),
+        (9.26, 'lie', 4, 'jump', 3),
+        (18.19, 'say', 3),
+        (22.72, 'say', 3),
+        (25.16, 'mute_all', 3, 100),
+        (25.46, 'say', 3),
+        (34.71, 'say', 3),
+    ])
+
+
 def test_a_member_that_was_lost_and_is_heard_through_a_c_program_is_lost_once():
     """History: it was missed in the next roll call, and told to be lost again, though it had never been told to be back."""
     faults.replay(40, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0}, [

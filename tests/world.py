@@ -61,10 +61,11 @@ class Conn:
 
 
 class QuietAuthor(peers.Author):
-    """Says nothing about who is here."""
+    """Says nothing about who is here, but for who is lost of a sample."""
+    sample = ()
 
     def tell(self, kind, name, texts=(b"",)):
-        if kind in (Kind.SAY, Kind.GUEST):
+        if kind in (Kind.SAY, Kind.GUEST) or kind == Kind.LOST and message.decode_lost(texts[0])[0] in self.sample:
             return peers.Author.tell(self, kind, name, texts)
         self.last_word, self.last_said = 1 << 62, 0
         self._log.have.setdefault(self.origin, 0)
@@ -72,16 +73,20 @@ class QuietAuthor(peers.Author):
 
 
 class SimNetwork(Network):
-    """The core, counting the frames it takes. `quiet`: without presence, whose cost is the square of the members."""
+    """The core, counting the frames it takes. `most`: members that say that they are here, which costs the square of them."""
     counts = None
-    quiet = False
+    most = None  # None: all
+    sample = None  # their origins
 
     def __init__(self, *args):
-        author, peers.Author = peers.Author, QuietAuthor if self.quiet else peers.Author
+        is_quiet = self.most is not None and len(self.sample) >= self.most
+        author, peers.Author = peers.Author, type("Quiet", (QuietAuthor,), {"sample": self.sample}) if is_quiet else peers.Author
         try:
             Network.__init__(self, *args)
         finally:
             peers.Author = author
+        if self.most is not None and not is_quiet:
+            self.sample.add(self.author.origin)
 
     def _take_run(self, neighbour, run):
         if self.counts is not None:
