@@ -1427,3 +1427,99 @@ def test_the_oracle_notices_when_the_core_is_broken(mutant, monkeypatch):
     with pytest.raises(Violation):
         for seed in range(30):
             scenario(seed)
+
+
+# Nobody is connected --------------------------------------------------------------------------
+
+ALONE = "nobody is connected; what you say is kept and delivered when somebody is"
+
+
+def test_whoever_loses_its_last_neighbour_is_told_at_once_and_again_the_next_time():
+    world = network_of(2)
+    ann, bob = world.members
+    for times in 1, 2:
+        world.kill(bob)
+        world.run(peers.ALONE_SECONDS + 0.5)
+        assert ann.network.is_alone and notices(ann, "nobody") == [ALONE] * times
+        ann.say()
+        world.run(20)
+        assert notices(ann, "nobody") == [ALONE] * times and ann.network.unheard
+        bob = world.member()
+        bob.join(ann)
+        world.run(5)
+        assert not ann.network.is_alone and not ann.network.unheard
+    assert bob.shown == 2, "what was said to nobody was delivered"
+
+
+def test_whoever_is_left_with_a_goodbye_is_told_when_it_speaks():
+    world = network_of(2)
+    ann, bob = world.members
+    bob.leave()
+    world.run(20)
+    assert notices(ann, "nobody") == []
+    ann.say()
+    ann.say()
+    assert notices(ann, "nobody") == [ALONE]
+
+
+def test_whoever_loses_one_neighbour_of_several_is_told_nothing_of_it():
+    world = network_of(3)
+    world.kill(world.members[1])
+    world.run(20)
+    assert not any(notices(member, "nobody") for member in world.members)
+
+
+def test_a_lost_c_program_was_somebody_too():
+    world = World(1)
+    ann, carl = world.member(), world.c_peer()
+    ann.join(carl)
+    world.run(5)
+    world.kill(carl)
+    world.run(5)
+    assert notices(ann, "nobody") == [ALONE]
+
+
+def test_a_second_peer_that_our_user_named_is_dialled_only_when_nobody_is_connected():
+    world = network_of(2)
+    ann, bob = world.members
+    spare = world.c_peer()
+    ann.do(ann.network.remember, "the spare one", [(spare.host, spare.port)])
+    world.run(100)
+    assert not spare.ends
+    world.kill(bob)
+    world.run(0.5)
+    text = ann.say()
+    world.run(10)
+    assert [text for _, text in spare.lines] == [text] and notices(ann, "connected") == ["connected to the spare one"]
+
+
+def test_a_second_peer_that_is_away_is_dialled_after_growing_pauses_for_as_long_as_nobody_is_connected():
+    world = network_of(2)
+    ann, bob = world.members
+    ann.do(ann.network.remember, "the spare one", [("10.77.0.1", 4000)])
+    world.hosts["10.77.0.1"] = True
+    dials = world.dials
+    bob.leave()
+    world.run(300)
+    assert 6 <= world.dials - dials <= 14 and notices(ann, "can't") == []
+    world.member().join(ann)
+    world.run(5)
+    spare = world.c_peer(host="10.77.0.1", port=4000)
+    world.run(100)
+    assert not spare.probes and not spare.ends
+
+
+def test_what_was_said_to_nobody_reaches_a_c_program_that_joins_and_nothing_from_before():
+    world = network_of(2)
+    ann, bob = world.members
+    everybody_speaks(world)
+    world.run(5)
+    bob.leave()
+    world.run(5)
+    texts = [ann.say(), ann.say()]
+    carl, dora = world.c_peer(), world.c_peer()
+    carl.join(ann)
+    world.run(5)
+    dora.join(ann)
+    world.run(5)
+    assert [text for _, text in carl.lines] == texts and not dora.lines

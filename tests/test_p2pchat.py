@@ -865,6 +865,15 @@ def test_of_several_peers_the_first_that_answers_is_joined_and_another_when_it_i
             ann.wait(lambda program: program.err[-1] == f"-- rejoin with: ./p2pchat ann 127.0.0.1 {late.port}")
 
 
+def test_the_way_back_is_whom_we_dialled_before_whoever_called_us(members):
+    """Whoever can only dial out calls; its port leads nowhere."""
+    ann, bob, cy = trio = members("ann", "bob", "cy")
+    link(trio, (bob, ann), (ann, cy))
+    ann.type(":q")
+    turn(trio, lambda: ann.chat.status == 0)
+    assert ann.chat._parting == f"rejoin with: ./p2pchat ann 127.0.0.1 {cy.port}"
+
+
 def test_of_several_peers_that_do_not_answer_each_is_named():
     one, other = unused_port(), unused_port()
     status, out, err = run("ann", "localhost", one, "localhost", other)
