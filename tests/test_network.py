@@ -1503,8 +1503,7 @@ def test_a_second_peer_that_is_away_is_dialled_after_growing_pauses_for_as_long_
     world.run(300)
     assert 6 <= world.dials - dials <= 14 and notices(ann, "can't") == []
     world.member().join(ann)
-    world.run(5)
-    spare = world.c_peer(host="10.77.0.1", port=4000)
+    spare = world.c_peer(host="10.77.0.1", port=4000)  # it is back, and not needed any more
     world.run(100)
     assert not spare.probes and not spare.ends
 
