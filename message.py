@@ -30,6 +30,7 @@ import unicodedata
 import zlib
 from binascii import a2b_base64, b2a_base64
 from bisect import bisect_left
+from collections import Counter
 from itertools import accumulate, islice
 from typing import Iterable, Iterator, NamedTuple, Optional, Sequence
 
@@ -908,7 +909,7 @@ class Log:
             self._low = {origin: low for origin, low in self._low.items() if origin in self.have}
 
     def _forget(self, frames: list[bytes]) -> None:
-        for origin, _ in map(read_id, frames):
-            self._held[origin] -= 1
+        for origin, count in Counter(origin for origin, _ in map(read_id, frames)).items():
+            self._held[origin] -= count
             if not self._held[origin]:
                 del self._held[origin]

@@ -21,8 +21,9 @@ The rules of the loop, which keep one thread enough for everything:
 5. What to wait for and for how long follows from state (_wanted, _rewatch, _timeout), and is never
    switched on here and off there. The timeout is the nearest deadline; without one it is None: an
    idle chat does not wake up.
-6. A bounded read per link and turn, and of those who flood only so many as TURN_SECONDS allow; the
-   keyboard is served in every turn, whatever floods in, and however many flood (_read_links).
+6. Bounded work per link and turn (_adjust_share), and of those who keep us busy only so many as
+   TURN_SECONDS allow; the keyboard is served in every turn, whatever floods in, and however many
+   flood (_read_links).
 7. One place (_mark) turns a link's failure into "this link is gone, because ..."; anything
    else that raises is our bug and flies, after the terminal is as it was.
 
@@ -563,9 +564,9 @@ class Poll:
 
 LEAVE_SECONDS = 2  # for which unsent messages may keep a user who wants to leave
 LEAVE_POLL = 0.01  # seconds between two looks: nothing reports that the far end has everything, so this is polled
-TURN_SECONDS = 0.05  # for reading from links in one turn; the rest go first in the next. Too short for an eye to see
-PLAIN_READ = 16 * 1024  # bytes at most from a C program: its messages cost five times as much, and the keyboard waits
-LEAST_SHARE = 8 * 1024  # bytes read from all links in a turn, however long that takes
+TURN_SECONDS = 0.03  # for reading from busy links in one turn; the rest go first in the next. Too short for an eye to see
+LINK_SECONDS = 0.008  # for what one link brings in one turn; if it costs more, less is read from that link
+FIRST_READ = 4 * 1024  # bytes that a newcomer may bring in a turn; so much more after each read that cost little
 HERE_SECONDS = 1 / 20_000  # for each member here, between two looks at who is here: liars may change that in every turn
 LEAST_READ = 512  # bytes from one link: with a hundred links or more, less is not worth a system call
 ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
@@ -610,7 +611,6 @@ class Chat:
         self._crowded_after = 0.0  # a time before which it is not told again
         self._here: Any = None  # what the status row shows: the version of who is here, whether nobody is connected
         self._here_after = 0.0  # a time before which it is not looked up again
-        self._share = READ_SIZE  # bytes read from all links in one turn: less where they are costly
         self._apart = self.network.wall - self.network.now  # between the two clocks, in seconds
         self._poll = Poll()
         self._interest: Any = None  # what _wanted was last asked for
@@ -619,7 +619,8 @@ class Chat:
         self._unfinished: Set[Link] = set()  # links of which the last flush left something
         self._readable: List[Link] = []  # links that have something for us in this turn
         self._turn = 0
-        self._full: Dict[Link, int] = {}  # links whose last read was full, so that more waits -> the turn of that read
+        self._busy: Dict[Link, int] = {}  # links whose last read was full, or cost much -> the turn of that read
+        self._shares: Dict[Link, int] = {}  # bytes that a link may bring in one turn, if that is less than the others may
         self._typed: Deque[List[ui.Event]] = deque()  # what our user did and is not obeyed yet: some chat, or one key or command
         self._gone: Dict[Link, str] = {}  # why; removed at the end of the turn
         self._lingering: Deque[Tuple[float, Link]] = deque()  # (when to close it, which) of the links that are closed for writing only
@@ -818,42 +819,51 @@ class Chat:
         return wait if limit is None else min(wait, limit)
 
     def _read_links(self, now: float) -> None:
-        """Rule 6. The quiet are heard in every turn; then those who flood, by turns, and in small portions if they are many."""
+        """Rule 6. The quiet are heard in every turn; then those who keep us busy, by turns, as far as the time goes."""
         readable = self._readable
         if not readable:
             return
         if len(readable) > 1:
-            readable.sort(key=self._last_full_read)
+            readable.sort(key=self._busy_in)
         size = max(READ_SIZE // len(readable), LEAST_READ)
         self._readable, self._turn = [], self._turn + 1
-        late = False
+        late, began = False, time.monotonic()
         for link in readable:
-            floods = link in self._full
-            if floods and late:
-                break  # it stays readable, and goes before those read in this turn
-            self._receive(link, size)
-            late = floods and time.monotonic() >= now + TURN_SECONDS
-        if self._full:
-            took = time.monotonic() - now
-            self._share = max(self._share // 2, LEAST_SHARE) if took > TURN_SECONDS / 2 else min(self._share * 2, READ_SIZE)
+            is_busy = link in self._busy
+            if is_busy and late:
+                return  # it stays readable, and goes before those read in this turn
+            most = min(size, self._shares.get(link, size))
+            is_full, ended = self._receive(link, most), time.monotonic()
+            if is_busy or is_full or ended - began >= LINK_SECONDS:
+                self._adjust_share(link, most, is_full, ended - began)
+            late, began = is_busy and ended >= now + TURN_SECONDS, ended
 
-    def _last_full_read(self, link: Link) -> int:
-        return self._full.get(link, -1)
+    def _busy_in(self, link: Link) -> int:
+        return self._busy.get(link, -1)
 
-    def _receive(self, link: Link, size: int) -> None:
-        if link.neighbour.may_be_c:
-            size = min(size, PLAIN_READ)
+    def _adjust_share(self, link: Link, size: int, is_full: bool, seconds: float) -> None:
+        """Bound the work, not only the bytes: what costs much is read in smaller pieces, and in larger ones again by and by."""
+        if seconds >= LINK_SECONDS:
+            self._shares[link] = max(int(size * LINK_SECONDS / seconds), LEAST_READ)
+        elif is_full and link in self._shares:
+            self._shares[link] += FIRST_READ
+            if self._shares[link] >= READ_SIZE:
+                del self._shares[link]
+        if is_full or seconds >= LINK_SECONDS:
+            self._busy[link] = self._turn
+        else:
+            self._busy.pop(link, None)
+
+    def _receive(self, link: Link, size: int) -> bool:
+        """Read from a link. Returns whether it brought as much as it may, so that more waits."""
         try:
             data = link.receive(size)
         except Gone as gone:
             self._mark(link, gone)
-            return
-        if len(data) == size:
-            self._full[link] = self._turn
-        elif link in self._full:
-            del self._full[link]
+            return False
         if self.status is None:
             self.network.received(link.neighbour, data)
+        return len(data) == size
 
     def _expire(self, now: float) -> None:
         if self._accept_after and self._accept_after <= now:
@@ -923,7 +933,8 @@ class Chat:
         """Rule 3: the one place that removes a link and closes its descriptor, once all events were handed out."""
         for link, reason in self._gone.items():
             del self.links[link.neighbour]
-            self._full.pop(link, None)
+            self._busy.pop(link, None)
+            self._shares.pop(link, None)
             self._unfinished.discard(link)
             self._changed.discard(link)
             self._poll.unwatch(link.sock)
@@ -1011,7 +1022,7 @@ class Chat:
         neighbour = self.network.opened(host, attempt, readable_host(sock.getsockname()))
         self.links[neighbour] = link = self._make_link(sock, neighbour)
         self._changed.add(link)
-        self._full[link] = self._turn  # a newcomer waits behind the links that we have
+        self._busy[link], self._shares[link] = self._turn, FIRST_READ  # a newcomer waits behind the links that we have
 
     def _make_link(self, sock: socket.socket, neighbour: peers.Neighbour) -> Link:
         return Link(sock, neighbour)

@@ -112,6 +112,28 @@ def stream(kind, author=0, count=None):
     return _streams[kind, author, count]
 
 
+class Verified:
+    """Messages with marks, as one receiver heard and checked them: the others of its hub compare bytes with them.
+
+    Taking marks off costs two microseconds a message, four times what the hub needs to deliver it.
+    """
+
+    MOST = 1 << 24  # bytes kept
+
+    def __init__(self):
+        self._size, self._first, self._data = 0, 0, bytearray()  # bytes of each message, the first one's number, all of them
+
+    def has(self, number, size, data):
+        """Whether these are messages of so many bytes each from this number on, checked before."""
+        return size == self._size and number >= self._first and self._data.startswith(data, (number - self._first) * size)
+
+    def add(self, number, size, data):
+        """These were checked."""
+        if size != self._size or number != self._first + len(self._data) // size or len(self._data) > self.MOST:
+            self._size, self._first, self._data = size, number, bytearray()
+        self._data += data
+
+
 # One socket -----------------------------------------------------------------------------------
 
 class Member:
@@ -129,6 +151,7 @@ class Member:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             self.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", PATIENCE, 0))
         self.heard, self.position = None, 0  # the stream to come, and how many bytes of it came
+        self.verified = Verified()  # shared by the receivers of one hub
         self._rest = b""  # the beginning of something that is not of the stream
         if kind == "mesh":
             self._greet(origin or 10_000 + self.sock.fileno())
@@ -189,13 +212,20 @@ class Member:
         """Names with marks: as a rule all of one length, so that one substitution takes them off. Half a message is kept."""
         marks = mark_at(data, 0) if len(data) >= 8 and self.position % self.heard.size == 0 else 0
         size = self.heard.size + marks
-        whole = len(data) // size * size
-        said = unmarked(data[:whole], marks) if marks else b""
-        if marks and len(said) == whole // size * self.heard.size and self._is_next(said):
-            self.position += len(said)
-            self._rest = data[whole:]
+        count, number = len(data) // size, self.position // self.heard.size
+        whole = data[:count * size]
+        if marks and (self.verified.has(number, size, whole) or self._is_right(number, size, whole)):
+            self.position += count * self.heard.size
+            self._rest = data[len(whole):]
         else:
             self._check_pairs(data)
+
+    def _is_right(self, number, size, data):
+        said = unmarked(data, size - self.heard.size)
+        right = len(said) * size == len(data) * self.heard.size and self._is_next(said)
+        if right:
+            self.verified.add(number, size, data)
+        return right
 
     def _check_pairs(self, data):
         """One message after the other, each with a mark of its own length or none."""
@@ -431,8 +461,9 @@ class Run:
         self.receivers = [Member(hub.port, kind, 20_000 + number) for number in range(receivers)]
         self.source = Member(hub.port, kind, self.stream.origin)
         self._start_count()
+        verified = Verified()
         for member in self.receivers:
-            member.heard = self.stream
+            member.heard, member.verified = self.stream, verified
         self.send(1)  # when all have it, all links are what they are going to be
 
     def _start_count(self):

@@ -519,6 +519,28 @@ def test_a_flood_gets_its_share_of_a_turn_and_no_more(members):
         assert 0 < len(ann.out) <= p2pchat.READ_SIZE // 24
 
 
+def test_what_costs_much_is_read_in_smaller_pieces_until_it_costs_little_again(members, monkeypatch):
+    """History: 64 KiB of LOST records kept a key waiting for 130 ms."""
+    ann, = members("ann")
+    flood = encode_pair(b"eve", b"flood") * 20_000
+    log = ann.chat.network.log
+
+    def heard_in_a_turn(seconds):
+        """Bytes, if what they cost counts as much from so many seconds on."""
+        monkeypatch.setattr(p2pchat, "LINK_SECONDS", seconds)
+        before = log.end
+        ann.chat.step(1)
+        return (log.end - before) * (len(flood) // 20_000)
+
+    with socket.create_connection(("127.0.0.1", ann.port)) as raw:
+        turn([ann], lambda: ann.chat.links)
+        raw.setblocking(False)
+        assert raw.send(flood) > 2 * p2pchat.READ_SIZE
+        first, costly, still = heard_in_a_turn(PATIENCE), heard_in_a_turn(1e-9), heard_in_a_turn(1e-9)
+        assert p2pchat.FIRST_READ - 48 < first <= p2pchat.FIRST_READ < costly and 0 < still <= p2pchat.LEAST_READ
+        assert heard_in_a_turn(PATIENCE) <= p2pchat.LEAST_READ + 24 < p2pchat.FIRST_READ - 48 < heard_in_a_turn(PATIENCE) < heard_in_a_turn(PATIENCE)
+
+
 def test_a_stranger_cannot_forge_a_line_or_a_notice_in_a_log(members):
     ann, = members("ann")
     with socket.create_connection(("127.0.0.1", ann.port)) as raw:
