@@ -1653,7 +1653,8 @@ MAX_GATEWAYS = 16  # remembered of those whose marks came over one link
 MAX_SEEN_MARKS, LEAST_SEEN_MARKS = 20_000, 64  # that came before, or instead of, the mesh's record; the links share them
 MAX_HEARD, MAX_HEARD_BYTES = 4096, 1 << 20  # lines of C users that wait at a quiet link to be told by another gateway
 OURSELVES = "ourselves"  # among the gateways that told a line; our origin may change
-MESH_SECONDS, MAX_AWAITED = 4, 1024  # until a line that the mesh should bring is taken from a C program; such lines at once
+MESH_SECONDS, LOOK_SECONDS = 4, 1  # until a line that the mesh should bring is taken from a C program; between two looks
+MAX_AWAITED, MAX_AWAITING = 256, 16  # such lines of one member; and members
 GARBLED_LINES, GARBLED_SECONDS = 3, 10  # so many in so short a time, and a C program that we dialled is dialled again
 MAX_MARKERS = 16  # kept, for the addresses of this machine
 CONVERTED, MAX_CONVERTED = 512, 80  # records of the log made into pairs at once; so many times, for all links together
@@ -1781,7 +1782,8 @@ class Bridge:
         self._behind = Counter()  # who was heard over plain links: key -> over how many
         self._words = Words(OURSELVES)
         self._carried = OrderedDict()  # (origin, sequence, part) of a line that came through C programs -> its hash
-        self._awaited = deque()  # (when, neighbour, frame, name, Mark, text): lines that the mesh should bring
+        self._awaited = {}  # origin -> [(when, neighbour, frame, name, Mark, text)]: lines that the mesh should bring
+        self._look_at = None  # when to see whether it did
         self._never = set()  # numbers in the log that are for no C program
         self._markers = {}  # (our origin, our host) -> Marker
         self._converted = {}  # (number in the log, our host) -> (Batch, the number after it)
@@ -1834,6 +1836,11 @@ class Bridge:
         while neighbour.log and neighbour.position < self._log.end and neighbour.cost < MAX_BACKLOG:
             self._queue_next(neighbour)
         neighbour.log = None
+
+    @property
+    def has_carried(self):
+        """Whether lines of members came through C programs for want of the mesh."""
+        return bool(self._carried)
 
     @property
     def silent(self):
@@ -1957,15 +1964,11 @@ class Bridge:
             self._come_back(neighbour, hash((name, text)))
         if self._is_known(mark, name, text):
             return
-        self._carry_awaited(self._clock.now)
         is_here = self._presence.is_here
-        if not (self._awaited or is_here(mark.origin) or is_here(mark.gateway)):
+        if not (mark.origin in self._awaited or is_here(mark.origin) or is_here(mark.gateway)):
             self._carry(self._clock.now, neighbour, frame, name, mark, text)
         elif len(text) <= MAX_PLAIN_FRAME:
-            self._awaited.append((self._clock.now, neighbour, frame, name, mark, text))  # the mesh brings it, in order
-            self._changed = True
-            if len(self._awaited) > MAX_AWAITED:
-                self._carry_awaited(self._awaited[0][0] + MESH_SECONDS)
+            self._await((self._clock.now, neighbour, frame, name, mark, text))  # the mesh brings it, in order
 
     def _note_mark(self, neighbour, mark, text):
         outlet, now = neighbour.outlet, self._clock.now
@@ -1984,17 +1987,39 @@ class Bridge:
         elif mark.host and is_fresh:
             self._find(neighbour, mark.host, mark.port, mark.gateway)
 
+    def _await(self, line):
+        lines = self._awaited.setdefault(line[4].origin, [])
+        lines.append(line)
+        if len(lines) > MAX_AWAITED or len(self._awaited) > MAX_AWAITING:
+            self._carry_awaited(inf)
+        elif self._look_at is None:
+            self._look_at, self._changed = self._clock.now + LOOK_SECONDS, True
+
     def _carry_awaited(self, now):
         """Carry what the mesh should have brought by `now` (seconds): we may be cut off from its author, and not know it yet."""
-        while self._awaited:
-            when, neighbour, frame, name, mark, text = self._awaited[0]
-            is_known = self._is_known(mark, name, text)
-            if when + MESH_SECONDS > now and not is_known:
-                return
-            self._awaited.popleft()
-            teller = mark.origin if self._presence.is_here(mark.origin) else mark.gateway
-            if not is_known and not self._presence.was_heard(teller, when):  # else it is on its way, or forged
-                self._carry(when, neighbour, frame, name, mark, text)
+        for origin, lines in list(self._awaited.items()):
+            rest = next((at for at, line in enumerate(lines) if not self._is_settled(line, now)), len(lines))
+            del lines[:rest]
+            if not lines:
+                del self._awaited[origin]
+        self._look_at = self._clock.now + LOOK_SECONDS if self._awaited else None
+
+    def _is_settled(self, line, now):
+        """Whether the mesh has brought this line, or does not any more: then it is carried."""
+        when, neighbour, frame, name, mark, text = line
+        if self._is_known(mark, name, text):
+            return True
+        is_here = self._presence.is_here(mark.origin)
+        if when + MESH_SECONDS > now or now < inf and is_here and not self._follows(mark):
+            return False
+        if not self._presence.was_heard(mark.origin if is_here else mark.gateway, when):  # else it is on its way, or forged
+            self._carry(when, neighbour, frame, name, mark, text)
+        return True
+
+    def _follows(self, mark):
+        """Whether nothing that its author said before is missing."""
+        before = mark.sequence - 1
+        return self._log.have.get(mark.origin, before) >= before or (mark.origin, before, 0) in self._carried
 
     def _carry(self, when, neighbour, frame, name, mark, text):
         """Its author cannot be reached through the mesh: a C user's line to us, that keeps its identity. It came at `when`."""
@@ -2220,7 +2245,7 @@ class Bridge:
     @property
     def deadline(self):
         """When tick wants to be called (seconds), or None."""
-        times = [*map(self._due, self._plain), *(awaited[0] + MESH_SECONDS for awaited in list(self._awaited)[:1])]
+        times = [*map(self._due, self._plain), self._look_at]
         return min((due for due in times if due is not None), default=None)
 
     def _due(self, neighbour):
@@ -2234,7 +2259,8 @@ class Bridge:
     def tick(self):
         """Quiet links take over what has not come back in time."""
         self.grew()
-        self._carry_awaited(self._clock.now)
+        if self._look_at is not None and self._look_at <= self._clock.now:
+            self._carry_awaited(self._clock.now)
         for neighbour in list(self._plain):
             heard = neighbour.outlet.heard
             while heard and self._words.times_told(hash(heard[0][1:3])) >= heard[0][3]:
