@@ -57,12 +57,13 @@ class Oracle:
             return
         member.seen.add((author, number))
         last = member.last.get(author, 0)
-        if self.tainted or author in self.forged or member.network.bridge.has_carried:  # what C programs brought keeps no order with the rest
+        if self.tainted or author in self.forged:
             member.last[author] = max(number, last)
             member.showed((author, number))
         elif number > last or not (self.gaps and event.earlier):  # else it fills a hole
-            self._in_order(member, (author, number), refs, last)
-            member.last[author] = number
+            if not member.network.bridge.has_carried:  # what C programs brought keeps no order with the rest
+                self._in_order(member, (author, number), refs, last)
+            member.last[author] = max(number, last)
             member.showed((author, number))
             member.shown += 1
             if self.stats is not None:
