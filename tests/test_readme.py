@@ -163,14 +163,6 @@ def test_every_make_in_the_readme_is_one_that_there_is(command, clone):
         assert "said after 100.00%" in done.stdout
 
 
-def test_the_readme_counts_the_lines_of_each_file():
-    rows = re.findall(r"^\| `(\w+\.py)` \| ([\d,]+) \|", README, re.MULTILINE)
-    assert [name for name, _ in rows] == ["message.py", "peers.py", "p2pchat.py", "ui.py"]
-    for name, said in rows:
-        with open(os.path.join(TOP, name), encoding="utf-8") as source:
-            assert int(said.replace(",", "")) == len(source.readlines()), name
-
-
 def test_every_picture_and_file_that_the_readme_names_is_there():
     for name in re.findall(r'(?:srcset|src)="([^"]+)"|`((?:tests/)?\w+\.py)`', README):
         path = name[0] or name[1]
