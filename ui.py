@@ -14,10 +14,10 @@ key does), wrap, Scrollback, render (a pure function), Screen (which owns the te
 
 The rules of this file:
 1. Everything above Screen is pure or touches only its own object: no descriptor, no clock.
-2. A descriptor is written to in two places: Screen._write and Outlet.push. Neither blocks, but for push(seconds).
-3. Text of a peer is cleaned on its way to the eye, not on arrival: 500,000 messages a second may come
-   in, and thirty frames of fifty rows are what anybody sees. Of a long message only the pieces in view cost anything.
-4. blessed names keys, and says how to style, move and erase. What is literal has its reason beside it.
+2. Only Screen._write and Outlet.push write to a descriptor. Neither blocks, except push(seconds).
+3. A peer's text is cleaned when it is shown, not when it arrives: 500,000 messages a second may come in, and
+   thirty frames of fifty rows are all that anybody sees. Only the pieces of a long message that are in view cost anything.
+4. blessed names keys, and says how to style, move and erase. A literal sequence has its reason beside it.
 
 The subtle spot: Decoder (ESC is a key, and begins other keys). A write may be partial here, too: rule 2.
 """
@@ -47,14 +47,14 @@ if TYPE_CHECKING:
 # the screen before that. Line mode never pays. wcwidth is asked directly; blessed itself measures with it.
 
 NEWLINE = "\n"
-MARK = "\ufffd"                 # stands for whatever a terminal must not get, or an eye could not see
+MARK = "\ufffd"                 # stands for what a terminal must not get, and for what an eye could not see
 
 
 class Key(Enum):
     """What the front end asks of the program. Any other event is a `str`: a text that the user entered."""
 
     LEAVE = "leave"         # Ctrl-C or Ctrl-D on an empty input
-    END = "end"             # the end of input in line mode
+    END = "end"             # line mode's input has ended
     SUSPEND = "suspend"     # Ctrl-Z
     GONE = "gone"           # the terminal hung up, or nobody reads our stdout any more
 
@@ -63,11 +63,11 @@ Event = Union[str, Key]
 
 # ---- what of a peer's bytes may reach a terminal ------------------------------------------------------------
 
-KINDS_KEPT = 16_384             # characters of which it is known what they are
-NAMES_KEPT = 16_384             # and names that were cleaned: all who can be here
-NAME_CELLS = 32                 # a name is a label; with more, there is no room for the text
-NAME_BYTES = 256                # looked at; enough for NAME_CELLS in any script
-MARKS_PER_BASE = 8              # real writing stays below; "zalgo" stacks hundreds and paints over other rows
+KINDS_KEPT = 16_384             # characters whose kind is remembered
+NAMES_KEPT = 16_384             # cleaned names that are remembered: as many as can be here
+NAME_CELLS = 32                 # a name is a label; a longer one would leave no room for the text
+NAME_BYTES = 256                # of a name that are looked at; enough for NAME_CELLS in any script
+MARKS_PER_BASE = 8              # more than real writing has; "zalgo" stacks hundreds, which paint over other rows
 
 JOINERS = "\u200c\u200d"                            # invisible, but Arabic, Indic scripts and emoji need them
 # Scripts in which a joiner changes how its neighbour is written: Arabic to Thaana, Indic, Tibetan to Mongolian, and so on.
@@ -78,13 +78,13 @@ FILLERS = "\u115f\u1160\u3164\uffa0\u2800"          # letters by category, blank
 # Variation selectors and their like: without a base that they change, they are hidden text.
 UNSEEN_MARKS = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 UNSEEN = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}  # Cn, unassigned, as of this Python's Unicode tables
-BASE, ON_BASE, JOINER, HIDDEN, BLANK = "bojh "      # what a character is to us
-ONTO = ON_BASE + JOINER                            # what is drawn on the character before it
+BASE, ON_BASE, JOINER, HIDDEN, BLANK = "bojh "      # the kinds of characters
+ONTO = ON_BASE + JOINER                            # what is drawn onto the character before it
 PART = re.compile(f"{BASE}+|{ON_BASE}+|{HIDDEN}+|.")
 
 
 class Kinds(Dict[int, str]):
-    """What each character is, for str.translate. Looked up once and kept: hostile text has ten characters in each cell."""
+    """The kind of each character, for str.translate. Remembered, because hostile text has ten characters in each cell."""
 
     def __missing__(self, number: int) -> str:
         if len(self) >= KINDS_KEPT:
@@ -109,7 +109,7 @@ def kind_of(char: str) -> str:
 
 
 def is_new_emoji(char: str) -> bool:
-    """Whether this is an emoji that this Python's tables do not have yet; those of wcwidth do."""
+    """Whether this is an emoji that wcwidth's tables know, but not yet this Python's."""
     if not "\U0001f000" <= char <= "\U0001faff" or category(char) != "Cn":
         return False
     from wcwidth import wcwidth
@@ -123,7 +123,7 @@ def is_symbol(char: str) -> bool:
 
 @lru_cache(KINDS_KEPT)
 def joins(one: str, other: str) -> bool:
-    """Whether an invisible joiner does something between the two."""
+    """Whether an invisible joiner has an effect between these two."""
     if one.isspace() or one in JOINERS:
         return False
     return bool(JOINING.match(one) or JOINING.match(other)) or is_symbol(one) and is_symbol(other)
@@ -160,7 +160,7 @@ def clean_delicate(text: str, kinds: str) -> str:
             shown.append(text[start:stop] if kind == BASE else MARK * (stop - start) if kind == HIDDEN else " ")
             base, marks = shown[-1][-1], 0
             continue
-        if base.isspace():                          # it would sit on text of somebody else
+        if base.isspace():                          # else the marks would sit on somebody else's text
             base = "\u25cc"
             shown.append(base)
         if marks < MARKS_PER_BASE:
@@ -176,7 +176,7 @@ def clean_marks(marks: str, base: str) -> str:
 
 PLAIN_NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_-]{0,%d}" % (NAME_CELLS - 1))
 OUR_WORDS = re.compile("(?:SERVER|ERROR)(?:~[0-9]+)?", re.IGNORECASE)     # how lines of the program begin, here or in C
-UNSEEN_BLANK = re.compile(r"^\s|\s$|(?<=\s)\s|\n")     # by which "ann " would look like "ann"
+UNSEEN_BLANK = re.compile(r"^\s|\s$|(?<=\s)\s|\n")     # with these, "ann " would look like "ann"
 # The colons of `other: text`, of a time before a message and, in line mode, of the one after a name; and
 # what looks like a colon anywhere.
 FORGED = re.compile(r":(?= |$)|(?<=^\d\d):(?=\d\d)|(?<=\(\d\d):(?=\d\d\)$)"
@@ -193,7 +193,7 @@ def clean_name(data: bytes) -> str:
 
 @lru_cache(NAMES_KEPT)
 def cleaned_name(data: bytes) -> str:
-    name = data.decode() if PLAIN_NAME.fullmatch(data) else clean_odd_name(data)        # nearly all are plain
+    name = data.decode() if PLAIN_NAME.fullmatch(data) else clean_odd_name(data)        # as nearly all are
     return "peer " * bool(OUR_WORDS.fullmatch(normalize("NFKC", name))) + name
 
 
@@ -204,7 +204,7 @@ def clean_odd_name(data: bytes) -> str:
     return shorten(name)
 
 
-TAG = re.compile(r"(~\d{1,5})?$")               # tells apart two of one name, however long the name
+TAG = re.compile(r"(~\d{1,5})?$")               # tells two of the same name apart, however long the name is
 
 
 def shorten(name: str) -> str:
@@ -220,7 +220,7 @@ def shorten(name: str) -> str:
 
 # ---- comparing ----------------------------------------------------------------------------------------------
 
-OCCURRENCES = 100               # of our name in a message, looked at for one that is a word of its own
+OCCURRENCES = 100               # of our name in a message that are looked at, to find one that is a word of its own
 
 # Scripts that put no spaces between words: there, a name may stand beside any letter.
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff"
@@ -229,10 +229,10 @@ LONG_RUN = re.compile(r"([^\w\x00-\x7f]{16})[^\w\x00-\x7f]+")
 
 
 def fold(text: str) -> str:
-    """The text for comparing: the same for all ways to write it, in capitals, composed or decomposed."""
+    """A text for comparing: the same however it is written, in capitals, composed or decomposed."""
     if text.isascii():
         return text.lower()
-    # Normalising sorts the marks on a base; hundreds of them on one would take it seconds.
+    # Normalising sorts the marks on each base; hundreds of them would take seconds.
     return normalize("NFC", normalize("NFC", LONG_RUN.sub(r"\1", text)).casefold())
 
 
@@ -241,7 +241,7 @@ def in_word(char: str) -> bool:
 
 
 def mentions(name: str, text: str) -> bool:
-    """Whether a name is in a text as a word of its own. Both are folded."""
+    """Whether a text contains a name as a word of its own. Both are folded."""
     at = -1
     for _ in range(OCCURRENCES):
         at = text.find(name, at + 1) if name else -1
@@ -254,7 +254,7 @@ def mentions(name: str, text: str) -> bool:
 
 
 def continues(edge: str, beside: str) -> bool:
-    """Whether the character beside the edge of a name makes the name a part of a longer word."""
+    """Whether the character beside an edge of a name makes the name part of a longer word."""
     if not beside or not in_word(beside):
         return False
     if KINDS[ord(beside)] == ON_BASE:
@@ -263,11 +263,11 @@ def continues(edge: str, beside: str) -> bool:
 
 # ---- keys ---------------------------------------------------------------------------------------------------
 
-INPUT_LIMIT = 1024 * 1024       # characters in the input or in one paste: more was hardly meant to be said
-ESC_SECONDS = 0.05              # a key's bytes come together; a human needs longer than this between two keys
-PIECE_SECONDS = 2.0             # between two pieces of a paste or of a terminal's answer; given up too early, they are typed
+INPUT_LIMIT = 1024 * 1024       # characters in the input, or in one paste: more is an accident
+ESC_SECONDS = 0.05              # the bytes of one key come together; between two keys, a human needs longer than this
+PIECE_SECONDS = 2.0             # between two pieces of a paste, or of a terminal's answer; if given up too early, the rest would be typed
 SEQUENCE_LIMIT = 64             # characters kept of one unfinished sequence; keys stay under twenty
-KEYS_KEPT = 1024                # names of keys that were looked up; people use fewer than a hundred
+KEYS_KEPT = 1024                # names of keys that are remembered; people use fewer than a hundred
 
 
 class Token(NamedTuple):
@@ -303,8 +303,8 @@ class Decoder:
     def __init__(self) -> None:
         self.deadline: Optional[float] = None
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._rest = ""                                 # begun, not finished: never more than SEQUENCE_LIMIT
-        self._give_up = 0.0                             # when to stop waiting for the end of it, whatever comes
+        self._rest = ""                                 # an unfinished sequence: never more than SEQUENCE_LIMIT
+        self._give_up = 0.0                             # when to stop waiting for its end
         self._paste: Optional[List[str]] = None         # the pieces of an open paste
         self._room = self._lost = 0
 
@@ -329,7 +329,7 @@ class Decoder:
         if self.deadline is None or now < self.deadline:
             return []
         rest, self._rest, self.deadline = self._rest, "", None
-        if self._paste is not None:                     # the end of the paste got lost: keep what came
+        if self._paste is not None:                     # the end of the paste was lost: keep what came
             return [self._pasted()]
         return [Token("key", rest)] if BARE.fullmatch(rest) else []
 
@@ -431,7 +431,7 @@ class Keyboard:
             text = key.value
         except (ValueError, OverflowError):             # the number of a key that no character has
             return "", ""
-        if key != sequence or key.released:             # it knows a part of it, which would be another key
+        if key != sequence or key.released:             # blessed knows only part of it, which would be another key
             return "", ""
         name, held = key.key_name or "", key.modifiers_bits
         text = KEYPAD.get(name, text) if not held & ~(SHIFT | LOCKS) else ""
@@ -444,14 +444,14 @@ class Keyboard:
 # ---- editing: a Line in, a Line out -------------------------------------------------------------------------
 # blessed.line_editor was looked at: one row, no newlines in the text, a list rebuilt at every key. Ours has three.
 
-GRAPHEME_SPAN = 64              # characters looked at for one grapheme; a family of emoji has 7 to 11. Keeps a step O(1)
-WORD_SPAN = 1024                # graphemes; Ctrl-W in a megabyte without a space may not be felt
+GRAPHEME_SPAN = 64              # characters looked at for one grapheme, so that a step costs O(1); a family of emoji has 7 to 11
+WORD_SPAN = 1024                # graphemes, so that Ctrl-W in a megabyte without a space is not felt
 HISTORY_BYTES = 4 << 20         # earlier inputs, a few large pastes among them
 UNDO_STEPS = 200                # nobody goes back further
-UNDO_CHARACTERS = 4 << 20       # in all of them: each step keeps a whole text
-QUERY = 256                     # characters to look for in the history
-COMPLETED = 256                 # characters before the cursor in which a word to complete is looked for
-C_BYTES = 2048                  # of one message in the C program; a longer one is split for its users
+UNDO_CHARACTERS = 4 << 20       # in all steps together: each keeps a whole text
+QUERY = 256                     # characters of a search in the history
+COMPLETED = 256                 # characters before the cursor that are looked at for a word to complete
+C_BYTES = 2048                  # of one message in the C program; longer ones are split for its users
 
 
 class Line(NamedTuple):
@@ -466,7 +466,7 @@ ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[P\]X^_][^\x07\x1b\n]*(?:\x07|\
 
 
 def without_escapes(text: str) -> str:
-    """A text as a program printed it for a terminal, without colours and the like, nor a leading byte order mark."""
+    """A text that a program printed for a terminal, without its colours and the like, or a leading byte order mark."""
     return ESCAPE.sub("", text[text.startswith("\ufeff"):])
 
 
@@ -524,7 +524,7 @@ def delete(line: Line) -> Line:
 
 
 def stride(line: Line, step: Callable[[str, int], int], of_word: Callable[[str], bool]) -> Line:
-    """Over what is between words, then over a word, in the direction of `step` (before or after)."""
+    """Past what is between words, then past a word, in the direction of `step` (before or after)."""
     text, at, inside = line.text, line.at, False
     for _ in range(WORD_SPAN):
         to = step(text, at)
@@ -577,7 +577,7 @@ class History:
         self.at = len(self._texts)
 
     def move(self, line: Line, by: int) -> Line:
-        """The input `by` entries later (negative: earlier), or the same Line where there is none."""
+        """The input `by` entries later (negative: earlier), or the same Line if there is none."""
         to = self.at + by
         if not 0 <= to <= len(self._texts):
             return line
@@ -592,13 +592,13 @@ class History:
         return self.at == len(self._texts)
 
     def find(self, query: str, start: int) -> Optional[int]:
-        """The number of the newest input up to `start` that has `query` in it."""
+        """The number of the newest input, from `start` backwards, that contains `query`."""
         newest = min(start, len(self._texts) - 1)
         return next((at for at in range(newest, -1, -1) if query in self._texts[at]), None)
 
 
 class Search(NamedTuple):
-    """Ctrl-R: what is looked for in the history, and what there was before."""
+    """Ctrl-R: what is searched for, and the input as it was before."""
 
     query: str
     line: Line
@@ -627,7 +627,7 @@ class Editor:
         self.search: Optional[Search] = None
         self.cols = 80                  # of the screen, for moving between its rows
         self.c_users = False            # whether somebody uses the C program
-        self._complete = complete       # a word, and whether it begins the line: what it may become
+        self._complete = complete       # (a word, whether it begins the line) -> what it may become
         self._history = History()
         self._undo: List[Line] = []
         self._killed = ""
@@ -658,7 +658,7 @@ class Editor:
 
     @property
     def label(self) -> str:
-        """What the user should know about the input before Enter is pressed; mostly nothing."""
+        """What the user should know before pressing Enter; usually nothing."""
         if self.search is not None:
             return f"search: {self.search.query}" + ", not found" * self.search.failed
         text = self.line.text.strip(NEWLINE)            # as take() has it
@@ -669,7 +669,7 @@ class Editor:
         return "; ".join(parts)
 
     def take(self) -> str:
-        """The finished text; the line is empty then."""
+        """Return the finished text, and empty the line."""
         text = self.line.text.strip("\n")
         self.line, self.search = Line("", 0), None
         self._undo.clear()
@@ -711,13 +711,13 @@ class Editor:
         self.become(self._history.move(self.line, by))
 
     def climb(self, by: int) -> None:
-        """To the row above or below; from the first and the last one, through the history."""
+        """Move to the row above or below; beyond the first or last one, through the history."""
         moved = climb(self.line, by, self.cols)
         self.become(moved) if moved is not None else self.recall(by)
 
     @property
     def is_draft(self) -> bool:
-        """Whether there is something that was never sent."""
+        """Whether there is a text that was never sent."""
         return self.line.text != "" and self._history.at_end
 
     def begin_search(self) -> None:
@@ -730,7 +730,7 @@ class Editor:
         self._look(search._replace(query=search.query[:-1]), search.at)
 
     def search_off(self, search: Search) -> None:
-        """Back to what there was."""
+        """Give up: back to the input as it was before."""
         self.line, self._history.at, self.search = search.line, search.at, None
 
     def _look(self, search: Search, start: int) -> None:
@@ -808,8 +808,8 @@ def readable(name: str) -> str:
 
 # ---- widths and wrapping ------------------------------------------------------------------------------------
 
-CHARACTERS_PER_CELL = 3         # on average, in one row; real writing stays below. More end the row, or it would cost milliseconds
-GRAPHEMES_KEPT = 4096           # and graphemes of which the width is
+CHARACTERS_PER_CELL = 3         # on average in one row: more than real writing has. Beyond that the row ends, or it would cost milliseconds
+GRAPHEMES_KEPT = 4096           # graphemes whose width is remembered
 
 
 class Span(NamedTuple):
@@ -839,12 +839,12 @@ def grapheme_cells(grapheme: str) -> int:
 
 
 def graphemes(text: str, start: int, stop: int) -> Iterator[Tuple[int, int]]:
-    """Where each grapheme begins and ends, as wcwidth has it for what clean_text lets pass, at a tenth of the cost."""
+    """Where each grapheme begins and ends: as wcwidth says for text that clean_text lets pass, at a tenth of the cost."""
     begin, flags = start, 0
     piece = text[start:stop]
     last = ""
     for at, (char, kind) in enumerate(zip(piece, piece.translate(KINDS)), start):
-        flags = flags + 1 if "\U0001f1e6" <= char <= "\U0001f1ff" else 0       # letters of which two are a flag
+        flags = flags + 1 if "\U0001f1e6" <= char <= "\U0001f1ff" else 0       # two of these letters are a flag
         on_base = kind in ONTO or flags and not flags % 2 or last >= "\u0300" and glued(last, char)
         last = char
         if at > begin and (not on_base or at - begin >= GRAPHEME_SPAN):
@@ -861,7 +861,7 @@ def glued(last: str, char: str) -> bool:
 
 
 def fit(text: str, start: int, stop: int, width: int) -> Span:
-    """The longest piece from `start` that fits `width` cells; at least one grapheme, even where that is too wide."""
+    """The longest piece from `start` that fits into `width` cells; at least one grapheme, even if that is too wide."""
     near = min(stop, start + width + 1)                 # one more: a mark may follow the last character
     if text[start:near].isascii():
         cut = min(stop, start + width)
@@ -904,12 +904,12 @@ def at_space(text: str, span: Span, stop: int, rest: int) -> Tuple[Span, int]:
 # ---- the scrollback: kept as it came, wrapped where it is looked at -----------------------------------------
 
 SCROLLBACK_MESSAGES = 100_000
-SCROLLBACK_BYTES = 32 << 20     # whichever comes first: a peer may send long messages too
-PIECE_BYTES = 2048              # of a message that are laid out as one; more of it only if it is in view
+SCROLLBACK_BYTES = 32 << 20     # whichever limit is reached first: a peer may send long messages
+PIECE_BYTES = 2048              # of a message that are laid out at once; the rest only when it comes into view
 LOOK_BACK = 64                  # bytes in which a piece without spaces ends between two characters
-LATELY = 10_000                 # messages looked at for names to complete
+LATELY = 10_000                 # latest messages that are searched for names to complete
 HANG = 4                        # cells: the indent of all rows but a message's first, behind the time
-TIMES_COLS = 60                 # on a narrower screen a time would leave too little for the text
+TIMES_COLS = 60                 # on a narrower screen, times would leave too little room for the text
 
 
 # What a message is. Plain constants: show() is called half a million times a second.
@@ -955,18 +955,18 @@ def begins_grapheme(text: bytes, at: int) -> bool:
 
 
 class Scrollback:
-    """What was said and noticed, numbered from 0 for ever, the oldest dropped; and how our user wants to see it.
+    """Messages and notices, numbered from 0 for ever, of which the oldest are dropped; and how our user wants to see them.
 
     A long message has a number for each of its pieces; `messages` counts it once.
     """
 
     def __init__(self, own_name: str = "", opened: int = 0) -> None:
         self.start = self.end = 0               # numbers of the oldest kept, and of the next to come
-        self.messages = 0                       # how many came, ever; notices are none
+        self.messages = 0                       # how many ever came, without notices
         self.times = True                       # whether messages have their time, where there is room for it
         self.read: Optional[int] = None         # the number of the first message that came after our user left
         self.found: Optional[int] = None        # the number of the message that stands out as found
-        self.opened = opened                    # a day line tells when the day is another than this one's
+        self.opened = opened                    # when it was opened: a day line marks any other day
         self.own = fold(own_name)
         self._kept: Deque[Said] = deque()
         self._bytes = 0
@@ -1001,7 +1001,7 @@ class Scrollback:
         self._kept.clear()
 
     def find(self, text: str, before: int) -> Optional[int]:
-        """The number of the last message before `before` that has `text` (folded) in its name or text."""
+        """The number of the last message before `before` whose name or text contains `text` (folded)."""
         for number in range(min(before, self.end) - 1, self.start - 1, -1):
             name, said, _, what = self._kept[number - self.start]
             if what | MORE != NOTICE | MORE and text in fold((name + b": " + said).decode("utf-8", "replace")):
@@ -1009,12 +1009,12 @@ class Scrollback:
         return None
 
     def speakers(self) -> List[str]:
-        """The names of those others who spoke lately, the latest first."""
+        """The names of others who spoke lately, latest first."""
         lately = islice(reversed(self._kept), LATELY)
         return [clean_name(name) for name in dict.fromkeys(said[0] for said in lately if said[3] in (LIVE, EARLIER))]
 
     def transcript(self) -> Iterator[str]:
-        """All of it as lines of text, cleaned like on the screen, always with times; a text's further lines indented."""
+        """All of it as lines of text, cleaned as on the screen, always with times; further lines of a text are indented."""
         kept = list(self._kept)
         heads = [at for at, said in enumerate(kept) if not said[3] & MORE or at == 0]
         for at, stop in zip(heads, [*heads[1:], len(kept)]):
@@ -1055,10 +1055,10 @@ class Scrollback:
         return self.move((self.end, 0), -height, cols)
 
     def row_of(self, anchor: Place, cols: int) -> Place:
-        """Where a character is after wrapping for `cols`: this is what keeps a view in place across a resize."""
+        """Where a character is after wrapping for `cols`: this keeps a view in place across a resize."""
         number, character = anchor
         if not self.start <= number < self.end:
-            return min(max(number, self.start), self.end), 0        # it was dropped, or all were
+            return min(max(number, self.start), self.end), 0        # that message was dropped, or all were
         starts = [span.start for span in self.entry(number, cols).spans]
         return number, bisect_right(starts, character) - 1
 
@@ -1137,14 +1137,14 @@ COLORS_8 = (1, 2, 5, 6)
 
 
 class Colors:
-    """Which colour each name has: one that stays with it, but two who are here share none while there are enough."""
+    """Which colour each name has: it stays the same, and no two people here share one while there are enough."""
 
     def __init__(self, count: int = 0) -> None:
         self._count = count
         self._given: Dict[bytes, int] = {}      # to those who are here
 
     def here(self, names: Iterable[bytes]) -> None:
-        """Those who are here now. Who came first keeps its colour."""
+        """Say who is here now. Whoever came first keeps their colour."""
         names = list(islice(names, self._count))
         self._given = {name: self._given[name] for name in names if name in self._given}
         for name in names:
@@ -1158,14 +1158,14 @@ class Colors:
 
 
 class View(NamedTuple):
-    """All that a frame depends on, but the size."""
+    """All that a frame depends on, except its size."""
 
     status: str
     back: Scrollback
     anchor: Optional[Place]     # the character at the top of a view that is scrolled up; None: follow the newest
     seen: int                   # how many messages there were when it was scrolled up
     line: Line
-    label: str = ""             # about the input, on the rule
+    label: str = ""             # what the rule says about the input
     name: str = ""              # our user's, on the rule
     colors: Colors = Colors()
 
@@ -1183,14 +1183,14 @@ class Layout(NamedTuple):
 
 
 def layout(rows: int) -> Layout:
-    """Who gets how many rows. On a tiny screen all give way to the input."""
+    """Who gets how many rows. On a tiny screen, everything gives way to the input."""
     entry = max(1, min(INPUT_ROWS, rows - 5))
     status, rule = int(rows >= 3), int(rows >= 4)
     return Layout(status, rows - status - rule - entry, rule, entry)
 
 
 def render(view: View, rows: int, cols: int, style: Style) -> Frame:
-    """Exactly `rows` strings of exactly `cols` cells (styles take none), and the cursor inside. 1 x 1 is enough."""
+    """Exactly `rows` strings of exactly `cols` cells (styles take none), with the cursor inside. 1 x 1 will do."""
     heights = layout(rows)
     frame = [style.paint(style.reverse, clip(view.status, cols))] * heights.status
     shown = view.back.window(view.anchor, heights.messages, cols)
@@ -1203,7 +1203,7 @@ def render(view: View, rows: int, cols: int, style: Style) -> Frame:
 
 def clip(text: str, cols: int, fill: str = " ") -> str:
     span = fit(text, 0, len(text), cols)
-    if span.end < len(text) and cols > 8:       # 8: narrower, the dots would cost more than they tell
+    if span.end < len(text) and cols > 8:       # 8: on less, the dots would cost more than they say
         return padded(text, fit(text, 0, len(text), cols - 2), cols - 2, fill) + ".."
     return padded(text, span, cols, fill)
 
@@ -1260,8 +1260,8 @@ def status(port: int, names: List[str], count: int, hint: str, cols: int, alone:
 
 
 def who_is_here(names: List[str], count: int, room: int) -> str:
-    """As many names as fit `room` cells; nothing if not even one does."""
-    widths = [cells(name) + 2 for name in names]        # each once: a hostile one is slow to measure
+    """As many names as fit into `room` cells; nothing if not even one does."""
+    widths = [cells(name) + 2 for name in names]        # each only once: a hostile name is slow to measure
     for shown in range(len(names), 0, -1):
         more = f" and {count - shown} more" * (count > shown)
         if len("  here: ") + sum(widths[:shown]) - 2 + len(more) <= room:
@@ -1329,7 +1329,7 @@ def climb(line: Line, by: int, cols: int) -> Optional[Line]:
 
 
 def visible(char: str) -> str:
-    """What stands for one character of our own user's input: one cell for one that has no look of its own."""
+    """How one character of our own user's input is shown: in one cell if it has no look of its own."""
     kind = KINDS[ord(char)]
     return MARK if kind == HIDDEN else " " if kind == BLANK else char
 
@@ -1350,14 +1350,14 @@ def input_origin(line: Line, height: int, chunk: int) -> int:
 
 # ---- the terminal -------------------------------------------------------------------------------------------
 
-READ_BYTES = 64 * 1024          # one read a turn: a paste of a megabyte may not keep the peers waiting
+READ_BYTES = 64 * 1024          # read in one turn, so that a paste of a megabyte does not keep the peers waiting
 FRAME_SECONDS = 1 / 30          # for arriving messages; a key press does not wait for it
-CLOSE_SECONDS = 0.3             # the goodbye to a terminal that may have stopped reading
-BELL_SECONDS = 1.0              # at most one bell in that time: a flood of mentions must not ring all the time
-ZONE_SECONDS = 60               # a new time zone is noticed after that time
-STATUS_NAMES = 20               # in the status row at most, however wide: the others are a number
+CLOSE_SECONDS = 0.3             # for the last bytes to a terminal that may have stopped reading
+BELL_SECONDS = 1.0              # between two bells: a flood of mentions must not ring all the time
+ZONE_SECONDS = 60               # until a new time zone is noticed
+STATUS_NAMES = 20               # at most, in a status row of any width; the rest are a number
 PASTED = 16                     # characters in one read are a paste, not typing: a Tab among them does not complete
-MOVES_KEPT = 1024               # places of the cursor for which it is known how to get there
+MOVES_KEPT = 1024               # places for which the sequence that moves the cursor there is remembered
 MAX_ROWS, MAX_COLS = 500, 1000  # a terminal that claims 65535 x 65535 would cost gigabytes a frame
 
 # Literal, not asked from a database: they go out before blessed is loaded, and a terminal ignores a mode that it
@@ -1368,7 +1368,7 @@ ENTER = b"\x1b[?1049h\x1b[?2004h\x1b[?1004h\x1b[?7l\x1b[?1007l"
 LEAVE = b"\x1b[?2026l\x1b[m\x1b[?25h\x1b[?7h\x1b[?1007h\x1b[?1007r\x1b[?1004l\x1b[?2004l\x1b[?1049l"
 SAVE_WHEEL = b"\x1b[?1007s"
 PUT_TITLE_AWAY, OLD_TITLE = b"\x1b[22;2t", b"\x1b[23;2t"
-NO_TITLE = b"\x1b]2;\x07"                                   # before OLD_TITLE, for terminals that put nothing away
+NO_TITLE = b"\x1b]2;\x07"                                   # before OLD_TITLE, for terminals that cannot put a title away
 NO_TITLES = ("linux", "vt", "ansi", "cons", "sun")          # consoles that would print the text of a title
 CANCEL = b"\x18"                                            # CAN: ends a sequence that was cut in the middle
 FRAME_BEGIN, FRAME_END = "\x1b[?2026h\x1b[?25l", "\x1b[?25h\x1b[?2026l"     # shown at once where 2026 is known
@@ -1379,7 +1379,7 @@ class Screen:
 
     shows_own = True        # a user's own messages have to be passed to show()
     hangup_fds: List[int] = []      # a terminal's end is seen by reading
-    failed = False          # a terminal that is gone is everyday life
+    failed = False          # a terminal that goes away is no failure
 
     def __init__(self, input_fd: int = 0, output_fd: int = 1, clock: Callable[[], float] = time.time) -> None:
         self._input: Optional[int] = input_fd           # None: it hung up
@@ -1393,14 +1393,14 @@ class Screen:
         self._name = ""                                 # our user's
         self._here: List[bytes] = []                    # the others' names
         self._alone = False                             # nobody is connected
-        self._here_changed = False                      # since the status row was made
+        self._here_changed = False                      # since the status row was drawn
         self._colors = Colors()
         self._bell = "mention"
         self._called: Optional[bytes] = None            # who said our name since the last frame
         self._bell_after = 0.0
         self._others = 0                                # messages of others up to the last frame
-        self._aside = 0                                 # messages that count as read: our own, earlier ones
-        self._read: Optional[int] = None                # how many others had come when our user went; None: is here
+        self._aside = 0                                 # messages that count as read: our own, and earlier ones
+        self._read: Optional[int] = None                # messages of others when our user looked away; None: our user is looking
         self._titles = not os.environ.get("TERM", "").startswith(NO_TITLES)
         self._title = b""                               # as the terminal has it
         self._status = ""
@@ -1464,11 +1464,11 @@ class Screen:
         return self._take(self._decoder.feed(data, now))
 
     def expire(self, now: float) -> List[Event]:
-        """A deadline passed: a lone ESC, a paste whose end got lost, bad news. A due frame is draw()'s matter."""
+        """A deadline has passed: for a lone ESC, a lost end of a paste, or bad news. (A frame that is due is left to draw().)"""
         return self._take(self._decoder.expire(now))
 
     def show(self, name: bytes, texts: Collection[bytes], when: int = 0, mine: bool = False, earlier: bool = False) -> None:
-        """Add messages of one name, raw. Costs well under a microsecond each: all work is put off until they are drawn."""
+        """Add messages of one name, raw. Each costs well under a microsecond: all work is put off until it is drawn."""
         self._dirty = True
         if mine or earlier:
             self._back.add(name, texts, when, OWN if mine else EARLIER)
@@ -1492,7 +1492,7 @@ class Screen:
             self._editor.become(Line(text, len(text)))
 
     def here(self, names: List[bytes], c_users: bool = False, alone: bool = False) -> None:
-        """Who is here, but our user: for the status row, the colours and Tab.
+        """Say who is here beside our user: for the status row, the colours and Tab.
 
         `c_users`: whether somebody uses the C program; `alone`: whether nobody is connected, whoever was here.
         """
@@ -1500,7 +1500,7 @@ class Screen:
         self._here_changed = self._dirty = True
 
     def find(self, text: str) -> bool:
-        """Show the last message that has `text`; without one, or with the same again, the one before that.
+        """Show the last message that contains `text`; without a text, or with the same one again, the match before that.
 
         Returns False if there never was a text.
         """
@@ -1521,7 +1521,7 @@ class Screen:
         return True
 
     def help(self, intro: str, commands: List[Tuple[str, str]], keys: bool = False) -> None:
-        """Show what can be typed: each (command, what it does), then the keys, in as much detail as there is room for."""
+        """Show what can be typed: each (command, what it does), then the keys, as far as there is room."""
         width = self._cols - HANG - len(clock(1)) * (self._back.times and self._cols >= TIMES_COLS)
         room, first = layout(self._rows).messages, self._back.end
         of_keys = in_columns([f"{key:<13} {what}" for key, what in KEYS_HELP], width)
@@ -1555,7 +1555,7 @@ class Screen:
         return self._back.transcript()
 
     def draw(self, now: float) -> None:
-        """Draw if something changed: at once after a key, else every FRAME_SECONDS. Waits for an unfinished frame."""
+        """Draw if something changed: at once after a key, else every FRAME_SECONDS; never while a frame is unfinished."""
         if self._modes is None or self._unsent or not self._dirty:
             return
         if now < self._next_frame and not self._urgent:
@@ -1612,7 +1612,7 @@ class Screen:
         except OSError:
             pass                                        # the terminal is gone; its modes may still be there
         if in_background(self._tty[0]):
-            return                                      # stopped, then killed: the modes are the shell's by now
+            return                                      # we were stopped, then killed: by now the modes are the shell's
         try:
             termios.tcsetattr(self._tty[0], termios.TCSANOW, modes)
         except termios.error:
@@ -1626,10 +1626,10 @@ class Screen:
             termios.tcsetattr(self._tty[0], termios.TCSANOW, raw(modes))
         except termios.error as error:
             # EINTR: we were stopped here and go on; the SIGCONT that did it is on its way to the loop, which asks again.
-            # Anything else: it is gone. A hang-up sends SIGCONT too, and then all that is left is to say goodbye.
+            # Anything else: the terminal is gone. A hang-up sends SIGCONT too; then all that is left is to say goodbye.
             self._lost = error.args[0] != errno.EINTR
             return
-        away = SAVE_WHEEL + PUT_TITLE_AWAY if self._modes is None else b""      # once: we change them, and titles are a stack
+        away = SAVE_WHEEL + PUT_TITLE_AWAY if self._modes is None else b""      # only once: we change the modes, and titles are a stack
         self._modes = modes
         self._unsent, self._title = (CANCEL if self._unsent else b"") + away + ENTER, b""
         self._write()
@@ -1661,7 +1661,7 @@ class Screen:
         self._here_changed = self._dirty = True
 
     def _attention(self, now: float) -> bytes:
-        """What the terminal should know beside the frame: the window's title, and a bell."""
+        """What goes to the terminal beside the frame: the window's title, and a bell."""
         others = self._back.messages - self._aside
         unread = others - self._read if self._read is not None else 0
         title = f"\x1b]2;p2pchat {self._name} {self._port}{f' ({unread:,} unread)' * bool(unread)}\x07".encode("utf-8", "replace")
@@ -1681,7 +1681,7 @@ class Screen:
         return f"\x1b]9;p2pchat: {clean_name(self._called)} mentioned you\x07".encode("utf-8", "replace")
 
     def _leave_focus(self) -> None:
-        """The window lost the focus: what comes from now on is new."""
+        """The window has lost the focus: what comes from now on is new."""
         self._read, self._back.read = self._back.messages - self._aside, self._back.end
 
     def _take_focus(self) -> None:
@@ -1691,9 +1691,9 @@ class Screen:
         if self._fd is None or not self._unsent:
             return
         try:
-            self._unsent = self._unsent[os.write(self._fd, self._unsent):]      # partial: the rest is flush()'s
+            self._unsent = self._unsent[os.write(self._fd, self._unsent):]      # a write may be partial: flush() sends the rest
         except BlockingIOError:
-            return                                      # it does not read; output_fds says that we wait
+            return                                      # it is not reading; output_fds says that we wait
         except OSError:
             self._unsent, self._lost = b"", True
 
@@ -1759,7 +1759,7 @@ class Screen:
         return [name + (": " if begins else " ") for name in names if fold(name).startswith(fold(word))]
 
     def _page(self, by: int, rows: int = 0) -> None:
-        """Scroll by so many half pages, and rows."""
+        """Scroll by this many half pages and rows."""
         height, cols, back = layout(self._rows).messages, self._cols, self._back
         if not height or self._anchor is None and by > 0:
             return
@@ -1886,7 +1886,7 @@ def raw(modes: list) -> list:
 
 # ---- line mode ----------------------------------------------------------------------------------------------
 
-UNSENT_LIMIT = 4 << 20          # bytes for a reader of our stdout that is slow, or stopped
+UNSENT_LIMIT = 4 << 20          # bytes kept for a slow or stopped reader of our stdout
 NOTICE_LIMIT = 64 * 1024        # the same for stderr
 WRITES_PER_TURN = 64            # of at most PIPE_BUF each: bounded work, then the next peer's turn
 BACKGROUND_SECONDS = 0.5        # between two looks whether the terminal is ours again; only while it has something to read
@@ -1920,7 +1920,7 @@ class Outlet:
 
     @property
     def waits(self) -> bool:
-        """Whether the loop has to wait for the descriptor."""
+        """Whether the loop has to wait until the descriptor is writable."""
         return bool(self._unsent) and not self._at_once
 
     def put(self, data: bytes, messages: int = 1) -> None:
@@ -1931,7 +1931,7 @@ class Outlet:
         self._unsent += data
 
     def check(self) -> None:
-        """Raise BrokenPipeError if nobody can read any more: a write would tell too, but there may be none for hours."""
+        """Raise BrokenPipeError if nobody can read any more: a write would also say so, but there may be none for hours."""
         if self.pipe and any(mask & select.POLLERR for _, mask in self._poll.poll(0)):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
@@ -1947,7 +1947,7 @@ class Outlet:
             if not self._at_once and not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
                 return
             try:
-                # A write may be partial: what was taken is dropped, and what was not goes first in the next one.
+                # A write may be partial: what was taken is dropped, and the rest goes first in the next one.
                 del self._unsent[:os.write(self.fd if self._own is None else self._own, self._unsent[:self._step])]
             except BlockingIOError:             # our parent made it non-blocking, and it is full after all
                 return
@@ -1976,7 +1976,7 @@ class Lines:
         self._parts: List[str] = []             # a line of stdin that has not ended, in pieces: joined only once
         self._held = 0                          # characters in them
         self._lost = False
-        self.failed = False                     # lines were lost though somebody wanted them: the disk is full, say
+        self.failed = False                     # lines were lost that somebody wanted: the disk is full, for instance
 
     @property
     def input_fd(self) -> Optional[int]:
@@ -2049,7 +2049,7 @@ class Lines:
         return self._stamp
 
     def here(self, names: List[bytes], c_users: bool = False, alone: bool = False) -> None:
-        """Nothing: line mode tells who comes and goes, and answers :who."""
+        """Do nothing: line mode tells who comes and goes, and answers :who."""
 
     def notice(self, text: str) -> None:
         """Queue `-- text` for stderr; it goes out in draw()."""
@@ -2073,7 +2073,7 @@ class Lines:
         return self._bad_news()
 
     def resize(self) -> None:
-        """Nothing: line mode has no size, and changes nothing of a terminal. The same for suspend and resume."""
+        """Do nothing: line mode has no size, and leaves terminals alone. So do suspend and resume."""
 
     suspend = resume = resize
 
@@ -2092,14 +2092,14 @@ class Lines:
             self._push_out(seconds)
         except OSError as error:
             self._out, self._lost = None, True
-            if error.errno not in (errno.EPIPE, errno.ECONNRESET):      # those are everyday life: `| head`
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET):      # those are normal: `| head`
                 self.failed = True
                 self.notice(f"cannot write any more: {os.strerror(error.errno or 0)}")
         try:
             if self._err is not None:
                 self._err.push(seconds)
         except OSError:
-            self._err = None                    # nobody listens; keep going
+            self._err = None                    # nobody listens; carry on
 
     def _push_out(self, seconds: float) -> None:
         if self._out is None:
@@ -2144,7 +2144,7 @@ class Lines:
 
 
 def clean_lines(texts: Collection[bytes]) -> Collection[bytes]:
-    """Each text cleaned and indented; nearly all need nothing of that, which one look at all together tells."""
+    """Each text cleaned and indented. Nearly all need neither, and one look at all of them together shows that."""
     joined = b"\n".join(texts)
     if joined.count(b"\n") < len(texts) and not joined.translate(None, HARMLESS):
         return texts
