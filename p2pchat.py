@@ -1109,9 +1109,10 @@ class Chat:
         if self.status is not None:
             return
         self._patient = True
+        self.leave()
         if self.network.unheard:
+            self.status = 1
             self.front.notice("nobody is connected, so nobody got what you sent")
-        self.leave(int(self.network.unheard))
 
     def _lose_terminal(self) -> None:
         if self.status is None:  # a hang-up also sends SIGHUP, which is not a second request to leave

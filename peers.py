@@ -1000,7 +1000,7 @@ class Network:
         if neighbour.contact:
             neighbour.contact.plain, neighbour.contact.outlet = False, None
             self._reached(neighbour)
-        elif is_first and neighbour.attempt and neighbour.attempt.announced is not None:
+        elif is_first and self.discovery and neighbour.attempt and neighbour.attempt.announced is not None:
             self._notice("found {} in room {}", self.presence.label(hello.origin, hello.name), self.discovery.room)
         elif self._was_cut_off and self.now >= self._again_at:  # announce two crossed dials once
             self._was_cut_off, self._again_at = False, self.now + AGAIN_SECONDS
