@@ -186,6 +186,7 @@ class House:
         self.members = [Member(name) for name in ("ann", "bob", "cy")]
         self.ann, self.bob, self.cy = self.members
         self.dora, self.screen, self.number = Stranger(self.ann.port), b"", 0
+        self.seen = set()  # lines that were on dora's screen, which a flood scrolls away
         self.dora.sock.setblocking(False)
         for member in self.members:
             os.set_blocking(member.stdout_far, False)
@@ -223,6 +224,7 @@ class House:
             data = self.dora.sock.recv(1 << 20)
             assert data, "the C program was cut off"
             self.screen = self.screen[-100_000:] + data
+            self.seen.update(line for line in map(self._line, self.members) if line in self.screen)
 
     def round(self, attack=None):
         """Everybody says a line; turn until all have all of them."""
@@ -239,7 +241,7 @@ class House:
         """Who has not got whose last line yet."""
         members = [(reader.chat.network.name, line) for reader in self.members for line in map(self._line, [*self.members, "dora"])
                    if line != self._line(reader) and not self.shown[reader][line]]
-        return members + [("dora", line) for line in map(self._line, self.members) if line not in self.screen]
+        return members + [("dora", line) for line in map(self._line, self.members) if line not in self.seen]
 
     def close(self):
         self.dora.close()
