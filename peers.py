@@ -29,7 +29,7 @@ import re
 from bisect import bisect_right
 from collections import Counter, OrderedDict, deque
 from enum import Enum
-from itertools import groupby, takewhile
+from itertools import groupby, islice, takewhile
 from math import inf
 from typing import NamedTuple, Optional
 
@@ -391,13 +391,18 @@ class Links:
     def __init__(self, name, actions):
         self.all = []
         self.outbox = set()  # neighbours for whom something was queued
+        self.ours = {}  # those of them that lead to one of ours, in the order of their hellos: few, however many there are
         self.goodbye = encode_pairs(name, QUIT_TEXTS[:1])  # a C peer takes a bare end of stream for an error
         self._actions = actions
 
     def mesh(self, greeting=False):
         """The neighbours at mesh links; with those that are about to become some."""
-        kinds = (LinkKind.MESH, LinkKind.GREETING) if greeting else (LinkKind.MESH,)
-        return [neighbour for neighbour in self.all if neighbour.kind in kinds and not neighbour.ending]
+        return [neighbour for neighbour in self.ours if (greeting or neighbour.kind is LinkKind.MESH) and not neighbour.ending]
+
+    def is_ours(self, neighbour, kind):
+        """One of ours is at the far end of this link, which is of this kind from now on."""
+        neighbour.kind = kind
+        self.ours[neighbour] = None
 
     def origins(self, greeting=False):
         """Whom we are linked to: two links that claim one origin count once."""
@@ -565,7 +570,7 @@ class Handshake:
         if not text.startswith(PROBE) or not is_kind(text[len(PROBE):], Kind.HELLO) or neighbour.attempt or neighbour.spoke:
             return False  # also on a link that we took for a C peer's, as long as nothing came: one lost packet makes a probe late
         hello = decode_hello(text[len(PROBE):])
-        neighbour.kind = LinkKind.GREETING
+        self._links.is_ours(neighbour, LinkKind.GREETING)
         neighbour.log = neighbour.refill = None
         if self._recognise(neighbour, hello):
             if self._overlay.has_room() or hello.urgent:
@@ -748,7 +753,7 @@ class Network:
 
     def _plan(self):
         times = [contact.due for contact in self.contacts]
-        times += [self._due(neighbour) for neighbour in self.links.all]
+        times += [self._due(neighbour) for neighbour in self.links.all if neighbour.kind is not LinkKind.PLAIN]
         times += [self._renew_at] * (self._forged_from is not None) + [self._tell_alone_at]
         times += [self.log.holes.next_tell(), self.overlay.deadline, self.bridge.deadline, self.presence.deadline]
         times += [self.discovery.deadline] if self.discovery else []
@@ -893,6 +898,7 @@ class Network:
         """
         self._replan = True
         self.links.all.remove(neighbour)
+        self.links.ours.pop(neighbour, None)
         self.links.outbox.discard(neighbour)
         if neighbour.kind is LinkKind.PROBING:
             self._probe_failed(neighbour, reason)
@@ -979,7 +985,7 @@ class Network:
     def _met(self, neighbour, hello):
         """Both have said hello: a mesh link from here on."""
         is_first, alone = not self.overlay.book.met, not self.links.mesh()
-        neighbour.kind = LinkKind.MESH
+        self.links.is_ours(neighbour, LinkKind.MESH)
         self._connected(neighbour)
         neighbour.name = hello.name
         neighbour.vector_at_hello = hello.vector
@@ -1464,13 +1470,17 @@ class Overlay:
     def find(self, neighbour, host, port, origin):
         """A mark names a member whom we do not know, as a gateway at this address: link to it directly."""
         address = self._usable(neighbour, host, port)
-        if address is None or self._links.is_linked(origin, greeting=True) or not self._may_name(neighbour, address):
+        if address is None or self._links.is_linked(origin, greeting=True):
+            return
+        if self.book.shunned.get(address, 0) > self._clock.now or not self._may_name(neighbour, address):
             return
         self.book.note(address)  # who is there is only a stranger's word
-        if self.leaving:
+        if self.leaving or len(self.attempts) >= MAX_DIALS:
             return
-        if self._free({address: origin}) and address in self.book.fresh(self._clock.now) and len(self.attempts) < MAX_DIALS:
+        if self._free({address: origin}):
             self.dial(Attempt(address, urgent=True))
+        else:
+            self.book.shun(address, self._clock.now + FIND_SECONDS)  # looking at all links is too much for each mark
 
     def near(self, host, port, origin):
         """Somebody announces a member on our network segment: link to it. Only that packet says so, so it is not noted."""
@@ -1777,7 +1787,8 @@ class Bridge:
     def __init__(self, author, port, clock, rng, log, links, presence, find, show, notice):
         self._author, self._port, self._clock, self._rng, self._log = author, port, clock, rng, log
         self._links, self._presence, self._find, self._show, self._notice = links, presence, find, show, notice
-        self._plain = []  # the neighbours that are, or may be, C programs
+        self._plain = {}  # the neighbours that are, or may be, C programs, by the number of the link
+        self._quiet = {}  # those of them that are quiet: a record may look at these, but not at all
         self._count = 0  # of all that there ever were
         self._behind = Counter()  # who was heard over plain links: key -> over how many
         self._words = Words(OURSELVES)
@@ -1789,6 +1800,7 @@ class Bridge:
         self._converted = {}  # (number in the log, our host) -> (Batch, the number after it)
         self._decided_at = None  # when one of two own links in one island went quiet
         self._grown, self._changed = log.end, False
+        self._stocked = log.end  # when those that lag were looked at
 
     # Links come and go
 
@@ -1797,7 +1809,7 @@ class Bridge:
         self._count += 1
         neighbour.outlet = Outlet(self._count)
         neighbour.position = self._log.end
-        self._plain.append(neighbour)
+        self._plain[self._count] = neighbour
 
     def settled(self, neighbour):
         """It leads to a C program."""
@@ -1812,8 +1824,9 @@ class Bridge:
 
     def forget(self, neighbour):
         """It is one of ours after all."""
-        if neighbour in self._plain:
-            self._plain.remove(neighbour)
+        if neighbour.outlet:
+            self._plain.pop(neighbour.outlet.number, None)
+            self._quiet.pop(neighbour.outlet.number, None)
 
     def closed(self, neighbour):
         """The link is no more, and nobody is behind it."""
@@ -1845,19 +1858,19 @@ class Bridge:
     @property
     def silent(self):
         """How many C programs have not said anything yet."""
-        return sum(neighbour.kind is LinkKind.PLAIN and not neighbour.spoke for neighbour in self._plain)
+        return sum(neighbour.kind is LinkKind.PLAIN and not neighbour.spoke for neighbour in self._plain.values())
 
     def renamed(self):
         """We have a new origin: what we mark from now on names it as the gateway, and it has our guests."""
         self._converted.clear()
-        for neighbour in self._plain:
+        for neighbour in self._plain.values():
             for key, frame in neighbour.names.items():
                 self._presence.guest(self._author.origin, key, unmarked(frame)[0])
 
     def woke(self):
         """We stood still, and what waits for us is old: another gateway may have told it. Being quiet is harmless."""
         if self._links.mesh():
-            for neighbour in self._plain:
+            for neighbour in self._plain.values():
                 self._go_quiet(neighbour)
 
     # What a C program says
@@ -1912,7 +1925,7 @@ class Bridge:
         number = self._author.tell(Kind.GUEST, name, texts, ago)
         neighbour.outlet.is_evident = True
         self._skip_at(neighbour, number, len(texts))
-        if any(other.outlet.is_quiet for other in self._plain):
+        if self._quiet:
             for offset, text in enumerate(texts):
                 self._owe_everywhere(hash((name, text)), number + offset)
 
@@ -2106,9 +2119,8 @@ class Bridge:
 
     def _owe_everywhere(self, key, number):
         """A C user's line that a gateway told: a quiet link that brought it already owes it to nobody."""
-        for neighbour in self._plain:
-            if neighbour.outlet.is_quiet:
-                self._owe(neighbour, key, number)
+        for neighbour in self._quiet.values():
+            self._owe(neighbour, key, number)
 
     def _owe(self, neighbour, key, number):
         words = neighbour.outlet.words
@@ -2121,10 +2133,9 @@ class Bridge:
 
     def _told_again(self, key, gateway):
         """A gateway tells what was told already: the links of ours that brought it lead where that gateway's leads."""
-        bringers = self._words.bringers(key)
-        for neighbour in self._plain if bringers else ():
-            if neighbour.outlet.number in bringers:
-                self._circle(neighbour, gateway)
+        for number in self._words.bringers(key):
+            if number in self._plain:
+                self._circle(self._plain[number], gateway)
 
     def guest_gone(self, record, is_news):
         """A gateway has lost a C user."""
@@ -2153,7 +2164,7 @@ class Bridge:
 
         If it cannot have seen ours there, only we know.
         """
-        for neighbour in self._plain:
+        for neighbour in self._plain.values():
             outlet = neighbour.outlet
             if gateway in outlet.gateways and (self._author.origin > gateway or not outlet.is_evident):
                 self._go_quiet(neighbour)
@@ -2176,6 +2187,7 @@ class Bridge:
             return
         sometimes("a circle is found")
         outlet.is_quiet = self._changed = True
+        self._quiet[outlet.number] = neighbour
         outlet.spread = self._rng.uniform(0, QUIET_SPREAD)
         outlet.words.clear()
         outlet.owed.clear()
@@ -2217,14 +2229,15 @@ class Bridge:
         if self._grown == self._log.end:
             return changed
         number, self._grown = self._grown, self._log.end
-        for neighbour in self._plain:
+        for neighbour in self._quiet.values():
             outlet = neighbour.outlet
-            if outlet.is_quiet:
-                if not outlet.owed or self._clock.now - outlet.owed[-1][1] > QUIET_SPREAD:
-                    outlet.owed.append((number, self._clock.now))
-                self._advance(neighbour)
-                changed = True
-            elif self._log.end - neighbour.position > LOG_MESSAGES // 4:
+            if not outlet.owed or self._clock.now - outlet.owed[-1][1] > QUIET_SPREAD:
+                outlet.owed.append((number, self._clock.now))
+            self._advance(neighbour)
+            changed = True
+        if self._log.end - self._stocked > LOG_MESSAGES // 16:
+            self._stocked = self._log.end
+            for neighbour in list(self._plain.values()):
                 self._stock_up(neighbour)
         return changed
 
@@ -2245,7 +2258,7 @@ class Bridge:
     @property
     def deadline(self):
         """When tick wants to be called (seconds), or None."""
-        times = [*map(self._due, self._plain), self._look_at]
+        times = [*map(self._due, self._quiet.values()), self._look_at]
         return min((due for due in times if due is not None), default=None)
 
     def _due(self, neighbour):
@@ -2261,7 +2274,7 @@ class Bridge:
         self.grew()
         if self._look_at is not None and self._look_at <= self._clock.now:
             self._carry_awaited(self._clock.now)
-        for neighbour in list(self._plain):
+        for neighbour in list(self._quiet.values()):
             heard = neighbour.outlet.heard
             while heard and self._words.times_told(hash(heard[0][1:3])) >= heard[0][3]:
                 heard.popleft()
@@ -2274,6 +2287,7 @@ class Bridge:
         outlet = neighbour.outlet
         sometimes("a quiet link takes over")
         outlet.is_quiet = False
+        self._quiet.pop(outlet.number, None)
         self._pass_heard(neighbour)
         neighbour.follow(self._log)
         outlet.owed.clear()
@@ -2609,7 +2623,7 @@ class Presence:
         self._suspects = {}  # origin of a lost neighbour -> (since, when to tell all that it is lost)
         self._called_lost = {}  # origin that somebody called lost while we were linked to it -> what we had of it
         self._given_up = {}  # origins whose owners took another one, as somebody forged them; the values mean nothing
-        self._doubted = {}  # origin that somebody calls lost -> until when it may contradict
+        self._doubted = {}  # origin that somebody calls lost -> until when it may contradict; the first is due first
         self._contradict_at, self._contradicted_at = None, clock.now - CONTRADICT_SECONDS  # when we say that we are here
         self._silent, self._silent_at = {}, None  # who did not answer the last call, and when we say so
         self._call = RollCall(clock, rng)
@@ -2809,7 +2823,7 @@ class Presence:
     @property
     def deadline(self):
         """When tick wants to be called (seconds), or None."""
-        times = [due for _, due in self._suspects.values()] + list(self._doubted.values())
+        times = [due for _, due in self._suspects.values()] + list(islice(self._doubted.values(), 1))
         times += [self._contradict_at, self._silent_at, self._call.deadline, self._news.deadline, self._namesakes_at]
         times += [self._clock.now] * (self._namesakes_at is None and len(self._own.keys) - 1 > self._namesakes)
         return min((time for time in times if time is not None), default=None)
@@ -2821,11 +2835,10 @@ class Presence:
             if due <= now:
                 del self._suspects[origin]
                 self._miss(origin, since)
-        for origin, until in list(self._doubted.items()):
-            if until <= now:
-                del self._doubted[origin]
-                if not self._links.is_linked(origin):
-                    self._go(origin, "lost")
+        for origin, _ in list(takewhile(lambda doubt: doubt[1] <= now, self._doubted.items())):
+            del self._doubted[origin]
+            if not self._links.is_linked(origin):
+                self._go(origin, "lost")
         if self._call.answer_at is not None and self._call.answer_at <= now:
             self._answer()
         if self._call.ends_at is not None and self._call.ends_at <= now:
@@ -2835,7 +2848,7 @@ class Presence:
         self._contradict()
         if self._author.last_word < self._log.start:
             self._author.tell(Kind.HERE, self._author.name)  # so that the log never forgets who is here
-        self._news.tick(max(self._doubted.values(), default=None))
+        self._news.tick(next(reversed(self._doubted.values()), None))
         self._tell_namesakes()
 
     def _miss(self, origin, since):

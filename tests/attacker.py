@@ -545,7 +545,7 @@ def copies(a):
     """What was said is said again by seventy others, and by as many gateways; and what is going to be said."""
     line = a.mesh()
     while True:
-        for name, text in list(a.texts.items()):
+        for name, text in list(a.texts.items())[:6]:
             for words in (text, following(text)):
                 for kind in (SAY, GUEST):
                     line.send(b"".join(record(kind, a.rng.getrandbits(64), 1, name, words) for _ in range(70)))

@@ -10,6 +10,7 @@ import re
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -168,6 +169,72 @@ def test_of_more_origins_than_the_tables_hold_no_line_is_shown_twice(monkeypatch
     again = meet(network, "10.0.0.3", 778)
     network.received(again, b"".join(record(1, 1000 + n, 1, b"al", b"first %d" % n) for n in range(50)) + b"".join(lines[-150:]))
     assert shown(network) == []
+
+
+# Work: every record costs the same, whatever was said before ----------------------------------------------------------
+
+class Crowded:
+    """A Network that strangers have filled: plain links, members, guests, holes, doubts; `size` says how full."""
+
+    def __init__(self, size):
+        self.network = Network(b"me", 1, random.Random(1))
+        self.liar = meet(self.network, "10.6.6.6", 666)
+        self.plain = [self.network.opened(f"10.7.{number // 200}.{number % 200 + 1}") for number in range(size // 8)]
+        self.network.now += 1
+        self.network.tick()
+        for number, link in enumerate(self.plain):
+            self.network.received(link, pair(b"c%d" % number, b"hi"))
+        self.network.received(self.liar, b"".join(
+            [record(3, 10 ** 6 + n, 1, b"n%d" % n) for n in range(size)] + [record(2, 667, 1 + n, b"g%d" % n, b"x") for n in range(size)]
+            + [record(3, 10 ** 6 + n % 40, 10 ** 6 + n * 1000, b"n") for n in range(size)]
+            + [record(5, 666, 1 + n, b"eve", lost(10 ** 6 + n)) for n in range(size // 2)]))
+
+    def steps(self, make):
+        """Lines of the program that are run for each of ten such records, after some."""
+        for number in range(4):
+            self.network.received(*make(self, number))
+        count = 0
+
+        def trace(frame, event, argument):
+            nonlocal count
+            count += event == "line"
+            return trace
+        sys.settrace(trace)
+        try:
+            for number in range(4, 14):
+                self.network.received(*make(self, number))
+        finally:
+            sys.settrace(None)
+        return count
+
+
+RECORDS = {
+    "a new member's words": lambda at, n: (at.liar, record(1, 2 * 10 ** 6 + n, 1, b"z%d" % n, b"hi")),
+    "a new member": lambda at, n: (at.liar, record(3, 3 * 10 ** 6 + n, 1, b"y%d" % n)),
+    "a guest of a new gateway": lambda at, n: (at.liar, record(2, 4 * 10 ** 6 + n, 1, b"eve", b"x%d" % n)),
+    "the same words by a new gateway": lambda at, n: (at.liar, record(2, 5 * 10 ** 6 + n, 1, b"eve", b"same")),
+    "a goodbye": lambda at, n: (at.liar, record(4, 10 ** 6 + n + 100, 1 << 40, b"n")),
+    "a loss": lambda at, n: (at.liar, record(5, 668, 1 + n, b"eve", lost(10 ** 6 + n + 60))),
+    "the loss of a gateway with many guests": lambda at, n: (at.liar, record(5, 669 + n, 1, b"eve", lost(667))),
+    "a guest that is gone": lambda at, n: (at.liar, record(6, 667, (1 << 30) + n, b"g%d" % n)),
+    "a jump": lambda at, n: (at.liar, record(3, 10 ** 6 + n % 7, (1 << 40) + n, b"n")),
+    "what is known": lambda at, n: (at.liar, record(3, 10 ** 6 + 50 + n, 1, b"n%d" % n)),
+    "a C user's words": lambda at, n: (at.plain[-1], pair(b"p%d" % n, b"x%d" % n)),
+    "a mark of nobody": lambda at, n: (at.plain[-1], attacker.marked(b"m", b"x%d" % n, 7 * 10 ** 6 + n, 1, 8 * 10 ** 6 + n, "10.9.9.9", 5000)),
+    "a mark of a member": lambda at, n: (at.plain[-1], attacker.marked(b"m", b"x%d" % n, 7 * 10 ** 6 + n, 1, 666)),
+    "an address": lambda at, n: (at.liar, attacker.peers([(f"10.8.0.{n + 1}", 5000)])),
+    "a new name": lambda at, n: (at.liar, frame(bytes([22]) + (9 * 10 ** 6 + n).to_bytes(8, "little"))),
+    "a ping": lambda at, n: (at.liar, frame(b"\x11")),
+}
+
+
+def test_every_record_costs_the_same_whatever_was_said_before():
+    """History: a LOST walked through all guests, a mark or a guest's words through all links."""
+    few, many = {}, {}
+    for size, steps in ((160, few), (960, many)):
+        crowded = Crowded(size)
+        steps.update((what, crowded.steps(make)) for what, make in RECORDS.items())
+    assert {what: (few[what], many[what]) for what in RECORDS if many[what] > 1.2 * few[what] + 100} == {}
 
 
 # Every attack, for a moment ---------------------------------------------------------------------------------------------
