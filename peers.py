@@ -44,7 +44,7 @@ from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGE
 # What the network asks for -------------------------------------------------------------------
 
 class Show(NamedTuple):
-    """Put chat messages of one name on the screen. Raw bytes of a stranger: whoever shows them cleans them."""
+    """Show chat messages of one name. They are a stranger's raw bytes: whoever shows them cleans them."""
     name: bytes
     texts: list
     mine: bool = False
@@ -64,7 +64,7 @@ class Connect(NamedTuple):
 
 
 class Hangup(NamedTuple):
-    """Send this neighbour what waits, as far as it goes at once; close its link; report `reason` to Network.closed."""
+    """Send this neighbour what can be sent at once, close its link, and report `reason` to Network.closed."""
     neighbour: "Neighbour"
     reason: str
 
@@ -75,20 +75,20 @@ class Announce(NamedTuple):
 
 
 def sometimes(branch):
-    """A rare branch is taken. Does nothing: the simulator puts a counter in its place, to see that its runs reach each."""
+    """A rare branch is taken. Does nothing: the simulator replaces it by a counter, to see that its runs reach each of them."""
 
 
 # Time, and how often -------------------------------------------------------------------------
 
 class Clock:
-    """The time, as the caller last said it: `now` of a monotonic clock, `wall` since 1970; both in seconds."""
+    """The time that the caller last told us, in seconds: `now` on a monotonic clock, `wall` since 1970."""
 
     def __init__(self, now, wall):
         self.now, self.wall = now, wall
 
 
 class TokenBucket:
-    """So many at once, and one more every so many seconds. The one rate limiter."""
+    """The one rate limiter: so many at once, and one more every so many seconds."""
 
     def __init__(self, size, seconds, now):
         self._size, self._seconds = size, seconds
@@ -121,16 +121,16 @@ class Contact:
 
     def __init__(self, label, addresses, seconds):
         self.label = label
-        self.seconds = seconds  # for which all addresses together may stay silent
+        self.seconds = seconds  # for which all its addresses together may stay silent
         self.addresses = tuple(addresses)
         self.untried = list(addresses)
         self.pause = REDIAL_FIRST
         self.due = None  # when to dial again; None: nothing is planned
         self.reached = False  # ever
-        self.spare = False  # another peer that our user named was joined: this one is for when nobody is connected
-        self.plain = False  # the last time, it was a C peer (or one of ours that was stopped: so it is probed each time)
+        self.spare = False  # another peer that our user named was joined: this one is dialled when nobody is connected
+        self.plain = False  # it was a C program last time (or one of ours that was stopped, so it is probed each time)
         self.failure = ""  # why the last round of dials came to nothing
-        self.position, self.outlet = 0, None  # of a lost C peer: where in our log it stands, and what it has behind that
+        self.position, self.outlet = 0, None  # of a lost C program: where in our log it stands, and what it has beyond that
 
 
 class Attempt(NamedTuple):
@@ -138,13 +138,13 @@ class Attempt(NamedTuple):
     address: tuple
     contact: Optional[Contact] = None
     urgent: bool = False
-    plain: bool = False  # a probe was not answered: speak as to a C peer
+    plain: bool = False  # a probe was not answered: speak as to a C program
     since: float = 0.0  # when it began
     announced: Optional[int] = None  # the origin that a packet says is there: it must be on one of our own network segments
 
 
 class LinkKind(Enum):
-    """What a link is. Only the dialling side has to find out, with a probe that a C peer does not show."""
+    """What a link is. Only the dialling side has to detect it, with a probe that a C program does not show."""
     STRANGER = "accepted, and has not said anything"
     PROBING = "dialled, and has not answered"
     GREETING = "one of ours, whose full hello is on its way"
@@ -154,48 +154,48 @@ class LinkKind(Enum):
 
 # Looked up for every message: in Python 3.9 to 3.11 LinkKind.MESH costs a quarter of a microsecond.
 OURS, KNOWN = (LinkKind.MESH, LinkKind.GREETING), (LinkKind.MESH, LinkKind.PLAIN)
-MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C peer. One of ours lags in the log
-MAX_OUT = 4096  # pieces taken out for a named C peer that may have to be sent again, since they were still on their way
-PIECE_COST = 40  # bytes of memory that a waiting piece costs beside its own
-MAX_GUESTS = 256  # names that may be behind one plain link, or at one gateway
-MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown, not remembered: a thousand links would hold half a GB
+MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C program (one of ours lags behind in the log instead)
+MAX_OUT = 4096  # pieces on their way to a named C program that are remembered, because they may have to be sent again
+PIECE_COST = 40  # bytes of memory that a waiting piece costs beside its own bytes
+MAX_GUESTS = 256  # names behind one plain link, or at one gateway
+MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown but not remembered, or a thousand links would hold half a GB
 
 
 class Neighbour:
-    """The far end of one link, as the chat sees it: what it is, what it said, what it has yet to be sent."""
+    """The far end of one link: what it is, what it has said, and what it has yet to be sent."""
 
     def __init__(self, host, attempt, kind, now, wall, own_host="", outbox=None):
         self.host, self.own_host = host, own_host
-        self._outbox = set() if outbox is None else outbox  # of all neighbours together: who has got something to send
+        self._outbox = set() if outbox is None else outbox  # shared by all neighbours: those that something was queued for
         self.attempt = attempt  # None: it dialled us
         self.kind = kind
         self.since, self.since_wall = now, wall
         self.heard_at = now
-        self.pings, self.pinged_at = 0, now  # unanswered, and when the last one went out
+        self.pings, self.pinged_at = 0, now  # pings that are unanswered; when the last one was sent
         self.frames = RecordDecoder()
         self.pairs = Pairs()  # of a plain link
-        self.names = {}  # who was heard over a plain link: key -> name, with its mark if it is a member's
+        self.names = {}  # who was heard over a plain link: key -> name, with its mark if a member's
         self.spoke = False  # something came over a plain link
         self.waiting = deque()  # Batches to send before anything of the log
         self.queued = 0  # bytes in `waiting`
-        self.cost = 0  # of memory in `waiting`
-        self._taken = 0  # bytes of the first of them that were taken
+        self.cost = 0  # bytes of memory that `waiting` costs
+        self._taken = 0  # bytes of the first Batch that were taken out
         self._out, self._out_bytes = deque(maxlen=MAX_OUT), 0  # to a contact: (bytes before, Batch, from where) of each; all bytes
         self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
         self.left = None  # the name that said goodbye
         self.origin = None  # of a mesh link, from its hello on
-        self.address = None  # where it can be dialled
+        self.address = None  # where it can be dialled, if known
         self.name = b""
-        self.log, self.position = None, 0  # the next record of our log that it may be sent; no log: nothing of it now
-        self.met_at = 0  # the number in our log that was the next one when we met
-        self.refill = None  # of a plain link: queues the next stretch of the log for it
+        self.log, self.position = None, 0  # where in our log it stands: the next record to send; no log: send nothing of it for now
+        self.met_at = 0  # the next number of our log when we met
+        self.refill = None  # of a plain link: called to queue the next part of the log
         self.outlet = None  # of a plain link: see Bridge
         self.vector_at_hello = {}  # origin -> the sequence that it had when we met
-        self.seen = {}  # origin -> (first, last) of what it sent since: it has exactly these
-        self.filter_until = 0  # the number in our log from which on nothing is known to be there already
+        self.seen = {}  # origin -> (first, last) of what it has sent since: it has exactly these
+        self.filter_until = 0  # from this number of our log on, it is not known to have anything
         self.asked = deque()  # numbers in our log that it asked for
         self.has_asked = False
-        self.is_foreign = False  # when we met, it knew nobody whom we knew: its history is another network's
+        self.is_foreign = False  # when we met, it knew nobody we knew: its history is another network's
 
     @property
     def contact(self):
@@ -209,7 +209,7 @@ class Neighbour:
 
     @property
     def may_be_c(self):
-        """Whether a C peer may be at the far end, so that the rules for sending to one hold."""
+        """Whether the far end may be a C program, so that the rules for sending to one apply."""
         return self.kind not in OURS
 
     @property
@@ -219,7 +219,7 @@ class Neighbour:
         return self.queued + len(self.asked) + (log.end - self.position if log else 0)
 
     def heard(self, key, frame):
-        """Remember who is behind this link. Returns False if there are too many, or the name is too long for a person's."""
+        """Remember who is behind this link. Returns False if there are too many, or the name is too long to be a person's."""
         if key in self.names or len(self.names) < MAX_GUESTS and len(frame) <= MAX_GUEST_NAME:
             self.names[key] = frame
         return key in self.names
@@ -230,18 +230,18 @@ class Neighbour:
         return [self.name] if self.name else [unmarked(frame)[0] for frame in self.names.values()]
 
     def queue(self, batch):
-        """Have a Batch sent; at the end of the turn, as everything is (rule 2 of p2pchat.py)."""
+        """Have a Batch sent at the end of the turn, as everything is (rule 2 of p2pchat.py)."""
         self.stock(batch)
         self._outbox.add(self)
 
     def stock(self, batch):
-        """Have a Batch wait, without saying so: for `refill`, which is called when this link is being sent to anyway."""
+        """Queue a Batch without saying so: for `refill`, which is called while this link is being sent to anyway."""
         self.waiting.append(batch)
         self.queued += len(batch.data)
         self.cost += len(batch.data) + PIECE_COST * len(batch.ends)
 
     def follow(self, log):
-        """Have it sent what the log holds, from its position on."""
+        """Have it sent the log, from its position on."""
         self.log = log
         self._outbox.add(self)
 
@@ -250,19 +250,19 @@ class Neighbour:
         self.queue(join([encode_frame(body)]))
 
     def clear(self):
-        """Nothing that waits will be sent, and nothing of the log."""
+        """Drop all that waits, and send nothing of the log."""
         self.waiting.clear()
         self.asked.clear()
         self.queued, self.cost, self._taken, self.log = 0, 0, 0, None
 
     @property
     def lagging(self):
-        """Whether it takes so much less than is said that our own user should wait."""
+        """Whether it lags so far behind that our own user's input should wait."""
         lag = self.log.end - max(self.position, self.met_at) if self.log is not None else 0
         return self.cost > MAX_BACKLOG // 4 or lag > LOG_MESSAGES // 4
 
     def keep_place(self, lost=0):
-        """A C peer that our user named is lost: note where in our log it stands, for when it is dialled again.
+        """A C program that our user named is lost: note where in our log it stands, for when it is dialled again.
 
         That is the first record of which not all arrived: `lost` bytes that were taken out did not.
         """
@@ -279,7 +279,7 @@ class Neighbour:
             self.contact.position = batch.numbers[at] if at < len(batch.numbers) else min(batch.numbers[-1] + 1, self.position)
 
     def ask(self, numbers):
-        """Have these records of the log sent, whatever it has."""
+        """Have these records of the log sent, whatever it is known to have."""
         self.asked.extend(numbers)
         self._outbox.add(self)
 
@@ -338,7 +338,7 @@ class Neighbour:
             self._taken = 0
 
     def _take_asked(self, chunk):
-        """Some of what it asked for, as far as our log still has it."""
+        """Take some of what it asked for, as far as our log still has it."""
         size = 0
         while self.asked and size < SMALLEST_SEGMENT * 100:
             number = self.asked.popleft()
@@ -373,7 +373,7 @@ class Neighbour:
         return b"".join(unknown)
 
     def has(self, origin, first, last):
-        """It sent these sequences, one after the other."""
+        """It has sent these sequences, in a row."""
         if len(self.seen) > 2 * LOG_MESSAGES:  # origins that a stranger made up; it may be sent what it has
             self.seen.clear()
         low, high = self.seen.get(origin, (first, last))
@@ -386,17 +386,17 @@ NO_ROOM = "has no room for another link"
 
 
 class Links:
-    """All links of this member, and the one way to end one."""
+    """All links of this member, and the one place that ends one."""
 
     def __init__(self, name, actions):
         self.all = []
         self.outbox = set()  # neighbours for whom something was queued
         self.ours = {}  # those of them that lead to one of ours, in the order of their hellos: few, however many there are
-        self.goodbye = encode_pairs(name, QUIT_TEXTS[:1])  # a C peer takes a bare end of stream for an error
+        self.goodbye = encode_pairs(name, QUIT_TEXTS[:1])  # without it, a C program takes the end of the stream for an error
         self._actions = actions
 
     def mesh(self, greeting=False):
-        """The neighbours at mesh links; with those that are about to become some."""
+        """The neighbours at mesh links; with `greeting`, also those about to be."""
         return [neighbour for neighbour in self.ours if (greeting or neighbour.kind is LinkKind.MESH) and not neighbour.ending]
 
     def is_ours(self, neighbour, kind):
@@ -405,7 +405,7 @@ class Links:
         self.ours[neighbour] = None
 
     def origins(self, greeting=False):
-        """Whom we are linked to: two links that claim one origin count once."""
+        """The origins we are linked to: two links that claim the same one count once."""
         return {neighbour.origin for neighbour in self.mesh(greeting)}
 
     def is_linked(self, origin, greeting=False):
@@ -413,7 +413,7 @@ class Links:
         return any(neighbour.origin == origin for neighbour in self.mesh(greeting))
 
     def addresses_but(self, neighbour, greeting=False):
-        """Where our other neighbours can be dialled, for this one to know."""
+        """The addresses of our other neighbours, to tell this one."""
         known = (other.address for other in self.mesh(greeting) if other is not neighbour and other.address)
         return tuple((host.partition("%")[0], port) for host, port in known)
 
@@ -433,14 +433,14 @@ class Links:
         self._actions.append(Hangup(neighbour, reason))
 
     def bye(self, neighbour):
-        """Let a neighbour go that finds other links, with addresses to try."""
+        """Let go of a neighbour that will find other links; give it addresses to try."""
         self.hang_up(neighbour, SPARED, encode_addresses(Kind.BYE, self.addresses_but(neighbour)))
 
 
 # What we say ---------------------------------------------------------------------------------
 
-RESAY_SECONDS = 60  # for which what we said may not have reached everybody: a dead link is noticed after 40
-MAX_OWN = 256  # origins of our own, remembered; each time that somebody speaks in our name we take another one
+RESAY_SECONDS = 60  # in which our words may not have reached everybody: a dead link is noticed after 40
+MAX_OWN = 256  # origins of ours that are remembered; whenever somebody forges the present one, we take another
 
 
 class Author:
@@ -455,7 +455,7 @@ class Author:
     def renew(self):
         """Take a new origin, and say so."""
         self.origin, self.sequence = self._rng.getrandbits(64), 0
-        self._origins[self.origin] = None  # the old ones stay ours: what they said must not come back as another's
+        self._origins[self.origin] = None  # old ones stay ours: what we said under them must not come back as somebody else's
         if len(self._origins) > MAX_OWN:
             del self._origins[next(iter(self._origins))]
         self._runs = []  # (sequence, number in the log) of the first record of each call of tell, and when that was
@@ -477,12 +477,12 @@ class Author:
         number = self._log.extend(self.origin, self.sequence, frames, self._clock.now)
         self.last_word, self.last_said = self._log.end - 1, self._clock.now
         self._runs.append((first, number, self._clock.now))
-        if self._runs[len(self._runs) // 2][1] < self._log.start:  # half at once: O(1) for each
+        if self._runs[len(self._runs) // 2][1] < self._log.start:  # half at once, so that each costs O(1)
             del self._runs[:len(self._runs) // 2]
         return number
 
     def is_forged(self, frame):
-        """Whether a record in our present origin is not one that we said. What our log no longer holds is taken as ours."""
+        """Whether a record in our present origin was not said by us. One that our log no longer holds is taken as ours."""
         _, sequence = read_id(frame)
         if sequence > self.sequence:
             return True
@@ -522,12 +522,12 @@ class Author:
 
 # What is at the far end of a new link? -------------------------------------------------------
 
-STRANGER_SECONDS = 0.5  # one of ours says hello with its first bytes; a C peer waits for its user
-PROBE_SECONDS = 1.0  # how long one of ours may take to answer; a C peer never does
+STRANGER_SECONDS = 0.5  # one of ours says hello with its first bytes; a C program waits for its user
+PROBE_SECONDS = 1.0  # for one of ours to answer a probe; a C program never does
 HELLO_SECONDS = 5  # from the first hello to the last
-MAX_CLAIMS = 3  # links from different hosts that claim one origin: each may be the true one, and they count once
-SHUN_SELF = 300  # seconds for which an address is not dialled where we met ourselves
-LEAST_PORT = 1024  # below are the services of others: such a port is dialled only if our user names it
+MAX_CLAIMS = 3  # links from different hosts that claim one origin: any may be the true one, and together they count once
+SHUN_SELF = 300  # seconds for which an address where we met ourselves is not dialled
+LEAST_PORT = 1024  # lower ports belong to other services, and are dialled only if our user names them
 
 
 class Handshake:
@@ -542,12 +542,12 @@ class Handshake:
         self._met, self._settled = met, settled
 
     def begin(self, neighbour):
-        """We dialled it: send the probe."""
+        """We have dialled it: send the probe."""
         hello = Hello(self._author.origin, self._port, neighbour.attempt.urgent, b"")
         neighbour.queue(encode_pairs(self._author.name, [PROBE + encode_hello(hello)]))
 
     def due(self, neighbour):
-        """When this link must have said more; None if it is known what it is."""
+        """When this link must have said more; None if we know what it is."""
         if neighbour.kind is LinkKind.STRANGER:
             return neighbour.since + STRANGER_SECONDS
         if neighbour.kind is LinkKind.PROBING:
@@ -557,7 +557,7 @@ class Handshake:
         return None
 
     def overdue(self, neighbour):
-        """It has not said more in time."""
+        """It did not say more in time."""
         if neighbour.kind is LinkKind.STRANGER:
             self._settled(neighbour)
         elif neighbour.kind is LinkKind.PROBING:
@@ -568,7 +568,7 @@ class Handshake:
     def read_probe(self, neighbour, text):
         """Whether this text of a plain pair is a probe of ours; handles it. Raises ProtocolError."""
         if not text.startswith(PROBE) or not is_kind(text[len(PROBE):], Kind.HELLO) or neighbour.attempt or neighbour.spoke:
-            return False  # also on a link that we took for a C peer's, as long as nothing came: one lost packet makes a probe late
+            return False  # a probe may come late, on a link that we took for a C program's meanwhile: one lost packet is enough
         hello = decode_hello(text[len(PROBE):])
         self._links.is_ours(neighbour, LinkKind.GREETING)
         neighbour.log = neighbour.refill = None
@@ -581,7 +581,7 @@ class Handshake:
         return True
 
     def read_answer(self, neighbour):
-        """What we dialled says its first frame: a hello, a bye, or it is a C peer that chats already. Raises ProtocolError."""
+        """Read the first frame of what we dialled: a hello, a bye, or chat of a C program. Raises ProtocolError."""
         for frame in neighbour.frames:
             self._answered(neighbour, frame[HEADER_SIZE:])
             if neighbour.ending or neighbour.kind is not LinkKind.PROBING:
@@ -598,11 +598,11 @@ class Handshake:
             if self._recognise(neighbour, hello):
                 self._greet(neighbour)
                 self._met(neighbour, hello)
-        # else chat: of a C peer, or of one of ours that has not got our probe yet; PROBE_SECONDS will tell
+        # else it is chat: a C program's, or one of ours has not got our probe yet; PROBE_SECONDS will tell
 
     def read_hello(self, neighbour):
-        """The full hello of whoever dialled us. Raises ProtocolError."""
-        frame = next(iter(neighbour.frames), None)  # one: what follows it is read as records
+        """Read the full hello of whoever dialled us. Raises ProtocolError."""
+        frame = next(iter(neighbour.frames), None)  # only one: what follows it is read as records
         if frame is None:
             return
         if not is_kind(frame[HEADER_SIZE:], Kind.HELLO):
@@ -613,7 +613,7 @@ class Handshake:
         self._met(neighbour, hello)
 
     def _recognise(self, neighbour, hello):
-        """Note who it is. Returns False if it is ourselves, or a second link to the same member that is not to be kept."""
+        """Note who it is. Returns False if it is ourselves, or a second link to one member that is not to be kept."""
         neighbour.origin, neighbour.name = hello.origin, hello.name
         host, port = neighbour.attempt.address[:2] if neighbour.attempt else (neighbour.host, hello.port)
         neighbour.address = (host, port) if port >= LEAST_PORT or neighbour.attempt else None
@@ -621,7 +621,7 @@ class Handshake:
             self._overlay.book.shun(neighbour.address, self._clock.now + SHUN_SELF)
             self._decline(neighbour, "is this program itself")
             return False
-        if neighbour.address and neighbour.attempt:  # else it only says so, as yet
+        if neighbour.address and neighbour.attempt:  # else we have only its word, so far
             self._overlay.book.note(neighbour.address, hello.origin)
         for other in self._links.mesh(greeting=True):
             if other.origin == hello.origin and other is not neighbour and not self.resolve_double(neighbour, other):
@@ -648,12 +648,12 @@ class Handshake:
         return keep_new
 
     def _decline(self, neighbour, reason):
-        """Hang up on a member that we are linked to anyway. Send our hello first, so that the dialler decides the same way."""
+        """Hang up on a member that we are already linked to. Send our hello first, so that the dialler decides the same way."""
         hello = encode_hello(Hello(self._author.origin, self._port, False, self._author.name))
         self._links.hang_up(neighbour, reason, hello if neighbour.kind is LinkKind.GREETING else None)
 
     def _greet(self, neighbour):
-        neighbour.clear()  # chat that was held back while it was a stranger comes from the log now
+        neighbour.clear()  # the chat that was held back while it was a stranger will come from the log
         addresses = self._links.addresses_but(neighbour, greeting=True)
         hello = Hello(self._author.origin, self._port, False, self._author.name, addresses, self._log.vector())
         neighbour.queue_frame(encode_hello(hello))
@@ -662,10 +662,10 @@ class Handshake:
 # The network ---------------------------------------------------------------------------------
 
 PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
-EARLIER_SECONDS = 10  # a message that was said longer ago, and comes with a new link, is marked as earlier
+EARLIER_SECONDS = 10  # a message that a new link brings is marked as earlier if it was said longer ago
 AGAIN_SECONDS = 10  # between two notices that we are connected again
 ALONE_SECONDS = 1.5  # after the last link was lost, until our user is told; by then another one may be up
-RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two new origins of our own; between two notices that somebody forges
+RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two new origins of ours; between two notices that somebody forges our name
 
 
 class Network:
@@ -682,7 +682,7 @@ class Network:
     def __init__(self, name, port, rng, now=0.0, wall=0):
         self.name, self.port = name, port  # name: bytes; port: where we listen
         self.clock = clock = Clock(now, wall)
-        self.has_address = lambda host: True  # whether an address is still this machine's: the caller knows
+        self.has_address = lambda host: True  # whether an address is still one of this machine's; the caller says
         self.actions = deque()
         self.contacts = []
         self.log = Log()
@@ -694,15 +694,15 @@ class Network:
                              self._show, self._notice)
         self.handshake = Handshake(self.author, port, clock, self.log, self.links, self.overlay, self._met, self._settled)
         self.discovery = None  # a Discovery, once our user asks for it
-        self._before = {}  # origin -> sequence that was said before we joined: not news
+        self._before = {}  # origin -> the sequence up to which it spoke before we joined: that is not news
         self._renew_at = self._forged_told_at = self._again_at = now
-        self._was_cut_off = False  # our last neighbour was lost; not if it left
-        self._was_connected, self._told_alone = False, False  # ever; and whether our user knows that nobody is connected now
+        self._was_cut_off = False  # our last neighbour was lost (not if it left)
+        self._was_connected, self._told_alone = False, False  # whether we ever were; whether our user knows that nobody is connected now
         self._tell_alone_at = None  # when our user is told that the last link is lost
-        self._unheard_from = None  # the number in the log of what our user said first while nobody was connected
-        self._forged_from = None  # the first sequence of ours that somebody else said, too
+        self._unheard_from = None  # the log's number of the first thing that our user said to nobody
+        self._forged_from = None  # the first of our sequences that somebody forged
         self._planned, self._replan = None, True
-        self._offered = 0  # the log's end when it was last said who has something to send
+        self._offered = 0  # the end of the log at the last call of to_send
 
     # What the caller tells -------------------------------------------------------------------
 
@@ -736,13 +736,13 @@ class Network:
 
     @property
     def deadline(self):
-        """When tick wants to be called; None: nothing is planned, an idle member sleeps. May be early, never late."""
-        if self._replan:  # worked out when something changed, not in every turn of a busy loop
+        """When tick wants to be called, in seconds; None: nothing is planned, and an idle member sleeps. Early perhaps, never late."""
+        if self._replan:  # worked out only after a change, not in every turn of a busy loop
             self._replan, self._planned = False, self._plan()
         return self._planned
 
     def to_send(self):
-        """The neighbours to whom something may have to be sent that was not there the last time; all of them if the log grew."""
+        """The neighbours that may have to be sent something since the last call; all of them if the log grew."""
         outbox = self.links.outbox
         if self._offered == self.log.end and not outbox:
             return ()
@@ -789,7 +789,7 @@ class Network:
             self.discovery.heard(host, packet)
 
     def say(self, *texts):
-        """Our user says this (bytes of any length): to everyone, and to our own screen."""
+        """Our user says these texts (bytes, of any length) to everyone, and to our own screen."""
         self.actions.append(Show(self.name, list(texts), mine=True))
         number = self.author.tell(Kind.SAY, self.name, [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)])
         self._replan |= self.bridge.grew()
@@ -806,17 +806,17 @@ class Network:
 
     @property
     def unheard(self):
-        """Whether our user said something, and nobody was connected since."""
+        """Whether our user has said something, and nobody was connected since."""
         return self._unheard_from is not None
 
     def _connected(self, neighbour):
-        """Somebody hears us. A C program, too, gets what was said to nobody."""
+        """Somebody hears us now: a C program, too, gets what was said to nobody."""
         if neighbour.kind is LinkKind.PLAIN and self.unheard:
             neighbour.position = self._unheard_from
         self._was_connected, self._told_alone, self._tell_alone_at, self._unheard_from = True, False, None, None
 
     def leave(self):
-        """Say goodbye to all, behind whatever they are still to be sent."""
+        """Say goodbye to all, after whatever is still to be sent to them."""
         self.overlay.leaving, self.discovery = True, None
         self.contacts.clear()
         self.author.tell(Kind.LEFT, self.name)
@@ -845,7 +845,7 @@ class Network:
         return neighbour
 
     def dial_failed(self, attempt, reason):
-        """A Connect came to nothing; `reason` is a sentence without its subject."""
+        """A Connect failed; `reason` is a sentence without its subject."""
         self._replan = True
         contact = attempt.contact
         self.overlay.failed(attempt)
@@ -861,7 +861,7 @@ class Network:
         self._plan_redial(contact)
 
     def make_way(self):
-        """There are too many links: let one go for somebody new. Returns False if none can be spared now.
+        """There are too many links: let one go, for a newcomer. Returns False if none can be spared now.
 
         That is the newest silent one of the host with most of them: whoever came before the crowd may be a C peer whose
         user is just quiet, and so may one that is alone on its host. Where all talk, the one that was silent for longest
@@ -884,7 +884,7 @@ class Network:
         neighbour.frames.feed(data)
         kind = None
         try:
-            while neighbour.kind is not kind and not neighbour.ending:  # what it says may change what it is
+            while neighbour.kind is not kind and not neighbour.ending:  # what it says may change the kind of link
                 kind = neighbour.kind
                 self._read(neighbour)
         except ProtocolError as error:
@@ -892,7 +892,7 @@ class Network:
         self._replan |= self.bridge.grew()
 
     def closed(self, neighbour, reason, lost=0):
-        """This neighbour's link is no more; `reason` is a sentence without its subject.
+        """This neighbour's link is closed; `reason` is a sentence without its subject.
 
         `lost`: bytes of what was taken out to be sent to it that did not arrive.
         """
@@ -908,18 +908,18 @@ class Network:
             neighbour.keep_place(lost)
             self._plain_closed(neighbour, reason)
         elif neighbour.kind is LinkKind.GREETING and neighbour.address and not neighbour.ending:
-            self.overlay.book.note(neighbour.address)  # it gave up waiting for us, and may take us for a C peer: call back
+            self.overlay.book.note(neighbour.address)  # it gave up waiting for us, and may take us for a C program: call back
         self.overlay.fill()
 
     def woke(self):
-        """We stood still, nobody knows for how long: others may have taken our place meanwhile."""
+        """We stood still, for an unknown time: others may have taken our place meanwhile."""
         self._replan = True
         self.bridge.woke()
         self.presence.woke()
         self._restart_discovery()
 
     def tick(self):
-        """The deadline has passed: do what is due."""
+        """The deadline has come: do what is due."""
         self._replan = True
         for neighbour in list(self.links.all):
             due = self._due(neighbour)
@@ -976,7 +976,7 @@ class Network:
                 return
 
     def _settled(self, neighbour):
-        """It is a C program, as far as can be known."""
+        """It is a C program, as far as anybody can tell."""
         if neighbour.kind is LinkKind.STRANGER:
             neighbour.kind = LinkKind.PLAIN
             self._connected(neighbour)
@@ -1019,7 +1019,7 @@ class Network:
         contact.reached, contact.spare = True, False
 
     def _due(self, neighbour):
-        """When something has to be done about this link; None: never."""
+        """When something is due on this link; None: never."""
         if neighbour.ending:
             return None
         if neighbour.kind is LinkKind.MESH:
@@ -1032,7 +1032,7 @@ class Network:
         elif neighbour.pings >= MOST_PINGS:
             sometimes("a silent neighbour is given up")
             self.links.hang_up(neighbour, "is silent")
-        elif not self.has_address(neighbour.own_host):  # another network: what is said to our old address is lost
+        elif not self.has_address(neighbour.own_host):  # we are on another network: what is sent to our old address is lost
             for dead in [link for link in self.links.all if link.own_host == neighbour.own_host]:
                 self.links.hang_up(dead, "was reached from an address that this machine has no more")
         else:
@@ -1111,7 +1111,7 @@ class Network:
         self.overlay.dial(Attempt(address, contact, True, plain), contact.seconds / len(contact.addresses))
 
     def _plan_redial(self, contact):
-        # One of ours is found again by healing; only a C peer has to be dialled by its own address.
+        # The network finds one of ours again by itself; only a C program has to be dialled at its own address.
         is_wanted = self.is_alone if contact.spare else contact.reached and contact.plain
         if contact not in self.contacts or not is_wanted:
             return
@@ -1125,7 +1125,7 @@ class Network:
     # What other members tell -----------------------------------------------------------------
 
     def _take_run(self, neighbour, run):
-        """Take what is new of a run; what is known only says what this neighbour has."""
+        """Take what is new in a run. What is not new tells only what this neighbour has."""
         origin, first, count = run.first.origin, run.first.sequence, len(run.frames)
         if self.author.is_ours(origin):
             self._own(neighbour, origin, run.frames)
@@ -1138,11 +1138,11 @@ class Network:
         elif not is_known:
             for low, high, late in self.log.news(origin, first, last):
                 self._extend(neighbour, run.part(low - first, high - first + 1), late)
-        if not is_known or origin != neighbour.origin:  # else our copy may be forged, and must reach its owner
+        if not is_known or origin != neighbour.origin:  # else our copy may be forged, and its owner must see it
             neighbour.has(origin, first, last)
 
     def _extend(self, neighbour, run, late):
-        """Put a new run into the log and deliver it: as a whole, or record by record where it may be earlier."""
+        """Log and deliver a new run: as a whole, or record by record where some may be earlier."""
         if late:
             sometimes("a hole is filled")
         origin, first = run.first.origin, run.first.sequence
@@ -1169,7 +1169,7 @@ class Network:
         return record.sequence <= neighbour.vector_at_hello.get(record.origin, 0) and self.wall - record.when > EARLIER_SECONDS
 
     def _deliver(self, first, texts, number, earlier=False, is_history=False, is_late=False):
-        """Show what is news; C programs get it from the log, but for what they have and for another network's history."""
+        """Show what is new. C programs get it from the log, except what they have, and another network's history."""
         if is_history:
             sometimes("history of another network comes")
             self.bridge.skip(number, len(texts))
@@ -1192,7 +1192,7 @@ class Network:
         if kind is None or kind == Kind.HELLO:
             raise ProtocolError("said hello twice" if kind else "sent an empty record")
         if kind == Kind.PING:
-            if not neighbour.queued:  # whoever does not read the answers gets no more of them
+            if not neighbour.queued:  # who does not read our answers gets no more of them
                 neighbour.queue_frame(bytes([Kind.PONG]))
         elif kind == Kind.PEERS:
             self.overlay.learn(neighbour, decode_addresses(body))
@@ -1207,7 +1207,7 @@ class Network:
             self._logged(neighbour, frame)
 
     def _asked(self, neighbour, ranges):
-        if not neighbour.has_asked:  # each time is a walk through the log
+        if not neighbour.has_asked:  # only once: it takes a walk through the log
             neighbour.has_asked = True
             sometimes("a neighbour asks for what it lacks")
             neighbour.ask(self.log.find(ranges))
@@ -1262,7 +1262,7 @@ class Network:
     # Speaking in our name --------------------------------------------------------------------
 
     def _own(self, neighbour, origin, frames):
-        """Records in an origin of ours come back, or somebody forged them."""
+        """Records in an origin of ours: our own came back, or somebody forged them."""
         forged = [frame for frame in frames if origin == self.author.origin and self.author.is_forged(frame)]
         if not forged:
             neighbour.has(origin, read_id(frames[0])[1], read_id(frames[-1])[1])
@@ -1282,7 +1282,7 @@ class Network:
         for neighbour in self.links.mesh():
             neighbour.queue_frame(encode_renamed(self.author.origin))
         self.author.tell(Kind.LOST, self.name, [encode_lost(old, FORGED)])
-        self.bridge.skip(*self.author.say_again(said))  # our C programs have had it
+        self.bridge.skip(*self.author.say_again(said))  # our C programs have it already
         self.bridge.renamed()
         self.presence.renamed(old, self.author.origin, self.name)
         self._replan = True
@@ -1295,7 +1295,7 @@ class Network:
 
 
 def _of_the_largest_crowd(neighbours):
-    """Those of these that are of a host that has most of them, in the order of their coming; none if no host has two."""
+    """Those of the host that has most of these, oldest first; none if no host has two."""
     crowds = Counter(neighbour.host for neighbour in neighbours)
     most = max(crowds.values(), default=0)
     return [neighbour for neighbour in neighbours if crowds[neighbour.host] == most > 1]
@@ -1306,7 +1306,7 @@ def _heard_at(neighbour):
 
 
 def is_loopback(host):
-    """Whether this numeric host means the machine it is said on."""
+    """Whether this numeric host means the speaker's own machine."""
     return host.startswith("127.") or host == "::1"
 
 
@@ -1329,22 +1329,22 @@ def is_dialable(host):
 # Which links to have -------------------------------------------------------------------------
 
 # tests/simulator.py measures the mesh: with 4 and 6 a delivery costs 4 copies instead of 6, but more hops
-WANT_LINKS, MAX_MESH_LINKS = 5, 8  # the active view; five random links hold a network together when half of it dies
+WANT_LINKS, MAX_MESH_LINKS = 5, 8  # the active view: five random links hold a network together when half of it dies
 MAX_LINKS = 1024  # of all kinds; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
-DIAL_SECONDS = 10  # how long all addresses of a peer that our user named may stay silent together
+DIAL_SECONDS = 10  # for all addresses of a peer that our user named, together, to answer
 MAX_DIALS = 3  # probes under way at once
 MESH_DIAL_SECONDS = 5  # for an address that the network picked to answer
 SHUFFLE_SECONDS = 15, 45  # between two swaps
 FRIEND_SHARE = 0.3  # of swaps that try a friend first
-OUTBOUND_QUOTA = 3  # of the last links that we dialled, never given up for a caller (as in gossipsub v1.1)
-ELDEST_CALLERS = 3  # never given up for another caller, or a crowd of strangers would leave us nobody else
-SETTLED_SECONDS = 10  # by then a neighbour has other links, so that somebody misses it if it dies after we let it go
-RESERVE_FIRST, RESERVE_MOST = 1, 30  # pause between two dials of old acquaintances, doubled each time
+OUTBOUND_QUOTA = 3  # the last links that we dialled, never given up for a caller (as in gossipsub v1.1)
+ELDEST_CALLERS = 3  # the oldest callers, never given up for another, or a crowd of strangers would leave us nobody else
+SETTLED_SECONDS = 10  # by then a neighbour has other links, so that somebody notices if it dies after we let it go
+RESERVE_FIRST, RESERVE_MOST = 1, 30  # seconds between two dials of old acquaintances, doubled each time
 FAILED_PAUSE = 0, 60  # seconds for which a failed address is not dialled
-NO_ROOM_PAUSE = 1, 3  # the same where there was no room: whoever has lost all its links finds room everywhere
+NO_ROOM_PAUSE = 1, 3  # the same where there was no room (whoever lost all links finds room anywhere)
 CLOSED_PAUSE = 0, 10  # the same where a link was closed
 MAX_BOOK = 128  # addresses heard of
-MAX_FRIENDS = 8  # addresses of members once met, kept to find the other half after a split
+MAX_FRIENDS = 8  # addresses of members we once met, to find the other half after a split: a reservoir sample
 # Never let a peer use us as a port scanner. Dials to where nobody of ours ever answered us: so many at once, and one
 # more in so many seconds, 54 a minute at most; more at once, and 1,000 members of which 90 % died are whole no sooner.
 UNPROVEN_DIALS, UNPROVEN_SECONDS = 24, 2
@@ -1353,18 +1353,18 @@ MAX_NAMING = 256  # hosts of which that is remembered
 
 
 class Book:
-    """Where members can be dialled: address -> origin, None as long as it is not known who is there."""
+    """The passive view: where members can be dialled. address -> origin, or None while we do not know who is there."""
 
     def __init__(self, rng):
         self.rng = rng
         self.heard = {}  # from live neighbours; what fails is dropped
-        self.friends = {}  # a fair sample of all whom we were ever linked to: they may be the other half after a split
+        self.friends = {}  # a fair sample of all members we were ever linked to: some may be the other half after a split
         self.met = 0
         self.shunned = {}  # address -> until when it is not dialled
         self.proven = {}  # addresses where one of ours answered us; the values mean nothing
 
     def note(self, address, origin=None):
-        """A member may be dialled there; `origin` if it is known which."""
+        """A member may be dialled there; `origin` if we know which."""
         self.heard[address] = origin if origin is not None else self.heard.get(address)
         if len(self.heard) > MAX_BOOK:
             del self.heard[self.rng.choice(list(self.heard))]
@@ -1387,7 +1387,7 @@ class Book:
             self.friends[address] = origin
 
     def shun(self, address, until):
-        """Do not dial it before `until`. None: it is not known where that was."""
+        """Do not dial this address before `until`. None: we do not know where that was."""
         if address is None:
             return
         self.shunned[address] = until
@@ -1395,7 +1395,7 @@ class Book:
             del self.shunned[next(iter(self.shunned))]
 
     def failed(self, address, now):
-        """Nobody of ours answered there."""
+        """No member answered there."""
         self.heard.pop(address, None)
         self.proven.pop(address, None)
         self.shun(address, now + self.rng.uniform(*FAILED_PAUSE))
@@ -1407,12 +1407,12 @@ class Book:
                 del addresses[address]
 
     def fresh(self, now):
-        """What was heard of and may be dialled now."""
+        """The addresses heard of that may be dialled now."""
         self.shunned = {address: until for address, until in self.shunned.items() if until > now}
         return {address: origin for address, origin in self.heard.items() if address not in self.shunned}
 
     def next_fresh(self):
-        """When the first of the others may be dialled again, or None."""
+        """When the next shunned address may be dialled again, or None."""
         return min((until for address, until in self.shunned.items() if address in self.heard), default=None)
 
 
@@ -1446,13 +1446,13 @@ class Overlay:
         return min((time for time in times if time is not None), default=None)
 
     def tick(self):
-        """Swap a link if it is time, and dial if there are too few."""
+        """Shuffle if it is time, and dial if there are too few links."""
         if self._shuffle_at is not None and self._shuffle_at <= self._clock.now:
             self._shuffle()
         self.fill()
 
     def dial(self, attempt, seconds=MESH_DIAL_SECONDS):
-        """Have it dialled, and given up after so many seconds."""
+        """Have it dialled, and given up after this many seconds."""
         if attempt.contact is None and attempt.address[:2] not in self.book.proven:
             self._unproven.take(self._clock.now)
         attempt = attempt._replace(since=self._clock.now)
@@ -1474,7 +1474,7 @@ class Overlay:
             return
         if self.book.shunned.get(address, 0) > self._clock.now or not self._may_name(neighbour, address):
             return
-        self.book.note(address)  # who is there is only a stranger's word
+        self.book.note(address)  # we have only a stranger's word for who is there
         if self.leaving or len(self.attempts) >= MAX_DIALS:
             return
         if self._free({address: origin}):
@@ -1501,19 +1501,19 @@ class Overlay:
     # What came of it
 
     def opened(self, attempt):
-        """A dial led to a connection."""
+        """A dial was answered."""
         if attempt in self.attempts:
             self.attempts.remove(attempt)
 
     def failed(self, attempt):
-        """A dial led to none."""
+        """A dial failed."""
         self.opened(attempt)
         if attempt.contact is None:
             self._not_there(attempt)
             self.fill()
 
     def refused(self, attempt, has_no_room):
-        """What was dialled did not become a link. Where there was only no room, somebody of ours is alive: keep it."""
+        """What we dialled did not become a link. If it only had no room, a member is alive there: keep the address."""
         if has_no_room:
             self.book.shun(attempt.address[:2], self._clock.now + self._rng.uniform(*NO_ROOM_PAUSE))
         else:
@@ -1522,7 +1522,7 @@ class Overlay:
     def _not_there(self, attempt):
         address = attempt.address[:2]
         is_forged = attempt.announced is not None and (address in self.book.heard or address in self.book.proven)
-        if not is_forged:  # whoever forges a packet does not make us forget where others are
+        if not is_forged:  # a forged packet must not make us forget where members are
             self.book.failed(address, self._clock.now)
 
     def proved(self, attempt):
@@ -1542,15 +1542,15 @@ class Overlay:
         self.fill()
 
     def closed(self, neighbour):
-        """A mesh link is no more."""
+        """A mesh link is closed."""
         self.book.shun(neighbour.address, self._clock.now + self._rng.uniform(*CLOSED_PAUSE))
 
     def has_room(self):
-        """Whether somebody who is not urgent may become a neighbour."""
+        """Whether a caller who is not urgent may become a neighbour."""
         return len(self._links.origins()) < MAX_MESH_LINKS
 
     def learn(self, neighbour, addresses):
-        """Note where members are. A peer may say anything: what can be dialled at all is taken, and a bounded number."""
+        """Note where members are, says this neighbour. It may say anything: only what can be dialled is taken, and not too much."""
         for host, port in addresses:
             address = self._usable(neighbour, host, port)
             if address and address not in self.book.heard and self._may_name(neighbour, address):
@@ -1558,13 +1558,13 @@ class Overlay:
 
     def _usable(self, neighbour, host, port):
         if is_loopback(host) and not is_loopback(neighbour.host):
-            host = neighbour.host  # "on my machine", it means
+            host = neighbour.host  # it means "on my machine"
         elif is_link_local(host):  # the interface behind a % is one of its machine's, not of ours
             host = host.partition("%")[0] + "%" + neighbour.host.partition("%")[2]
         return (host, port) if port >= LEAST_PORT and is_dialable(host) else None
 
     def _may_name(self, neighbour, address):
-        """A liar must neither fill the book with nobody's addresses nor use us to knock on others' doors."""
+        """No liar may fill the book with dead addresses, or use us as a port scanner."""
         if address in self.book.heard:
             return True
         bucket = self._naming.pop(neighbour.host, None) or TokenBucket(MAX_NAMED, NAMED_SECONDS, self._clock.now)
@@ -1576,9 +1576,9 @@ class Overlay:
     # Which to dial, and which to give up
 
     def _wants_links(self):
-        """Whether another dial is due now, if only somebody to dial is known."""
+        """Whether to dial somebody else now, if we know anybody."""
         dials = len(self.attempts) + sum(neighbour.kind is LinkKind.PROBING for neighbour in self._links.all)
-        # Half-open handshakes do not count as links, or five strangers could keep us from looking for anybody else.
+        # Half-open handshakes do not count, or strangers could fill WANT_LINKS.
         return not self.leaving and dials < MAX_DIALS and len(self._links.origins()) < WANT_LINKS
 
     def _pick(self, addresses):
@@ -1596,14 +1596,14 @@ class Overlay:
         return address
 
     def _shuffle(self):
-        """Swap a link for a random other, so that no part of the network closes in on itself."""
+        """Swap a link for a random other one, so that no part of the network closes in on itself."""
         self._shuffle_at = self._clock.now + self._rng.uniform(*SHUFFLE_SECONDS)
         for neighbour in self._links.mesh():
             addresses = self._links.addresses_but(neighbour)
             if addresses:
                 neighbour.queue_frame(encode_addresses(Kind.PEERS, addresses))
         if len(self._links.origins()) < WANT_LINKS:
-            return  # fill is at it
+            return  # fill is dialling already
         sources = [self._free(self.book.fresh(self._clock.now)), self._free(self._reserve())]
         if self._rng.random() < FRIEND_SHARE:
             sources.reverse()
@@ -1612,14 +1612,14 @@ class Overlay:
             self.dial(Attempt(address, urgent=True))
 
     def _reserve(self):
-        """Where else to look: friends and, while there is no link at all, whom our user named."""
+        """Where else to look: friends and, without any link, the peers that our user named."""
         if self._links.mesh():
             return self.book.friends
         named = {contact.addresses[0][:2]: None for contact in self.named if contact.reached and not contact.plain}
         return {**named, **self.book.friends}
 
     def _free(self, source):
-        """The addresses in `source` that lead to nobody we are linked to or are dialling, as far as we know."""
+        """The addresses in `source` at which we know of nobody that we are linked to or dialling."""
         attempts = self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt]
         taken = {neighbour.address for neighbour in self._links.all} | {attempt.address[:2] for attempt in attempts}
         linked = {neighbour.origin for neighbour in self._links.all if neighbour.origin}
@@ -1630,7 +1630,7 @@ class Overlay:
                 and (may_dial or address in self.book.proven)]
 
     def _make_room(self, newest):
-        """Keep to MAX_MESH_LINKS by letting a random other go. It loses nothing: its next link catches up."""
+        """Keep to MAX_MESH_LINKS by letting go of a random other neighbour. It loses nothing: its next link catches it up."""
         was_shuffled = newest.attempt is not None and newest.attempt.contact is None and newest.attempt.urgent
         most = WANT_LINKS + 1 if was_shuffled else MAX_MESH_LINKS
         others = [other for other in self._links.mesh() if other is not newest]
@@ -1639,8 +1639,8 @@ class Overlay:
             self._links.bye(self._rng.choice(self._spare(others, newest)))
 
     def _spare(self, others, newest):
-        """Whom to let go: of the host that has most of them, if one has, so that no machine pushes the others out."""
-        if newest.attempt is None:  # a caller: it takes the place of another caller, if there are many
+        """Whom to let go: one of the host with most links, if there is one, so that no machine pushes the others out."""
+        if newest.attempt is None:  # a caller takes another caller's place, if there are many
             called = [other for other in others if other.attempt is None][ELDEST_CALLERS:]
             dialled = [other for other in others if other.attempt is not None][:-OUTBOUND_QUOTA]
             others = called or dialled or others
