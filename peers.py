@@ -1650,41 +1650,41 @@ class Overlay:
 
 # C programs ----------------------------------------------------------------------------------
 
-SAME_WORDS_SECONDS = 2  # in which the same words of one C user, by two gateways, are one message
-LATE_WORDS_SECONDS = 60  # the same at a quiet link: a C program that was stopped brings old lines
-MAX_WORDS = 4096  # lines of C users in which that is recognised
-MAX_TELLERS = 16  # gateways and links by which one line is counted
-QUIET_SECONDS, RANK_SECONDS, QUIET_SPREAD = 2.5, 0.75, 0.25  # what a quiet link waits for; more for each who goes first
-MAX_RANK = 3  # so that the last one takes over within 5 seconds
-DECIDED_SECONDS = 2  # after one of two links of our own went quiet, before another one may
-MAX_CARRIED = 20_000  # lines that came through C programs only, and may come again by the mesh
+SAME_WORDS_SECONDS = 2  # in which the same words of a C user from two gateways are one message
+LATE_WORDS_SECONDS = 60  # the same at a quiet link: a C program that was stopped may bring old lines
+MAX_WORDS = 4096  # lines of C users that are remembered for that
+MAX_TELLERS = 16  # gateways and links that are counted for one line
+QUIET_SECONDS, RANK_SECONDS, QUIET_SPREAD = 2.5, 0.75, 0.25  # that a quiet link waits; so much more for each gateway before it; and a random part
+MAX_RANK = 3  # so that even the last one takes over within 5 seconds
+DECIDED_SECONDS = 2  # after one of two links of our own went quiet, until another one may
+MAX_CARRIED = 20_000  # lines that came through C programs only, and may come again through the mesh
 FIND_SECONDS = 2  # between two dials to a gateway that is not here through the mesh
-MAX_GATEWAYS = 16  # remembered of those whose marks came over one link
-MAX_SEEN_MARKS, LEAST_SEEN_MARKS = 20_000, 64  # that came before, or instead of, the mesh's record; the links share them
-MAX_HEARD, MAX_HEARD_BYTES = 4096, 1 << 20  # lines of C users that wait at a quiet link to be told by another gateway
-OURSELVES = "ourselves"  # among the gateways that told a line; our origin may change
-MESH_SECONDS, LOOK_SECONDS = 4, 1  # until a line that the mesh should bring is taken from a C program; between two looks
-MAX_AWAITED, MAX_AWAITING = 256, 16  # such lines of one member; and members
-GARBLED_LINES, GARBLED_SECONDS = 3, 10  # so many in so short a time, and a C program that we dialled is dialled again
-MAX_MARKERS = 16  # kept, for the addresses of this machine
-CONVERTED, MAX_CONVERTED = 512, 80  # records of the log made into pairs at once; so many times, for all links together
+MAX_GATEWAYS = 16  # remembered for one link: those whose marks came over it
+MAX_SEEN_MARKS, LEAST_SEEN_MARKS = 20_000, 64  # marks that came before, or instead of, the mesh's record; the links share these
+MAX_HEARD, MAX_HEARD_BYTES = 4096, 1 << 20  # lines of C users that wait at a quiet link for another gateway to tell them
+OURSELVES = "ourselves"  # stands for us among the gateways that told a line, since our origin may change
+MESH_SECONDS, LOOK_SECONDS = 4, 1  # until a line that the mesh should have brought is taken from a C program; between two looks
+MAX_AWAITED, MAX_AWAITING = 256, 16  # such lines of one member; such members
+GARBLED_LINES, GARBLED_SECONDS = 3, 10  # this many within this time, and a C program that we dialled is dialled again
+MAX_MARKERS = 16  # kept: one for each address of this machine
+CONVERTED, MAX_CONVERTED = 512, 80  # records of the log that are made into pairs at once; results kept, for all links together
 
 
 class Words:
-    """Tells a C user's line that two gateways brought from one that was said twice.
+    """Tells a C user's line that came by two gateways from one that was said twice.
 
     Nothing but the words can tell: a C program knows no identities. Each gateway that tells a line, and each link
     of ours that brings it, is counted. It was said as often as whoever told it most often.
     """
 
     def __init__(self, own):
-        self._own = own  # stands for this member among the gateways
+        self._own = own  # how this member is named among the gateways
         # hash of (name, text) -> [when, {gateway: times told}, {link: times heard}], or, of nearly all lines, (when, link): a
         # link of ours brought it once, and we told it once. The oldest first, but for those that were told again.
         self._lines = {}
 
     def is_first(self, key, link, now):
-        """Whether nobody told this line lately; if so, `link` brings it and we tell it, at `now` (seconds)."""
+        """Whether nobody has told this line lately. If so, note that `link` brought it and that we tell it, at `now` (seconds)."""
         if key in self._lines:
             return False
         self._lines[key] = now, link
@@ -1694,19 +1694,19 @@ class Words:
 
     def told(self, key, gateway, now, mine=False):
         """A gateway tells this line, the hash of a (name, text), at `now` (seconds). Returns whether that is news."""
-        is_awaited = not self._known(key)[1]  # a quiet link brought it, and waits for somebody to tell it
+        is_awaited = not self._known(key)[1]  # a quiet link brought it, and waits for a gateway to tell it
         line = self._line(key, now, LATE_WORDS_SECONDS if is_awaited else SAME_WORDS_SECONDS)
         times = self._count(line[1], gateway)
         most = max((count for teller, count in line[1].items() if teller != gateway), default=0)
         return mine or times > most
 
     def heard(self, key, link, now, is_quiet):
-        """A link of ours brings this line. Returns how often it did, and how often gateways told it."""
+        """A link of ours brings this line. Returns how often it has, and how often gateways have told it."""
         line = self._line(key, now, LATE_WORDS_SECONDS if is_quiet else SAME_WORDS_SECONDS)
         return self._count(line[2], link), max(line[1].values(), default=0)
 
     def when(self, key):
-        """When this line was told or heard last (seconds), or None."""
+        """When this line was last told or heard (seconds), or None."""
         line = self._lines.get(key)
         return line and line[0]
 
@@ -1749,32 +1749,32 @@ class Words:
 
     def _count(self, counts, who):
         if who not in counts and len(counts) >= MAX_TELLERS:
-            counts.pop(min(counts, key=counts.get))  # invented ones must not keep the real one from being counted
+            counts.pop(min(counts, key=counts.get))  # invented gateways must not keep the real one from being counted
         counts[who] = counts.get(who, 0) + 1
         return counts[who]
 
 
 class Outlet:
-    """A plain link as the bridge sees it: what the C programs behind it have, and whether another gateway serves them."""
+    """The bridge's view of a plain link: what the C programs behind it have, and whether another gateway serves them."""
 
     def __init__(self, number=0):
-        self.number = number  # of this link among all plain ones there ever were
+        self.number = number  # counts all plain links there ever were
         self.is_quiet = False
-        self.is_evident = False  # whether other gateways can know of it: it was sent something, or what it brought was told
-        self.skips = set()  # numbers in the log, from the link's position on, that they have, or must not get
+        self.is_evident = False  # whether other gateways can know of this link: something was sent into it, or what it brought was told
+        self.skips = set()  # numbers of the log beyond the link's position that they have already, or must not get
         self.marks = OrderedDict()  # (origin, sequence, hash of the text) of what came over the link with a mark
         self.marked_at = 0.0  # when the last of them came
         self.gateways = OrderedDict()  # origin -> when its mark last came over the link; the latest is last
-        self.owed = deque()  # (number in the log, when it was logged): since when what has not come back is owed
-        self.words = {}  # of C users' lines that are owed: hash of (name, text) -> numbers in the log
-        self.heard = deque()  # (when, name, text, times): a C user's lines that no other gateway has told yet
+        self.owed = deque()  # (number in the log, since when): what has not come back over this link is owed to it
+        self.words = {}  # C users' lines that are owed: hash of (name, text) -> numbers in the log
+        self.heard = deque()  # (when, name, text, times): C users' lines that no other gateway has told yet
         self.heard_size = 0  # bytes that came into it since it was empty
         self.spread = 0.0  # seconds, random
-        self.garbled = deque(maxlen=GARBLED_LINES)  # when lines came whose checksum was wrong
+        self.garbled = deque(maxlen=GARBLED_LINES)  # when lines with a wrong checksum came
 
 
 class Bridge:
-    """Takes part in a network of C programs, without ever sending a line around in a circle.
+    """Serves C programs, without ever sending a line around in a circle.
 
     A message that we send to a C program carries its identity in a mark. What comes back with one is known, and
     tells that a circle is closed: this link leads where another gateway's link leads. Of the two the one with the
@@ -1789,12 +1789,12 @@ class Bridge:
         self._links, self._presence, self._find, self._show, self._notice = links, presence, find, show, notice
         self._plain = {}  # the neighbours that are, or may be, C programs, by the number of the link
         self._quiet = {}  # those of them that are quiet: a record may look at these, but not at all
-        self._count = 0  # of all that there ever were
+        self._count = 0  # how many there ever were
         self._behind = Counter()  # who was heard over plain links: key -> over how many
         self._words = Words(OURSELVES)
         self._carried = OrderedDict()  # (origin, sequence, part) of a line that came through C programs -> its hash
         self._awaited = {}  # origin -> [(when, neighbour, frame, name, Mark, text)]: lines that the mesh should bring
-        self._look_at = None  # when to see whether it did
+        self._look_at = None  # when to look whether it did
         self._never = set()  # numbers in the log that are for no C program
         self._markers = {}  # (our origin, our host) -> Marker
         self._converted = {}  # (number in the log, our host) -> (Batch, the number after it)
@@ -1805,7 +1805,7 @@ class Bridge:
     # Links come and go
 
     def opened(self, neighbour):
-        """A link that may lead to a C program: what is said from now on is for it, once that is known."""
+        """This link may lead to a C program. If it does, all that is said from now on is for it."""
         self._count += 1
         neighbour.outlet = Outlet(self._count)
         neighbour.position = self._log.end
@@ -1814,7 +1814,7 @@ class Bridge:
     def settled(self, neighbour):
         """It leads to a C program."""
         contact = neighbour.contact
-        if contact and contact.outlet:  # it was lost, and has yet to be sent what was said since
+        if contact and contact.outlet:  # it was lost, and lacks what was said since
             sometimes("a lost C program gets what it lacks")
             neighbour.position, neighbour.outlet.skips = contact.position, contact.outlet.skips
             contact.outlet = None
@@ -1823,13 +1823,13 @@ class Bridge:
             neighbour.follow(self._log)
 
     def forget(self, neighbour):
-        """It is one of ours after all."""
+        """It leads to one of ours after all."""
         if neighbour.outlet:
             self._plain.pop(neighbour.outlet.number, None)
             self._quiet.pop(neighbour.outlet.number, None)
 
     def closed(self, neighbour):
-        """The link is no more, and nobody is behind it."""
+        """The link is closed, and nobody is behind it any more."""
         self._carry_awaited(inf)
         self.forget(neighbour)
         self._pass_heard(neighbour)
@@ -1845,30 +1845,30 @@ class Bridge:
             self._notice("{} left", neighbour.left)
 
     def finish(self, neighbour):
-        """We leave: queue all that this link is still to be sent."""
+        """We are leaving: queue all that is still to be sent into this link."""
         while neighbour.log and neighbour.position < self._log.end and neighbour.cost < MAX_BACKLOG:
             self._queue_next(neighbour)
         neighbour.log = None
 
     @property
     def has_carried(self):
-        """Whether lines of members came through C programs for want of the mesh."""
+        """Whether lines of members came through C programs because the mesh could not bring them."""
         return bool(self._carried)
 
     @property
     def silent(self):
-        """How many C programs have not said anything yet."""
+        """The number of C programs that have not said anything yet."""
         return sum(neighbour.kind is LinkKind.PLAIN and not neighbour.spoke for neighbour in self._plain.values())
 
     def renamed(self):
-        """We have a new origin: what we mark from now on names it as the gateway, and it has our guests."""
+        """We have a new origin: marks name it as the gateway from now on, and our guests are its guests."""
         self._converted.clear()
         for neighbour in self._plain.values():
             for key, frame in neighbour.names.items():
                 self._presence.guest(self._author.origin, key, unmarked(frame)[0])
 
     def woke(self):
-        """We stood still, and what waits for us is old: another gateway may have told it. Being quiet is harmless."""
+        """We stood still. What waits for us is old, and another gateway may have told it; being quiet is harmless."""
         if self._links.mesh():
             for neighbour in self._plain.values():
                 self._go_quiet(neighbour)
@@ -1876,7 +1876,7 @@ class Bridge:
     # What a C program says
 
     def received(self, neighbour, name, texts):
-        """A run of pairs of one name, as a C program reads them. A goodbye is a run of its own."""
+        """A run of pairs of one name came, as a C program reads them. A goodbye is a run of its own."""
         if is_quit(texts[0]):
             neighbour.left = unmarked(name)[0]
             self._links.hang_up(neighbour, "left")
@@ -1930,21 +1930,21 @@ class Bridge:
                 self._owe_everywhere(hash((name, text)), number + offset)
 
     def _is_behind(self, neighbour, key, frame):
-        """Note who is behind this link. Returns whether that is remembered."""
+        """Note who is behind this link. Returns whether there was room to remember it."""
         before = len(neighbour.names)
         is_known = neighbour.heard(key, frame)
         self._behind[key] += len(neighbour.names) - before
         return is_known
 
     def _heard_again(self, neighbour, name, text):
-        """This link brings what a gateway has told: it leads where that one's link leads."""
+        """This link brings what a gateway has told, so it leads where that gateway's link leads."""
         key = hash((name, text))
         self._come_back(neighbour, key)
         for gateway in self._words.tellers(key):
             self._circle(neighbour, self._author.origin if gateway == OURSELVES else gateway)
 
     def _come_back(self, neighbour, key):
-        """These words of a C user came back over a quiet link: we owe them no longer, whoever told them."""
+        """These words of a C user came back over a quiet link: they are no longer owed to it, whoever told them."""
         outlet = neighbour.outlet
         numbers = outlet.words.get(key)
         if numbers:
@@ -1963,7 +1963,7 @@ class Bridge:
             self._take_over(neighbour)
 
     def _marked(self, neighbour, frame, text):
-        """A message that some gateway put onto a plain link."""
+        """A message came that some gateway sent into a plain link."""
         try:
             name, mark = read_mark(frame, text)
         except GarbledError:
@@ -1985,7 +1985,7 @@ class Bridge:
 
     def _note_mark(self, neighbour, mark, text):
         outlet, now = neighbour.outlet, self._clock.now
-        outlet.marks[mark.origin, mark.sequence, hash(text)] = None  # other words under that identity are a stranger's
+        outlet.marks[mark.origin, mark.sequence, hash(text)] = None  # a stranger may use the same identity for other words
         outlet.marked_at = now
         if len(outlet.marks) > max(MAX_SEEN_MARKS // len(self._plain), LEAST_SEEN_MARKS):
             outlet.marks.popitem(last=False)
@@ -2009,7 +2009,7 @@ class Bridge:
             self._look_at, self._changed = self._clock.now + LOOK_SECONDS, True
 
     def _carry_awaited(self, now):
-        """Carry what the mesh should have brought by `now` (seconds): we may be cut off from its author, and not know it yet."""
+        """Carry what the mesh should have brought by `now` (seconds): we may be cut off from its author without knowing it yet."""
         for origin, lines in list(self._awaited.items()):
             rest = next((at for at, line in enumerate(lines) if not self._is_settled(line, now)), len(lines))
             del lines[:rest]
@@ -2018,7 +2018,7 @@ class Bridge:
         self._look_at = self._clock.now + LOOK_SECONDS if self._awaited else None
 
     def _is_settled(self, line, now):
-        """Whether the mesh has brought this line, or does not any more: then it is carried."""
+        """Whether this line is settled: the mesh has brought it, or no longer will, and it is carried."""
         when, neighbour, frame, name, mark, text = line
         if self._is_known(mark, name, text):
             return True
@@ -2030,12 +2030,12 @@ class Bridge:
         return True
 
     def _follows(self, mark):
-        """Whether nothing that its author said before is missing."""
+        """Whether nothing is missing that its author said before."""
         before = mark.sequence - 1
         return self._log.have.get(mark.origin, before) >= before or (mark.origin, before, 0) in self._carried
 
     def _carry(self, when, neighbour, frame, name, mark, text):
-        """Its author cannot be reached through the mesh: a C user's line to us, that keeps its identity. It came at `when`."""
+        """Take a line whose author the mesh does not reach as a C user's line that keeps its identity. It came at `when` (seconds)."""
         sometimes("a C program carries a line for the mesh")
         self._remember(mark, name, text)
         if mark.is_guest and not self._words.told(hash((name, text)), mark.origin, when):
@@ -2048,7 +2048,7 @@ class Bridge:
         self._skip_at(neighbour, number, 1)
 
     def _garbled(self, neighbour):
-        """The threads of a C program mixed two messages up: that line is lost; often, and the stream is."""
+        """The threads of a C program mixed up two messages. That costs the line; if it happens often, the link."""
         now, garbled = self._clock.now, neighbour.outlet.garbled
         if not garbled or now - garbled[-1] > GARBLED_SECONDS:
             self._notice("a message from the C program at {} arrived garbled", neighbour.host)
@@ -2059,7 +2059,7 @@ class Bridge:
     # What the mesh brings
 
     def said(self, first, texts, number, start=0):
-        """Words in the log from `number` on. Returns those that did not come through C programs before.
+        """These words are in the log, from `number` on. Returns those that C programs have not brought before.
 
         They follow on `first`, the one at `start`.
         """
@@ -2072,11 +2072,11 @@ class Bridge:
                 (first.origin, first.sequence + start + offset, at)) != hash((first.name, part))]
             news += [text] if len(lacking) == len(parts) else lacking
             if len(lacking) < len(parts):
-                self.skip(number + offset, 1)  # C programs have had it
+                self.skip(number + offset, 1)  # C programs have it already
         return news
 
     def told(self, first, texts, number, is_late):
-        """What a gateway tells of C users; late is what it told before we met. Returns (label, what is news)."""
+        """A gateway tells what C users said; some of it may be from before we met. Returns (label, what is news)."""
         name, mark = unmarked(first.name)
         if mark is not None:
             return self._told_carried(first, name, mark, texts, number)
@@ -2095,7 +2095,7 @@ class Bridge:
         return label, news
 
     def _told_at(self, key, number, is_late):
-        """When a gateway told this line (seconds): now, or, where we know it from another time, as its record says.
+        """When a gateway told this line (seconds): now; or, if we know it from another time, when its record says.
 
         What comes a long way comes late, and a clock may be wrong: one of the two is near the line that we know.
         """
@@ -2106,7 +2106,7 @@ class Bridge:
         return now - (self._clock.wall - decode_record(frames[0]).when)
 
     def _told_carried(self, first, name, mark, texts, number):
-        """A line that another gateway carried for a member that it cannot reach."""
+        """Another gateway carried a line, for a member that it cannot reach."""
         label = self._presence.guest(first.origin, identity(first.name)[0], name)
         news = []
         for offset, text in enumerate(texts):
@@ -2118,7 +2118,7 @@ class Bridge:
         return label, news
 
     def _owe_everywhere(self, key, number):
-        """A C user's line that a gateway told: a quiet link that brought it already owes it to nobody."""
+        """A gateway told a C user's line: a quiet link that has brought it no longer has to tell it."""
         for neighbour in self._quiet.values():
             self._owe(neighbour, key, number)
 
@@ -2132,7 +2132,7 @@ class Bridge:
         words.setdefault(key, deque()).append(number)
 
     def _told_again(self, key, gateway):
-        """A gateway tells what was told already: the links of ours that brought it lead where that gateway's leads."""
+        """A gateway tells what is told already, so our links that brought it lead where that gateway's link leads."""
         for number in self._words.bringers(key):
             if number in self._plain:
                 self._circle(self._plain[number], gateway)
@@ -2144,7 +2144,7 @@ class Bridge:
     # What was carried
 
     def _is_known(self, mark, name, text):
-        """Whether this very message was shown: by the mesh, by us, or carried before. Other words under its id are new."""
+        """Whether this very message was shown, however it came. Other words under its identity are new."""
         if self._author.is_ours(mark.origin):
             return True
         found = self._carried.get((mark.origin, mark.sequence, mark.part))
@@ -2160,7 +2160,7 @@ class Bridge:
     # Circles
 
     def met(self, gateway):
-        """We are linked to this member now: its marks that came over a plain link before are evidence, too.
+        """We are linked to this member now, so its earlier marks over plain links count as evidence, too.
 
         If it cannot have seen ours there, only we know.
         """
@@ -2170,11 +2170,11 @@ class Bridge:
                 self._go_quiet(neighbour)
 
     def _circle(self, neighbour, gateway):
-        """This link leads where that gateway's link leads: of the two, the higher origin goes quiet."""
+        """This link and that gateway's link lead to the same C programs: the member with the higher origin goes quiet."""
         if neighbour.outlet.is_quiet:
             return
         if self._author.is_ours(gateway):
-            # Two links of our own lead into one island. The same line comes back over the other one, too: decide once.
+            # Two links of our own lead to the same C programs. The line comes back over the other link, too: decide once.
             if self._decided_at is None or self._clock.now - self._decided_at > DECIDED_SECONDS:
                 self._decided_at = self._clock.now
                 self._go_quiet(neighbour)
@@ -2195,7 +2195,7 @@ class Bridge:
         if neighbour.position < self._log.end:
             outlet.owed.append((neighbour.position, self._clock.now))
         for number, frame in enumerate(self._log.read(neighbour.position, self._log.end), neighbour.position):
-            if frame[HEADER_SIZE] == Kind.GUEST and number not in self._never:  # its words may be all that comes back
+            if frame[HEADER_SIZE] == Kind.GUEST and number not in self._never:  # perhaps only its words come back
                 record = decode_record(frame)
                 self._owe(neighbour, hash((record.name, record.text)), number)
         self._advance(neighbour)
@@ -2218,13 +2218,13 @@ class Bridge:
             outlet.words.clear()
 
     def _has(self, outlet, number, frame):
-        """Whether the C programs behind this link have this record, or have no use for it."""
+        """Whether the C programs behind this link have this record, or must not get it."""
         if number in outlet.skips or number in self._never or frame[HEADER_SIZE:HEADER_SIZE + 1] not in CHAT:
             return True
         return bool(outlet.marks) and wire_id(frame) in outlet.marks
 
     def grew(self):
-        """The log may have grown: what quiet links owe, they owe from now. Returns whether our deadline may have changed."""
+        """The log may have grown: what is new in it is owed to quiet links from now. Returns whether our deadline may have changed."""
         changed, self._changed = self._changed, False
         if self._grown == self._log.end:
             return changed
@@ -2242,14 +2242,14 @@ class Bridge:
         return changed
 
     def _stock_up(self, neighbour):
-        """It lags, and must not lose what falls out of the log."""
+        """It lags: queue what would soon fall out of the log."""
         while neighbour.log and self._log.end - neighbour.position > LOG_MESSAGES // 4:
             self._queue_next(neighbour)
             if neighbour.cost > MAX_BACKLOG:
                 self._links.hang_up(neighbour, f"took nothing while {MAX_BACKLOG >> 20} MiB were waiting")
 
     def _pause(self, outlet):
-        """How long a quiet link waits (seconds): the lowest of the quiet ones goes first, and the others hear of it."""
+        """How long a quiet link waits (seconds): the lowest origin goes first, and the others hear of it."""
         gateways = list(outlet.gateways)
         active = gateways[-1] if gateways else None
         rank = sum(gateway < self._author.origin and gateway != active for gateway in gateways)
@@ -2270,7 +2270,7 @@ class Bridge:
         return min(since) + self._pause(outlet) if since else None
 
     def tick(self):
-        """Quiet links take over what has not come back in time."""
+        """Take over, on quiet links, what has not come back in time."""
         self.grew()
         if self._look_at is not None and self._look_at <= self._clock.now:
             self._carry_awaited(self._clock.now)
@@ -2307,7 +2307,7 @@ class Bridge:
     # What C programs get
 
     def skip(self, number, count):
-        """These records of the log are for no C program."""
+        """No C program is to be sent these records of the log."""
         self._never.update(range(number, number + count))
         if len(self._never) > 2 * LOG_MESSAGES:
             self._never = {number for number in self._never if number >= self._log.start}
@@ -2339,7 +2339,7 @@ class Bridge:
             neighbour.stock(batch)
 
     def _shared(self, start, host):
-        """The same for all links at this position: made once."""
+        """The pairs for all links at this position, made once."""
         key = (start, host, min(_block_end(start), self._log.end))
         if key not in self._converted:
             self._converted[key] = self._convert(start, host, Outlet())
@@ -2348,7 +2348,7 @@ class Bridge:
         return self._converted[key]
 
     def _convert(self, start, host, outlet):
-        """(Batch, the number after it) of the records from `start` on, as C programs get them."""
+        """(Batch, the number after it): the records from `start` on, as C programs get them."""
         marker = self._marker(self._author.origin, host)
         runs, run, messages, mark = [], None, [], None
         frames = self._log.read(start, _block_end(start))
@@ -2360,7 +2360,7 @@ class Bridge:
             author = kind, origin, frame[RECORD_SIZE:stop]
             if author != run:
                 run, messages, (_, mark) = author, [], unmarked(author[2])
-                place = (mark.part, mark.parts) if mark else (0, 1)  # one part of a text stays that
+                place = (mark.part, mark.parts) if mark else (0, 1)  # a part of a longer text stays one
                 runs.append((self._head(marker, *author), messages, *place))
             messages.append((number, sequence if mark is None else mark.sequence, frame[stop:]))
         encoded = [encode_marked(*run) for run in runs]
@@ -2382,7 +2382,7 @@ class Bridge:
 
 
 def _block_end(start):
-    """Where a conversion from this number on ends: at the same places for all links, so that they can share it."""
+    """Where a conversion that begins at this number ends: at the same places for all links, so that they can share it."""
     return start - start % CONVERTED + CONVERTED
 
 
@@ -2414,15 +2414,15 @@ MAX_MEMBERS = 10_000  # persons remembered for :who
 MAX_NAMED_AT_ONCE = 8  # names in a notice about one link
 MAX_IN_NOTICE = 3  # names in a notice of who came or went; the rest is counted
 MAX_COMPARED = 64  # bearers of one name whose origins are compared; more are told apart by the whole origin
-SUSPECT_SECONDS = 1, 2  # after which a lost neighbour that nobody heard of is told to all; random, so that one of five tells
-DOUBT_SECONDS = 2  # in which a member that somebody calls lost may contradict
-CONTRADICT_SECONDS = 0.5  # between two words that we are here; a liar can miss us a thousand times a second
-CALL_SECONDS, ANSWER_SECONDS = 8, 2  # of a roll call: until whoever was not heard seems lost; in which members answer
-TELLER_SECONDS, MAX_TELLER = 0.5, 10  # between two who may say who did not answer; so many one after the other
-CALLS, CALL_PAUSE = 3, 30  # roll calls at once, and one more in so many seconds: each makes every member say something
-NEWS_SECONDS = {"joined": 2, "is back": 1, "left": 0, "lost": 1}  # until it is told, together with the rest
-NAMESAKE_SECONDS = 2  # until another one of our name is told: by then our own run that crashed is called lost
-NOTICES, NOTICE_SECONDS = 50, 10  # of who came and went at once, and one more in so many seconds
+SUSPECT_SECONDS = 1, 2  # until all are told of a lost neighbour that nobody has heard of; random, so that one of five tells
+DOUBT_SECONDS = 2  # for a member that somebody calls lost to contradict
+CONTRADICT_SECONDS = 0.5  # between two HEREs of ours: a liar can call us lost a thousand times a second
+CALL_SECONDS, ANSWER_SECONDS = 8, 2  # of a roll call: until whoever was not heard seems lost; in which all answer, at random
+TELLER_SECONDS, MAX_TELLER = 0.5, 10  # between two members who may tell who did not answer; how many take such turns
+CALLS, CALL_PAUSE = 3, 30  # roll calls at once, and one more in so many seconds: each makes every member speak
+NEWS_SECONDS = {"joined": 2, "is back": 1, "left": 0, "lost": 1}  # until our user is told, of all together
+NAMESAKE_SECONDS = 2  # until our user is told of a namesake: by then an earlier run of ours that crashed is lost
+NOTICES, NOTICE_SECONDS = 50, 10  # of members who came and went, at once; and one more in so many seconds
 FORGED = 2 ** 64 - 1  # the sequence in the LOST of an origin that its owner gave up: nothing comes after it
 LABEL_LIKE = re.compile(rb"~([0-9a-f]{2,16}|C)$").search  # a name that ends as a label may
 
@@ -2432,12 +2432,12 @@ class Person:
 
     def __init__(self, key, name, bearers):
         self.key, self.name, self._bearers = key, name, bearers
-        self.is_member = False  # it speaks for itself, through the mesh
-        self.has_spoken = False  # a record of it came, not only a hello
+        self.is_member = False  # through the mesh, it speaks for itself
+        self.has_spoken = False  # a record of it has come, not only a hello
         self.here = False
         self.heard_at = 0.0
         self.gateways = set()  # of a guest: the members whose links it is behind
-        self.announced = None  # what our user was told last: that it is here, or that it is not
+        self.announced = None  # what our user was last told: that it is here, or that it is not
 
     @property
     def guest(self):
@@ -2446,19 +2446,19 @@ class Person:
 
     @property
     def label(self):
-        """What it is called, at every member: its name, with some of its origin where several bear that."""
+        """Its label at every member: the name, with some digits of its origin if several bear that name."""
         return self._bearers.label(self.key, self.name)
 
 
 class Bearers:
-    """Those of one name who are here; how many digits of their origins tell them apart is worked out once."""
+    """All who are here under one name. How many digits of their origins tell them apart is worked out once."""
 
     def __init__(self):
         self.keys = set()
         self._digits = None
 
     def change(self, key, is_here):
-        """This one comes, or goes."""
+        """This one has come, or gone."""
         (self.keys.add if is_here else self.keys.discard)(key)
         self._digits = None
 
@@ -2485,7 +2485,7 @@ def _digits(origin):
 
 
 class News:
-    """What our user will read of who came and went: together what happens together, and not what is undone at once."""
+    """Notices of who came and went: what happens together is told together, and what is undone at once is not told."""
 
     UNDOES = {("joined", "left"), ("joined", "lost"), ("lost", "is back"), ("is back", "lost")}
 
@@ -2493,11 +2493,11 @@ class News:
         self._clock, self._links, self._notice = clock, links, notice
         self._found = {}  # key -> (verb, Person, label)
         self._due, self._was_held = None, False
-        self._uncounted = 0  # what was only counted
+        self._uncounted = 0  # losses and joins that were only counted
         self._bucket = TokenBucket(NOTICES, NOTICE_SECONDS, clock.now)
 
     def add(self, person, verb, label):
-        """Something happened to a Person who is, or was, called `label`."""
+        """This happened to a Person who is, or was, called `label`."""
         before = self._found.pop(person.key, None)
         if before and (before[0], verb) in self.UNDOES:
             return
@@ -2506,8 +2506,8 @@ class News:
         self._due = due if self._due is None else min(self._due, due)
 
     def announce(self, words, parts):
-        """Tell this at once, or only count it if there was too much of the kind lately."""
-        is_late = self._found and self._due <= self._clock.now  # who comes and goes all day must not hold up who is lost
+        """Tell this at once, or only count it if there was too much of it lately."""
+        is_late = self._found and self._due <= self._clock.now  # members who come and go all day must not hold up the news of losses
         if not is_late and self._bucket.take(self._clock.now):
             self._notice(words, *parts)
         else:
@@ -2524,7 +2524,7 @@ class News:
         return max(self._due or 0, self._bucket.next_at)
 
     def tick(self, hold_until=None):
-        """Tell what is due, and with it the rest; once it is held back until more is known of others (seconds)."""
+        """Tell what is due, and the rest with it; hold it back once, until more is known of others (`hold_until`, seconds)."""
         if self.deadline is None or self.deadline > self._clock.now:
             return
         if hold_until is not None and not self._was_held:
@@ -2568,7 +2568,7 @@ def _listed(labels):
 
 
 class RollCall:
-    """Who is still here? After a loss every member says so; whoever is not heard is lost, too (Presence asks and tells)."""
+    """Who is still here? After a loss every member says so, and whoever is not heard is lost, too. (Presence asks and tells.)"""
 
     def __init__(self, clock, rng):
         self._clock, self._rng = clock, rng
@@ -2578,7 +2578,7 @@ class RollCall:
         self.again = False  # somebody was lost since it began
 
     def begin(self, must=False):
-        """Call, unless a call is under way, or there were too many lately and it need not be."""
+        """Begin a call, unless one is under way, or there were too many lately (`must` overrules that)."""
         if self.since is not None:
             self.again = True
         elif self._bucket.take(self._clock.now) or must:
@@ -2586,11 +2586,11 @@ class RollCall:
             self.answer_at = self._clock.now + self._rng.uniform(0, ANSWER_SECONDS)
 
     def restart(self):
-        """Wait anew."""
+        """Begin the wait anew."""
         self.since = self._clock.now
 
     def end(self):
-        """It is over; the next one begins if somebody was lost meanwhile."""
+        """The call is over; the next one begins if somebody was lost meanwhile."""
         self.since, again, self.again = None, self.again, False
         if again:
             self.begin()
@@ -2616,19 +2616,19 @@ class Presence:
     def __init__(self, author, clock, rng, log, links, notice):
         self._author, self._clock, self._rng, self._log = author, clock, rng, log
         self._links, self._notice = links, notice
-        self.version = 0  # another one whenever who is here, or a label, may have changed
+        self.version = 0  # changes whenever who is here, or a label, may have changed
         self.people = {}  # key -> Person
         self._bearers = {}  # name -> Bearers
         self._guests = {}  # gateway -> keys of those behind its plain links
-        self._suspects = {}  # origin of a lost neighbour -> (since, when to tell all that it is lost)
-        self._called_lost = {}  # origin that somebody called lost while we were linked to it -> what we had of it
-        self._given_up = {}  # origins whose owners took another one, as somebody forged them; the values mean nothing
-        self._doubted = {}  # origin that somebody calls lost -> until when it may contradict; the first is due first
-        self._contradict_at, self._contradicted_at = None, clock.now - CONTRADICT_SECONDS  # when we say that we are here
-        self._silent, self._silent_at = {}, None  # who did not answer the last call, and when we say so
+        self._suspects = {}  # origin of a lost neighbour -> (since when, when to tell all that it is lost)
+        self._called_lost = {}  # origin that somebody called lost while we were linked to it -> the last sequence we had of it
+        self._given_up = {}  # origins that were forged, so that their owners took others; the values mean nothing
+        self._doubted = {}  # origin that somebody calls lost -> until when it can contradict; the first is due first
+        self._contradict_at, self._contradicted_at = None, clock.now - CONTRADICT_SECONDS  # when to say that we are here; when we last did
+        self._silent, self._silent_at = {}, None  # who did not answer the last call; when to say so
         self._call = RollCall(clock, rng)
         self._news = News(clock, links, notice)
-        self._namesakes, self._namesakes_at = 0, None  # of our own name, at the last notice; when the next one is due
+        self._namesakes, self._namesakes_at = 0, None  # how many share our name, at the last notice; when the next notice is due
         self._own = self._bearers_of(author.name)
         self._own.change(author.origin, True)
 
@@ -2650,18 +2650,18 @@ class Presence:
             neighbour.heard_at > since for neighbour in self._links.mesh() if neighbour.origin == origin))
 
     def label(self, key, name):
-        """What this one is called, who may not be here."""
+        """The label of somebody who may not be here."""
         return self._bearers[name].label(key, name) if name in self._bearers else Bearers().label(key, name)
 
     @property
     def own_label(self):
-        """What others see for us."""
+        """How others see our own name."""
         return self._own.label(self._author.origin, self._author.name)
 
     # What is heard
 
     def heard(self, origin, name):
-        """A member spoke. Returns its label."""
+        """A member has spoken. Returns its label."""
         if origin in self._given_up:
             sometimes("what was forged comes later")
             return self.label(origin, name)
@@ -2674,13 +2674,13 @@ class Presence:
         return person.label
 
     def note_alive(self, origin):
-        """A member told what its guests say."""
+        """A member has told what a guest of its said."""
         if origin in self.people and origin not in self._given_up:
             self.people[origin].heard_at = self._clock.now
             self._doubted.pop(origin, None)
 
     def here(self, origin, name, is_news):
-        """A member says that it is here; it joined, if that is news."""
+        """A member says that it is here; if that is news, it has joined."""
         person = self.people.get(origin)
         is_new = person is None or not person.has_spoken
         self.heard(origin, name)
@@ -2688,12 +2688,12 @@ class Presence:
             self._tell(self.people[origin], "joined")
 
     def left(self, origin, name, is_news):
-        """A member said goodbye."""
+        """A member has said goodbye."""
         self.heard(origin, name)
         self._go(origin, "left" if is_news else None)
 
     def lost(self, record, is_news):
-        """Somebody misses a member. Returns whether it says that we gave up our origin: then nobody lists it any more."""
+        """Somebody misses a member. Returns whether this says that we gave up our origin, so that nobody lists it any more."""
         origin, sequence = decode_lost(record.text)
         self.heard(record.origin, record.name)
         if sequence == FORGED:
@@ -2707,7 +2707,7 @@ class Presence:
             return
         if sequence != FORGED and sequence is not None and self._log.have.get(origin, 0) > sequence:
             sometimes("a loss is told that is out of date")
-            return  # it was heard since
+            return  # it has been heard since
         person = self.people.get(origin)
         if person is None or not person.here or not person.is_member:
             return
@@ -2715,10 +2715,10 @@ class Presence:
             if len(self._called_lost) > MAX_COMPARED:
                 self._called_lost.clear()
             sometimes("a neighbour of ours is called lost")
-            # Nobody we are linked to is lost on another's word; but that link may be dead.
+            # A member that we are linked to is not lost on another's word; but that link may be dead.
             self._called_lost[origin] = self._log.have.get(origin, 0)
             return
-        self._silent.pop(origin, None)  # somebody else has told it
+        self._silent.pop(origin, None)  # somebody else has told that
         if not is_news:
             self._go(origin, None)
             return
@@ -2727,7 +2727,7 @@ class Presence:
         self._call.begin()
 
     def _give_up(self, origin):
-        """What somebody forged in this origin may come later than this news of it, by another way."""
+        """Note that this origin was given up: what was forged in it may come later, by another way."""
         self._log.holes.hush(origin)
         self._given_up[origin] = None
         if len(self._given_up) > MAX_MEMBERS:
@@ -2766,13 +2766,13 @@ class Presence:
         keys = gateways.setdefault(gateway, {})
         keys[key] = None
         person = self._meet(key, name)
-        person.is_member &= person.here  # one that was lost comes as a guest, and goes as one
+        person.is_member &= person.here  # a member that was lost comes back as a guest, and goes as one
         person.gateways.add(gateway)
         self._set_here(person, True)
         return person.label
 
     def guest_gone(self, gateway, key, has_left, is_news):
-        """A gateway has lost somebody behind a C program; gone is whoever no gateway has."""
+        """A gateway has lost somebody behind a C program, who is gone if no other gateway has them."""
         keys = self._guests.get(gateway, {})
         keys.pop(key, None)
         if not keys:
@@ -2791,11 +2791,11 @@ class Presence:
     # Links of our own
 
     def announce(self, words, *parts):
-        """Tell our user about a link that somebody else made or lost; strangers may do that all day."""
+        """Tell our user that somebody else made or lost a link; limited, since strangers may do that all day."""
         self._news.announce(words, parts)
 
     def linked(self, origin, name, is_first):
-        """There is a mesh link to this member: it is here, though its HERE may be on its way yet."""
+        """There is a mesh link to this member, so it is here, though its HERE may still be on its way."""
         self._suspects.pop(origin, None)
         if not self.is_here(origin):
             self._come(origin, name).heard_at = self._clock.now
@@ -2803,18 +2803,18 @@ class Presence:
             self._call.restart()
 
     def neighbour_lost(self, origin, was_spared):
-        """There is none any more; if it was spared, that is a loss only if somebody missed it, and it has not spoken since."""
+        """The link is gone. If we let go of it, it is lost only if somebody missed it and it has not spoken since."""
         is_missed = self._log.have.get(origin, 0) == self._called_lost.pop(origin, None)
         if self.is_here(origin) and (not was_spared or is_missed):
             self._suspects[origin] = self._clock.now, self._clock.now + self._rng.uniform(*SUSPECT_SECONDS)
 
     def alone(self):
-        """There is no mesh link at all."""
+        """We have no mesh link at all."""
         if self.people:
             self._call.begin(must=True)
 
     def woke(self):
-        """We stood still, and heard nobody meanwhile."""
+        """We stood still, and could hear nobody meanwhile."""
         if self._call.since is not None:
             self._call.restart()
 
@@ -2829,7 +2829,7 @@ class Presence:
         return min((time for time in times if time is not None), default=None)
 
     def tick(self):
-        """Tell who is lost."""
+        """Do what is due: tell losses, answer or end a call."""
         now = self._clock.now
         for origin, (since, due) in list(self._suspects.items()):
             if due <= now:
@@ -2847,12 +2847,12 @@ class Presence:
             self._tell_silent()
         self._contradict()
         if self._author.last_word < self._log.start:
-            self._author.tell(Kind.HERE, self._author.name)  # so that the log never forgets who is here
+            self._author.tell(Kind.HERE, self._author.name)  # so that we stay in the log as long as we are here
         self._news.tick(next(reversed(self._doubted.values()), None))
         self._tell_namesakes()
 
     def _miss(self, origin, since):
-        """We lost a neighbour, and nobody has heard of it since."""
+        """We lost a neighbour. If nobody has heard of it since, tell all."""
         person = self.people.get(origin)
         if not self.is_here(origin) or self._links.is_linked(origin) or person.heard_at > since:
             return
@@ -2866,7 +2866,7 @@ class Presence:
             self._author.tell(Kind.HERE, self._author.name)
 
     def _end_call(self):
-        """Whoever did not answer seems lost. The lowest origin of those who did says so; the next one if it does not."""
+        """Whoever did not answer seems lost. The lowest origin that did answer says so; if it does not, the next one."""
         since, linked = self._call.since, self._links.origins()
         self._call.end()
         members = [person for person in self.people.values() if person.here and person.is_member]
@@ -2893,7 +2893,7 @@ class Presence:
         if others <= self._namesakes:
             self._namesakes, self._namesakes_at = others, None
         elif self._namesakes_at is None or is_due and self._own.keys & self._doubted.keys():
-            self._namesakes_at = self._clock.now + NAMESAKE_SECONDS  # it may be our own run that crashed
+            self._namesakes_at = self._clock.now + NAMESAKE_SECONDS  # it may be an earlier run of ours that crashed
         elif is_due:
             self._namesakes, self._namesakes_at = others, None
             self._notice("someone else here is called {} too; others see you as {}", self._author.name, self.own_label)
@@ -2913,18 +2913,18 @@ class Presence:
         return person
 
     def _go(self, origin, verb):
-        """This member is not here any more, and with it whoever only its links reach."""
+        """This member is gone, and so is everybody whom only its links reach."""
         person = self.people.get(origin)
         if person is None or not person.here:
             return
         if verb and person.name != self._author.name or verb == "left":
             self._tell(person, verb)
         elif verb:
-            person.announced = None  # our own run that crashed
+            person.announced = None  # an earlier run of ours that crashed
         self._suspects.pop(origin, None)
         self._doubted.pop(origin, None)
         self._set_here(person, False)
-        person.is_member = False  # it may be heard of through C programs
+        person.is_member = False  # it may still be heard through C programs
         for key in list(self._guests.pop(origin, ())):
             guest = self.people.get(key)
             if guest is not None:
@@ -2958,12 +2958,12 @@ class Presence:
             person._bearers = self._bearers_of(person.name)
         person._bearers.change(person.key, here)
         if not person._bearers.keys and self._bearers.get(person.name) is person._bearers:
-            del self._bearers[person.name]  # names that a stranger made up
+            del self._bearers[person.name]  # a stranger may make names up
 
     def _bound(self):
         if len(self.people) < MAX_MEMBERS:
             return
-        # Half at once: a stranger may invent members faster than one by one is cheap. Those who were here first stay.
+        # Half at once, so that each costs O(1): a stranger may invent members. Those who were here first stay.
         self.people = dict([item for item in self.people.items() if item[1].here][:MAX_MEMBERS // 2])
         self.version += 1
         self._bearers = {self._author.name: self._own}
@@ -2978,18 +2978,18 @@ class Presence:
 
 # Found without a port number -----------------------------------------------------------------
 
-ASK_SECONDS = 1, 60  # between two questions of whoever has no link: it asks after 0, 1, 2, 4 ... seconds
-TELL_SECONDS = 60, 120  # between two announcements of a member that has one; random, so that few say it for all
-SOON_SECONDS = 1, 5  # until the first one: halves that formed beside each other meet
-REPLY_SECONDS = 0.02, 0.12  # until a question is answered; random for the same reason
-ENOUGH_TELLERS = 2  # of our own network, and one more need not tell: one of them may be out of reach
-REPLIES, REPLY_PAUSE = 8, 1  # answers at once, and one more in so many seconds
-CALL_SPREAD = 0, 1  # until a member is dialled by whoever has links: by then another one may have linked the two networks
-LINK_LOCAL_PAUSE = 0.03, 0.05  # the same for whoever has none, so that the packet's copy over IPv4 comes first
+ASK_SECONDS = 1, 60  # between two questions of a member without links: it asks after 0, 1, 2, 4 ... seconds
+TELL_SECONDS = 60, 120  # between two announcements of a member with links; random, so that a few speak for all
+SOON_SECONDS = 1, 5  # until the first announcement, so that two networks that formed side by side meet
+REPLY_SECONDS = 0.02, 0.12  # until a question is answered; random, so that a few answer for all
+ENOUGH_TELLERS = 2  # members of our own network that told, and we need not: one of them may be out of reach
+REPLIES, REPLY_PAUSE = 8, 1  # answers at once; and one more in so many seconds
+CALL_SPREAD = 0, 1  # until a member with links dials: by then another may have linked the two networks
+LINK_LOCAL_PAUSE = 0.03, 0.05  # the same for a member without links, so that the packet's copy over IPv4 comes first
 REPEAT_SECONDS = 0.5  # after which somebody who asks again did not hear the answers. Until then it is the same question by another interface
-NEAR_DIALS, NEAR_SECONDS = 8, 8  # on the word of a packet; a quarter of UNPROVEN_DIALS, so that forgers leave the rest
+NEAR_DIALS, NEAR_SECONDS = 8, 8  # dials on the word of packets: a quarter of UNPROVEN_DIALS, so that forgers leave the rest
 QUESTIONS_IN_VAIN = 5  # after which our user is told
-MAX_NEARBY, NEARBY_SECONDS = 256, 240  # members whose announcements are remembered, for so long
+MAX_NEARBY, NEARBY_SECONDS = 256, 240  # members whose announcements are remembered; for how long
 
 
 class Discovery:
@@ -3006,11 +3006,11 @@ class Discovery:
         self._links, self._overlay, self._presence, self._actions = links, overlay, presence, actions
         self._rng = overlay.book.rng
         self._nearby = OrderedDict()  # origin -> (room, when it was heard, since when it asks)
-        self._tellers = set()  # members of our own network that told since we last did, or were asked
+        self._tellers = set()  # members of our own network that told since we last told or were asked
         self._replies = TokenBucket(REPLIES, REPLY_PAUSE, clock.now)
         self._dials = TokenBucket(NEAR_DIALS, NEAR_SECONDS, clock.now)
         self._call = None  # (when to dial it, origin, host, port)
-        self._asked, self._next_ask_at = 0, clock.now  # questions, ever; when one may be asked, however often we lose all links
+        self._asked, self._next_ask_at = 0, clock.now  # questions so far; when the next may be asked, however often we lose all links
         self._tell_at = None
         self.restart()
 
@@ -3028,7 +3028,7 @@ class Discovery:
         self._tell_at = now + self._rng.uniform(*SOON_SECONDS) if is_linked else self._tell_at
 
     def tick(self):
-        """Ask, tell or dial, whatever is due."""
+        """Ask, tell or dial, as is due."""
         now = self._clock.now
         if self._call and self._call[0] <= now:
             _, origin, host, port = self._call
@@ -3040,7 +3040,7 @@ class Discovery:
             self._tell()
 
     def heard(self, host, packet):
-        """A packet came from this host."""
+        """A packet has come from this host."""
         heard = decode_announcement(packet)
         if heard is None or self._author.is_ours(heard.origin):
             return
@@ -3066,7 +3066,7 @@ class Discovery:
         return bool(self._links.mesh())
 
     def _note(self, heard):
-        """Remember that it announces this room. Returns whether it asks again, so that it does not hear the answers."""
+        """Remember that this member announces this room. Returns whether it asks again, which means that it hears no answers."""
         now, asks = self._clock.now, heard.kind != TELLS
         _, _, asks_since = self._nearby.pop(heard.origin, (None, None, None))
         asks_again = asks and asks_since is not None and REPEAT_SECONDS < now - asks_since < NEARBY_SECONDS
