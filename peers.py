@@ -6,14 +6,14 @@ a number that is handed in.
 Leaves out: the sockets and the loop that calls all this (p2pchat.py), the bytes of a record and the
 log (message.py).
 
-The network is told what happened and leaves in `actions` what to do, so that a simulator runs a
-thousand of it as well as the loop runs one (a sans-I/O engine). One topic each, in this order:
+This is a sans-I/O engine: report what happened, then carry out `actions`. So a simulator can run a
+thousand of it as well as the loop runs one. One topic each, in this order:
 
     Neighbour   the far end of one link: what it is, what it has yet to be sent
     Handshake   what is at the far end of a new link?
-    Network     what came is new, or known; who is sent what
+    Network     is what came new, or known? who is sent what?
     Overlay     which links to have, and whom to dial (a random graph that heals itself)
-    Bridge      C programs: marks, circles, lines that came by two gateways
+    Bridge      C programs: marks, circles, lines that come by two gateways
     Presence    who is here, under which label, and what our user reads of it
     Discovery   members on one network segment who find each other without a port number
 
@@ -531,9 +531,9 @@ LEAST_PORT = 1024  # lower ports belong to other services, and are dialled only 
 
 
 class Handshake:
-    """Finds out what is at the far end of a link: one of ours or a C program, and which one of ours.
+    """Finds out what is at the far end of a link: a C program, or one of ours, and then which one.
 
-    `met` and `settled` are called once it is known, with (neighbour, hello) and with (neighbour).
+    Once that is known, it calls `settled` (neighbour) for a C program, or `met` (neighbour, hello) for one of ours.
     """
 
     def __init__(self, author, port, clock, log, links, overlay, met, settled):
@@ -631,9 +631,10 @@ class Handshake:
     def resolve_double(self, new, old):
         """Two links to one member, dialled from both ends at once. Returns whether the new one stays.
 
-        The subtle spot: both ends decide alone, must drop the same one, and may see the two in different order. So what
-        decides is the same at both ends: the link that the higher origin dialled stays; of two dialled by one end, the new.
-        From two different hosts one may be a stranger under a stolen origin: it must not cost the real one its link.
+        The subtle spot: the two ends decide alone, must drop the same link, and may see the two in a different order. So
+        the rule uses only what both ends know: the link that the higher origin dialled stays; of two that one end dialled,
+        the new one. If they come from two hosts, one may be a stranger under a stolen origin, which must not cost the real
+        member its link.
         """
         if new.host != old.host and not (is_loopback(new.host) and is_loopback(old.host)):
             sometimes("a second host claims an origin")
@@ -669,11 +670,11 @@ RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two new origins of ours; between 
 
 
 class Network:
-    """Which links there are, who is sent what. Told what happened; leaves in `actions` what to do.
+    """Which links there are, and who is sent what. Report what happened, then carry out `actions`.
 
-    A replicated log over a bounded random graph: send a neighbour whatever the log holds that it has
-    not seen, in the log's order (anti-entropy, with a version vector in each hello). C peers hang on at
-    the edge, on plain links, and see nothing of it.
+    A replicated log over a bounded random graph: each neighbour is sent what it lacks of the log, in the
+    log's order (anti-entropy, with a version vector in each hello). C programs are at the edge, on plain
+    links, and see nothing of it.
 
     The caller sets `now` (seconds of a monotonic clock) and `wall` (seconds since 1970) before each
     call; `rng` is the only source of chance. So a simulator can run it, and replay a run.
@@ -863,9 +864,9 @@ class Network:
     def make_way(self):
         """There are too many links: let one go, for a newcomer. Returns False if none can be spared now.
 
-        That is the newest silent one of the host with most of them: whoever came before the crowd may be a C peer whose
-        user is just quiet, and so may one that is alone on its host. Where all talk, the one that was silent for longest
-        goes, of the host with most of them.
+        It is the newest silent link of the host with most of these: an earlier one, or the only one of its host, may be a C
+        program whose user is just quiet. If all of them talk, it is the link that was silent for longest, of the host with
+        most links.
         """
         guests = [neighbour for neighbour in self.links.all if neighbour.kind in (LinkKind.PLAIN, LinkKind.GREETING)
                   and not neighbour.attempt and not neighbour.ending and neighbour.since + STRANGER_SECONDS <= self.now]
@@ -1654,7 +1655,7 @@ SAME_WORDS_SECONDS = 2  # in which the same words of a C user from two gateways 
 LATE_WORDS_SECONDS = 60  # the same at a quiet link: a C program that was stopped may bring old lines
 MAX_WORDS = 4096  # lines of C users that are remembered for that
 MAX_TELLERS = 16  # gateways and links that are counted for one line
-QUIET_SECONDS, RANK_SECONDS, QUIET_SPREAD = 2.5, 0.75, 0.25  # that a quiet link waits; so much more for each gateway before it; and a random part
+QUIET_SECONDS, RANK_SECONDS, QUIET_SPREAD = 2.5, 0.75, 0.25  # that a quiet link waits; more for each gateway before it; a random part
 MAX_RANK = 3  # so that even the last one takes over within 5 seconds
 DECIDED_SECONDS = 2  # after one of two links of our own went quiet, until another one may
 MAX_CARRIED = 20_000  # lines that came through C programs only, and may come again through the mesh
@@ -1673,8 +1674,8 @@ CONVERTED, MAX_CONVERTED = 512, 80  # records of the log that are made into pair
 class Words:
     """Tells a C user's line that came by two gateways from one that was said twice.
 
-    Nothing but the words can tell: a C program knows no identities. Each gateway that tells a line, and each link
-    of ours that brings it, is counted. It was said as often as whoever told it most often.
+    Only the words can tell, since a C program knows no identities. So each gateway that tells a line is counted, and
+    each link of ours that brings it: it was said as often as the one of them that had it most often.
     """
 
     def __init__(self, own):
@@ -1776,12 +1777,12 @@ class Outlet:
 class Bridge:
     """Serves C programs, without ever sending a line around in a circle.
 
-    A message that we send to a C program carries its identity in a mark. What comes back with one is known, and
-    tells that a circle is closed: this link leads where another gateway's link leads. Of the two the one with the
-    higher origin goes quiet: it reads on, but sends nothing and passes nothing on. The subtle spot: a quiet link does
-    not trust anybody. Its position in the log stands still at the first line that has not come back over it; what has
-    not come back within QUIET_SECONDS is sent after all. So a wrong or forged circle, or a gateway that dies, is
-    stopped or is cut off, costs seconds and not a line.
+    A message that we send to a C program carries its identity in a mark. A message that comes back with one is known,
+    and shows that there is a circle: this link leads where another gateway's link leads. Of the two members, the one
+    with the higher origin goes quiet on its link: it reads on, but sends nothing into it and passes nothing on. The
+    subtle spot: a quiet link trusts nobody. Its position in the log stands still at the first line that has not come
+    back over it, and what has not come back within QUIET_SECONDS is sent after all. So a circle that was wrong or
+    forged, or a gateway that is killed, stopped or cut off, costs seconds but no line.
     """
 
     def __init__(self, author, port, clock, rng, log, links, presence, find, show, notice):
@@ -2609,8 +2610,8 @@ class RollCall:
 class Presence:
     """Who is here, in the same ordered stream as the messages: HERE, LEFT, LOST, and a roll call after a loss.
 
-    The subtle spot: a process that dies says nothing, and its neighbours may die with it. So after a loss all who
-    live are heard within ANSWER_SECONDS, and whoever is not is told lost by the lowest origin of those who were.
+    The subtle spot: a process that dies says nothing, and its neighbours may die with it. So after a loss, all who
+    live speak within ANSWER_SECONDS; the lowest origin among them tells that those who did not speak are lost.
     """
 
     def __init__(self, author, clock, rng, log, links, notice):
@@ -2993,11 +2994,11 @@ MAX_NEARBY, NEARBY_SECONDS = 256, 240  # members whose announcements are remembe
 
 
 class Discovery:
-    """Members of one room on one network segment find each other: each sends packets to a group and hears the others'.
+    """How members of one room on one network segment find each other: each sends packets to a group, and hears the rest.
 
-    Whoever has no link asks; whoever has one tells when it is asked, and now and then. Two packets are enough for any
-    number of members: whoever heard two others of its own network is silent. A packet proves nothing, since anybody can
-    send it from any address: it is good for one dial, and only to a machine on our own segments (Overlay.near).
+    A member without links asks; one with links tells when it is asked, and now and then. Two packets are enough for any
+    number of members: whoever has heard two of its own network stays silent. A packet proves nothing, since anybody can
+    send one from any address: it is good for one dial, and only to a machine on our own segments (Overlay.near).
     """
 
     def __init__(self, room, author, port, clock, links, overlay, presence, actions):
