@@ -295,6 +295,9 @@ class Neighbour:
         chunk = []
         if self.refill and not self.waiting and self.log:
             self.refill(self)
+            if 0 < self.queued <= min(joined, room) and not self.contact:  # as a rule: all of the one Batch that it queued
+                self.queued = self.cost = 0
+                return self.waiting.pop().data
         if self.waiting:
             self._take_pieces(chunk, joined, room)
         if not self.waiting and not self.refill and not chunk:
