@@ -454,16 +454,18 @@ class Author:
         self.name = name
         self._log, self._clock, self._rng = log, clock, rng
         self._origins = {}  # the last MAX_OWN; the values mean nothing
+        self._again = 0
         self.renew()
 
     def renew(self):
         """Take a new origin, and say so."""
         self.origin, self.sequence = self._rng.getrandbits(64), 0
+        self._again_before = self._again  # under the old origin
         self._origins[self.origin] = None  # old ones stay ours: what we said under them must not come back as somebody else's
         if len(self._origins) > MAX_OWN:
             del self._origins[next(iter(self._origins))]
         self._runs = []  # (sequence, number in the log) of the first record of each call of tell, and when that was
-        self._again = 0  # up to this sequence it was said under another origin before
+        self._twice = self._again = 0  # up to these sequences it was said under two other origins before, or under one
         self.tell(Kind.HERE, self.name)
 
     def is_ours(self, origin):
@@ -494,15 +496,15 @@ class Author:
         return number >= self._log.start and self._log.read(number, number + 1) != [frame]
 
     def said_since(self, sequence):
-        """What we, and our guests, said from this sequence on within RESAY_SECONDS, as [((kind, name), texts)].
+        """What we, and our guests, said from this sequence on within RESAY_SECONDS: Records, oldest first.
 
-        A forgery covers nothing that all have had, nor what came in one piece with the origin that nobody knew before.
+        A forgery covers nothing that all have had. What was said again came in one piece with an origin that nobody
+        knew before: only who is faster than that piece covers it, and if that happens twice, once more is enough.
         """
         oldest = self._clock.wall - RESAY_SECONDS
-        frames = self._log.read(max(self._number(max(sequence, self._again + 1)), self._log.start), self._log.end)
-        said = [record for record in map(decode_record, frames) if record.origin == self.origin
+        frames = self._log.read(max(self._number(max(sequence, self._twice + 1)), self._log.start), self._log.end)
+        return [record for record in map(decode_record, frames) if record.origin == self.origin
                 and record.kind in (Kind.SAY, Kind.GUEST) and record.when >= oldest]
-        return [(author, [record.text for record in run]) for author, run in groupby(said, lambda record: (record.kind, record.name))]
 
     def recent(self):
         """What we said lately, to ask a new neighbour for: somebody may have forged it while we were cut off."""
@@ -513,8 +515,9 @@ class Author:
     def say_again(self, said):
         """What said_since told of the old origin, under the new one. Returns (number in the log, how many) of all that."""
         number = self._log.end
-        for (kind, name), texts in said:
-            self.tell(kind, name, texts)
+        for (again, kind, name), run in groupby(said, lambda record: (record.sequence <= self._again_before, record.kind, record.name)):
+            self.tell(kind, name, [record.text for record in run])
+            self._twice = self.sequence if again else self._twice
         self._again = self.sequence
         return number, self._log.end - number
 
@@ -645,6 +648,8 @@ class Handshake:
             claims = sum(other.origin == new.origin for other in self._links.mesh(greeting=True))
             if claims > MAX_CLAIMS:
                 self._decline(new, DOUBLE)
+                if new.kind is LinkKind.GREETING:  # perhaps the true one: what it did not say tells it that others have its origin
+                    new.queue(join([encode_record(Kind.SAY, new.origin, FORGED, int(self._clock.wall), new.name, b"")]))
             return claims <= MAX_CLAIMS
         ours_new, ours_old = new.attempt is not None, old.attempt is not None
         keep_new = ours_new == ours_old or ours_new == (self._author.origin > new.origin)
@@ -870,7 +875,7 @@ class Network:
 
         It is the newest silent link of the host with most of these: an earlier one, or the only one of its host, may be a C
         program whose user is just quiet. If all of them talk, it is the link that was silent for longest, of the host with
-        most links.
+        most links; if no two have the same host, of those that came last.
         """
         guests = [neighbour for neighbour in self.links.all if neighbour.kind in (LinkKind.PLAIN, LinkKind.GREETING)
                   and not neighbour.attempt and not neighbour.ending and neighbour.since + STRANGER_SECONDS <= self.now]
@@ -878,6 +883,8 @@ class Network:
         talkers = _of_the_largest_crowd([neighbour for neighbour in guests if neighbour.spoke])
         crowd = silent or sorted(talkers, key=_heard_at, reverse=True)
         found = crowd[-1] if crowd else None
+        if found is None and len(guests) > len(self.links.all) // 2:  # talkers of different hosts: who was here first stays
+            found = min(guests[len(guests) // 2:], key=lambda guest: (guest.spoke, guest.heard_at))
         if found is not None:
             self.links.hang_up(found, "is one of too many from that address")
         return found is not None

@@ -175,14 +175,16 @@ def clean_marks(marks: str, base: str) -> str:
 
 
 PLAIN_NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_-]{0,%d}" % (NAME_CELLS - 1))
-OUR_WORDS = re.compile("(?:SERVER|ERROR)(?:~[0-9]+)?", re.IGNORECASE)     # how lines of the program begin, here or in C
+OUR_WORDS = re.compile("(?:SERVER|ERROR)(?:~[0-9A-F]+)?")      # how lines of the program begin, here or in C
+ALIKE = str.maketrans("\u0405\u0415\u0395\u041e\u039f\u0474\u13da\u13ac\u13e2\ua4e2\ua4f0\ua4e3\ua4e6\ua4f3", "SEEOOVSERSERVO")      # capitals
 UNSEEN_BLANK = re.compile(r"^\s|\s$|(?<=\s)\s|\n")     # with these, "ann " would look like "ann"
 # The colons of `other: text`, of a time before a message and, in line mode, of the one after a name; and
 # what looks like a colon anywhere.
 FORGED = re.compile(r":(?= |$)|(?<=^\d\d):(?=\d\d)|(?<=\(\d\d):(?=\d\d\)$)"
-                    "|[\u02d0\u02f8\u0589\u05c3\u0703\u0704\u1361\u16ec\u1803\u1809\u205a\u2236\u2982\ua789\ufe13\ufe55\uff1a]")
+                    "|[\u02d0\u02f8\u0589\u05c3\u0703\u0704\u1361\u16ec\u1803\u1809\u205a\u205d\u205e\u2236\u2237\u22ee\u2806\u2830\u2982"
+                    "\ua789\ufe13\ufe19\ufe30\ufe55\uff1a]")
 # What looks like the `--` of a notice: dashes, lines and minus signs; and a letter that does when there are two.
-DASH = re.compile("[\u02c9\u02d7\u2043\u207b\u208b\u2212\u23af\u23ba-\u23bd\u23e4\u2500-\u257f\u2796\ua4fe]"
+DASH = re.compile("[\u00ac\u00af\u02c9\u02d7\u1428\u1c7c\u2043\u2053\u207b\u208b\u2212\u223c\u23af\u23ba-\u23bd\u23e4\u2500-\u257f\u25ac\u2796\ua4fe\uff3f]"
                   "|[\u30fc\uff70\u3161\u1173\u4e00](?=[\\s\u30fc\uff70\u3161\u1173\u4e00])")
 
 
@@ -194,7 +196,7 @@ def clean_name(data: bytes) -> str:
 @lru_cache(NAMES_KEPT)
 def cleaned_name(data: bytes) -> str:
     name = data.decode() if PLAIN_NAME.fullmatch(data) else clean_odd_name(data)        # as nearly all are
-    return "peer " * bool(OUR_WORDS.fullmatch(normalize("NFKC", name))) + name
+    return "peer " * bool(OUR_WORDS.fullmatch(normalize("NFKC", name).upper().translate(ALIKE))) + name
 
 
 def clean_odd_name(data: bytes) -> str:
@@ -204,7 +206,7 @@ def clean_odd_name(data: bytes) -> str:
     return shorten(name)
 
 
-TAG = re.compile(r"(~\d{1,5})?$")               # tells two of the same name apart, however long the name is
+TAG = re.compile(r"(~(?:[0-9a-f]{2,16}|C))?$")               # tells two of the same name apart, however long the name is
 
 
 def shorten(name: str) -> str:

@@ -33,9 +33,9 @@ WORST = 1.0  # the same for the slowest, on a machine whose cores the attack wan
 GROWN = 50e6  # bytes
 DIALS, DIALS_A_SECOND = 30, 0.5  # to where third parties are
 NOTICES = 60  # lines about who comes and goes
-REPEATED = {"forge_ahead", "forge_guests", "forge_last", "goodbyes", "jumps_of_others", "steal_names"}  # cost a line at most twice
+REPEATED = {"forge_ahead", "forge_guests", "forge_last", "goodbyes", "jumps_of_others", "steal_names"}  # a line is said once more; twice, if whoever forges is faster than its author
 SPOKEN = {"copies", "words", "marks"}  # under honest names, as often as the liar likes
-LINE = re.compile(rb"\b(?:dora|bob) \d+\.|\b(?:stranger|member|late|after)(?:~\w+)?: I am in")
+LINE = re.compile(rb"\b(?:dora|bob) \d+\.|\b(?:stranger|member|late|after)(?:~\w+)?(?: \(\d\d:\d\d\))?: I am in")
 WAITS = 2.0  # seconds for which a line may wait while its author's origin is forged again and again
 
 
@@ -130,7 +130,7 @@ class House:
         if who in self.seen:
             data = self._rest.get(who, b"") + data
             found = list(LINE.finditer(data))
-            self.seen[who].update(re.sub(rb"~\w+", b"", match[0]) for match in found)
+            self.seen[who].update(re.sub(rb"~\w+| \(.*\)", b"", match[0]) for match in found)
             self._rest[who] = data[max(found[-1].end() if found else 0, len(data) - 40):]
 
     def meets(self, *newcomers):
@@ -227,7 +227,7 @@ def check(report, house, name, first):
     report.truth("ann, bob and cy live, and dora is connected", not house.cut_off and not any(
         one.process.poll() for one in (house.ann, house.bob, house.cy)))
     report.truth("no line was lost", fewest >= 1)
-    report.figure("a line came so many times at most", most, None if name in SPOKEN else 2 if name in REPEATED else 1)
+    report.figure("a line came so many times at most", most, None if name in SPOKEN else 3 if name in REPEATED else 1)
     report.figure("notices at cy", house.notices, NOTICES)
 
 
