@@ -2434,6 +2434,7 @@ SUSPECT_SECONDS = 1, 2  # until all are told of a lost neighbour that nobody has
 DOUBT_SECONDS = 2  # for a member that somebody calls lost to contradict
 CONTRADICT_SECONDS = 0.5  # between two HEREs of ours: a liar can call us lost a thousand times a second
 CALL_SECONDS, ANSWER_SECONDS = 8, 2  # of a roll call: until whoever was not heard seems lost; in which all answer, at random
+ANSWER_PAUSE = 3  # seconds between two answers: a liar can miss somebody a thousand times a second
 TELLER_SECONDS, MAX_TELLER = 0.5, 10  # between two members who may tell who did not answer; how many take such turns
 CALLS, CALL_PAUSE = 3, 30  # roll calls at once, and one more in so many seconds: each makes every member speak
 NEWS_SECONDS = {"joined": 2, "is back": 1, "left": 0, "lost": 1}  # until our user is told, of all together
@@ -2590,26 +2591,39 @@ class RollCall:
         self._clock, self._rng = clock, rng
         self._bucket = TokenBucket(CALLS, CALL_PAUSE, clock.now)
         self.since = None  # when the call began that is under way
+        self.was_asked = False  # whether the others know of it
         self.answer_at = None  # when we say that we are here
-        self.again = False  # somebody was lost since it began
+        self.asked_at = clock.now  # when somebody wanted to know
+        self._again = None  # when, since it began
+        self._answered_at = clock.now - ANSWER_PAUSE
 
     def begin(self, must=False):
-        """Begin a call, unless one is under way, or there were too many lately (`must` overrules that)."""
+        """Somebody is missed, and all know it: answer, and wait for the others' answers.
+
+        What comes while a call is under way is a call of its own: others answer it now, not when ours is over. Where
+        there were too many lately we only answer (`must` overrules that): whoever has had fewer waits for us.
+        """
+        now = self.asked_at = self._clock.now
+        if self.answer_at is None:
+            self.answer_at = max(now + self._rng.uniform(0, ANSWER_SECONDS), self._answered_at + ANSWER_PAUSE)
         if self.since is not None:
-            self.again = True
-        elif self._bucket.take(self._clock.now) or must:
-            self.restart()
-            self.answer_at = self._clock.now + self._rng.uniform(0, ANSWER_SECONDS)
+            self._again = now
+        elif self._bucket.take(now) or must:
+            self.since, self.was_asked = now, True
 
     def restart(self):
-        """Begin the wait anew."""
-        self.since = self._clock.now
+        """Wait anew, though nobody has been asked anew."""
+        self.since, self.was_asked = self._clock.now, False
+
+    def answered(self):
+        """We have said that we are here, or something else."""
+        self.answer_at, self._answered_at = None, self._clock.now
 
     def end(self):
-        """The call is over; the next one begins if somebody was lost meanwhile."""
-        self.since, again, self.again = None, self.again, False
-        if again:
-            self.begin()
+        """The call is over; the next one, if there is one, began when it was asked for."""
+        self.since, self._again, again = None, None, self._again
+        if again is not None and self._bucket.take(self._clock.now):
+            self.since, self.was_asked = again, True
 
     @property
     def deadline(self):
@@ -2721,6 +2735,8 @@ class Presence:
             self._contradict_at = max(self._clock.now, self._contradicted_at + CONTRADICT_SECONDS)
             self._contradict()
             return
+        if is_news:
+            self._call.begin()  # also whoever knows better answers: others wait for all
         if sequence != FORGED and sequence is not None and self._log.have.get(origin, 0) > sequence:
             sometimes("a loss is told that is out of date")
             return  # it has been heard since
@@ -2740,7 +2756,6 @@ class Presence:
             return
         self._suspects.pop(origin, None)
         self._doubted.setdefault(origin, self._clock.now + DOUBT_SECONDS)
-        self._call.begin()
 
     def _give_up(self, origin):
         """Note that this origin was given up: what was forged in it may come later, by another way."""
@@ -2828,6 +2843,7 @@ class Presence:
         """We have no mesh link at all."""
         if self.people:
             self._call.begin(must=True)
+            self._call.restart()
 
     def woke(self):
         """We stood still, and could hear nobody meanwhile."""
@@ -2877,21 +2893,30 @@ class Presence:
         self._call.begin()
 
     def _answer(self):
-        self._call.answer_at = None
-        if self._call.since is None or self._author.last_said < self._call.since:
+        if self._author.last_said < self._call.asked_at:
             self._author.tell(Kind.HERE, self._author.name)
+        self._call.answered()
 
     def _end_call(self):
         """Whoever did not answer seems lost. The lowest origin that did answer says so; if it does not, the next one."""
-        since, linked = self._call.since, self._links.origins()
+        since, was_asked, linked = self._call.since, self._call.was_asked, self._links.origins()
         self._call.end()
         members = [person for person in self.people.values() if person.here and person.is_member]
         silent = [person for person in members if person.heard_at < since and person.key not in linked]
         rank = sum(person.key < self._author.origin for person in members) - sum(person.key < self._author.origin for person in silent)
+        if silent and linked and not was_asked:
+            self._ask_with(silent[0].key)
+            return
         self._silent.update((person.key, since) for person in silent)
         if silent:
             sometimes("a roll call finds a ghost")
             self._silent_at = self._clock.now + TELLER_SECONDS * min(rank, MAX_TELLER)
+
+    def _ask_with(self, origin):
+        """Others may live whom we have not heard: miss one of them aloud, so that all answer."""
+        self._tell_lost(origin)
+        self._doubted[origin] = self._clock.now + DOUBT_SECONDS
+        self._call.begin(must=True)
 
     def _tell_silent(self):
         silent, self._silent, self._silent_at = self._silent, {}, None

@@ -114,7 +114,7 @@ class Oracle:
 
     def c_shows(self, peer, name, text):
         """A C program's screen shows this line."""
-        if name not in self.names or self.strict and text not in self.parts:
+        if self.strict and (name not in self.names or text not in self.parts):
             raise Violation(f"{peer} got what nobody said: {name!r}: {text[:60]!r}")
         peer.lines.append((name, text))
         if self.trace:

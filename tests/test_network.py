@@ -899,6 +899,38 @@ def test_a_member_that_was_called_lost_while_we_were_linked_to_it_is_lost_when_t
     assert [person.key for person in network.who()] == [8]
 
 
+def losses(member):
+    """How many LOST its log holds."""
+    return sum(message.decode_record(frame).kind == Kind.LOST for frame in member.network.log.read(0, member.network.log.end))
+
+
+def test_who_was_alone_for_a_moment_calls_nobody_lost_but_those_it_was_linked_to():
+    """History: it waited for answers to a call that nobody had heard, and called all others lost: of 80 members 36 at once."""
+    world = network_of(20)
+    lonely, other = world.members[10], world.members[3]
+    for neighbour in lonely.mesh():
+        world.cut(lonely, neighbour)
+    world.run(25)
+    world.check_who()
+    assert 0 < losses(other) <= 2 * peers.MAX_MESH_LINKS
+    assert not any(notices(member, "lost") for member in world.members)
+
+
+def test_a_roll_call_is_answered_however_many_there_were_and_whatever_came_before():
+    """History: whoever had called too often did not answer, and two calls that overlapped were answered once."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    witness = met(network, "10.0.0.2", 8)
+
+    for number in range(2, 12):
+        network.now += 1
+        before = network.author.sequence
+        network.received(witness, encode_record(Kind.LOST, 8, number, 0, b"m8", message.encode_lost(99, 1)))
+        for _ in range(6):
+            network.now += 1
+            network.tick()
+        assert network.author.sequence == before + 1, number
+
+
 def test_a_member_that_was_called_lost_and_spoke_since_is_not_missed_when_its_link_ends_in_peace():
     """History: each such end was told as a loss, which made the next one a loss, too, for as long as the network lived."""
     network = peers.Network(b"me", 1, random.Random(1))

@@ -85,8 +85,13 @@ class SimNetwork(Network):
             Network.__init__(self, *args)
         finally:
             peers.Author = author
-        if self.most is not None and not is_quiet:
+        if self.most is None:
+            return
+        if not is_quiet:
             self.sample.add(self.author.origin)
+        linked, heard = self.presence.linked, self.presence.heard  # nobody else is listed anywhere
+        self.presence.linked = lambda origin, *args, **named: linked(origin, *args, **named) if origin in self.sample else None
+        self.presence.heard = lambda origin, name: heard(origin, name) if origin in self.sample else name
 
     def _take_run(self, neighbour, run):
         if self.counts is not None:
