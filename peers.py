@@ -2619,16 +2619,6 @@ class RollCall:
         """We have said that we are here, or something else."""
         self.answer_at, self._answered_at = None, self._clock.now
 
-    def connected(self):
-        """We were alone, and are no more. Begin the wait anew; but if nobody was called lost, nobody else knows of this call.
-
-        Then nobody would answer, and we would call everybody lost.
-        """
-        if self.again:
-            self.restart()
-        else:
-            self.since = self.answer_at = None
-
     def end(self):
         """The call is over; the next one, if there is one, began when it was asked for."""
         self.since, self._again, again = None, None, self._again
@@ -2841,7 +2831,7 @@ class Presence:
         if not self.is_here(origin):
             self._come(origin, name).heard_at = self._clock.now
         if is_first and self._call.since is not None:
-            self._call.connected()
+            self._call.restart()
 
     def neighbour_lost(self, origin, was_spared):
         """The link is gone. If we let go of it, it is lost only if somebody missed it and it has not spoken since."""
