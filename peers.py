@@ -184,6 +184,7 @@ class Neighbour:
         self._out = deque(maxlen=MAX_OUT) if attempt and attempt.contact else ()
         self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
         self.left = None  # the name that said goodbye
+        self.greeted_as = None  # our own origin, as we told it
         self.origin = None  # of a mesh link, from its hello on
         self.address = None  # where it can be dialled, if known
         self.name = b""
@@ -667,6 +668,7 @@ class Handshake:
         addresses = self._links.addresses_but(neighbour, greeting=True)
         hello = Hello(self._author.origin, self._port, False, self._author.name, addresses, self._log.vector())
         neighbour.queue_frame(encode_hello(hello))
+        neighbour.greeted_as = self._author.origin
 
 
 # The network ---------------------------------------------------------------------------------
@@ -1005,6 +1007,8 @@ class Network:
         neighbour.position, neighbour.filter_until = self.log.start, self.log.end
         neighbour.met_at = self.log.end
         neighbour.follow(self.log)
+        if neighbour.greeted_as != self.author.origin:
+            neighbour.queue_frame(encode_renamed(self.author.origin))  # we took another one while we waited for its hello
         lacking = self.author.recent() + self.log.holes.youngest(self.now, hello.origin)
         if lacking:
             neighbour.queue_frame(encode_ask(lacking))

@@ -997,6 +997,17 @@ def test_what_was_forged_may_come_after_the_news_that_it_was():
     assert not [action for action in network.actions if isinstance(action, peers.Notice) and "missing" in action.words]
 
 
+def test_who_greets_while_we_take_another_origin_is_told_of_it():
+    """History: the old one was listed by that neighbour for as long as they were linked."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    witness, new = met(network, "10.0.0.2", 8), network.opened("10.0.0.3")
+    hello = Hello(9, 4000, True, b"m9")
+    network.received(new, encode_pair(hello.name, message.PROBE + encode_hello(hello)))
+    network.received(witness, encode_record(Kind.SAY, network.author.origin, 50, 0, b"me", b"forged"))
+    network.received(new, encode_frame(encode_hello(hello)))
+    assert encode_frame(message.encode_renamed(network.author.origin)) in b"".join(batch.data for batch in new.waiting)
+
+
 def test_a_lie_that_we_gave_up_our_origin_makes_us_take_another_one():
     world = network_of(4)
     victim, other = world.members[:2]
