@@ -209,13 +209,14 @@ class Attack:
         self.listeners.append(sock)
         return sock.getsockname()
 
-    def accepted(self):
-        """Connections that came meanwhile, as lines."""
+    def accepted(self, liars=0):
+        """Connections that came meanwhile, as lines; to the first so many listeners they are not counted: those lie, too."""
         found = []
-        for listener in self.listeners:
+        for number, listener in enumerate(self.listeners):
             try:
                 found.append(Line(self, listener.accept()[0]))
-                self.knocks += 1
+                found[-1].is_liar = number < liars
+                self.knocks += number >= liars
             except BlockingIOError:
                 pass
         self.lines += found
@@ -647,13 +648,17 @@ def name_third_parties(a):
 
 
 def byes(a):
-    """Every dial is answered with a bye that names the next ones."""
+    """Liars answer every dial with a bye that names others: some liars, and third parties, who count who knocks."""
     where = [a.listen(a.host(1000 + n)) for n in range(a.many(200))]
+    liars = len(where) // 10 + 1
     for number in count():
         if number % 20 == 0:
             a.mesh(origin=number + 1, host=a.host(number), addresses=a.rng.sample(where, min(8, len(where)))).send(peers(where[:8], BYE))
-        for one in a.accepted():
-            one.send(peers(a.rng.sample(where, min(8, len(where))), BYE))
+        for one in a.accepted(liars):
+            if one.is_liar:
+                one.send(peers(a.rng.sample(where, min(8, len(where))), BYE))
+            else:
+                one.close()
         yield
 
 
