@@ -49,7 +49,7 @@ class Oracle:
         if self.trace:
             self.trace(f"{member} shows {author}.{number}" + " (earlier)" * bool(event.earlier))
         if (author, number) in member.seen:
-            by_two_ways = self.two_ways and self.nodes[author].is_c
+            by_two_ways = (self.two_ways or self.forged) and self.nodes[author].is_c
             if self.repeats is None and author not in self.forged and not by_two_ways:
                 raise Violation(f"{member} shows {author}.{number} twice")
             if self.repeats is not None:
