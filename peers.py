@@ -1176,6 +1176,8 @@ class Network:
             one = run.part(offset, offset + 1)
             earlier = late or self._is_earlier(neighbour, one.first)
             is_history = neighbour.is_foreign and self._is_old(neighbour, one.first)
+            if neighbour.is_foreign and not is_history:
+                self.bridge.skip_behind(neighbour.origin, number + offset)
             self._deliver(one.first, one.texts, number + offset, earlier, is_history, is_late=True)
 
     def _is_earlier(self, neighbour, record):
@@ -2331,6 +2333,12 @@ class Bridge:
         self._never.update(range(number, number + count))
         if len(self._never) > 2 * LOG_MESSAGES:
             self._never = {number for number in self._never if number >= self._log.start}
+
+    def skip_behind(self, gateway, number):
+        """This record was said where that gateway was, before we met it: C programs that we share with it have it from there."""
+        for neighbour in self._plain.values():
+            if gateway in neighbour.outlet.gateways:
+                self._skip_at(neighbour, number, 1)
 
     def _skip_at(self, neighbour, number, count):
         if neighbour.position == number and not neighbour.outlet.is_quiet:

@@ -252,7 +252,7 @@ def test_a_c_peer_as_the_hub_of_ours(members, cpeers):
     bob.join(hub.port)
     turn(pair, lambda: ann.joined and bob.joined and len(hub.links) == 2)
     ann.type("one")
-    turn(pair, lambda: bob.out == ["ann: one"])
+    turn(pair, lambda: bob.out == ["ann: one"] and all(member.chat.network.links.mesh() for member in pair))
     bob.type("two")
     turn(pair, lambda: ann.out == ["bob: two"] and len(hub.screen) == 2)
     assert hub.screen == ["ann: one", "bob: two"]
