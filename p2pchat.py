@@ -1096,7 +1096,8 @@ class Chat:
     def _way_back(self) -> str:
         """How our user joins again, through somebody who is still there."""
         linked = [neighbour for neighbour in self.network.neighbours if neighbour.is_linked and neighbour.left is None]
-        linked.sort(key=lambda neighbour: (not neighbour.attempt, -neighbour.heard_at))  # what we dialled can be dialled
+        # The one that our user named, if it is still there; else one that we dialled, since it can be dialled.
+        linked.sort(key=lambda neighbour: (not neighbour.contact, not neighbour.attempt, -neighbour.heard_at))
         known = [neighbour.attempt.address[:2] if neighbour.attempt else neighbour.address for neighbour in linked]
         found = next(filter(None, known), None)
         if found is None:

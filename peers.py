@@ -2627,6 +2627,15 @@ class RollCall:
         """Wait anew, though nobody has been asked anew."""
         self.since, self.was_asked = self._clock.now, False
 
+    def rejoin(self):
+        """We are linked again. A call that nobody was asked for is over: whoever is lost is missed by all, or by us."""
+        if self.was_asked:
+            self.restart()
+            return
+        if self._again is None:
+            self.answer_at = None
+        self.end()
+
     def answered(self):
         """We have said that we are here, or something else."""
         self.answer_at, self._answered_at = None, self._clock.now
@@ -2843,7 +2852,7 @@ class Presence:
         if not self.is_here(origin):
             self._come(origin, name).heard_at = self._clock.now
         if is_first and self._call.since is not None:
-            self._call.restart()
+            self._call.rejoin()
 
     def neighbour_lost(self, origin, was_spared):
         """The link is gone. If we let go of it, it is lost only if somebody missed it and it has not spoken since."""

@@ -126,11 +126,6 @@ def test_a_full_member_refuses_with_addresses_but_takes_one_that_is_urgent():
     world.run(1.5)
     assert full in newcomer.mesh()
     assert len(full.mesh()) <= peers.MAX_MESH_LINKS
-    newcomers = [newcomer, *(world.member() for _ in range(4))]
-    for later in newcomers[1:]:  # whoever is let go at once has no other link: if it died then, nobody would miss it
-        later.join(full)
-        world.run(1.5)
-    assert all(full in one.mesh() for one in newcomers)
 
 
 @pytest.mark.parametrize("seed", range(2))
