@@ -118,9 +118,7 @@ def be_program(arguments, env, pass_fds):
     status = 1
     try:
         gc.freeze()
-        for descriptor in map(int, os.listdir("/dev/fd")):
-            if descriptor > 2 and descriptor not in pass_fds:
-                os.closerange(descriptor, descriptor + 1)  # the one of the listing itself is closed already
+        close_all_but(0, 1, 2, *pass_fds)
         os.environ.clear()
         os.environ.update(env)
         time.tzset()
@@ -130,6 +128,13 @@ def be_program(arguments, env, pass_fds):
         sys.stdout.flush()
     finally:
         os._exit(status)
+
+
+def close_all_but(*kept):
+    """Close all other descriptors of this process."""
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        if descriptor not in kept:
+            os.closerange(descriptor, descriptor + 1)  # the one of the listing itself is closed already
 
 
 def exit_status(main):

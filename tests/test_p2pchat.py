@@ -324,40 +324,40 @@ def test_a_file_waits_for_who_reads_it(members, cpeers, monkeypatch):
     assert len(carl.screen) == typed + 1
 
 
-def test_a_burst_of_4000_messages_through_our_hub_reaches_a_c_peer_whole(members, cpeers):
+def test_a_burst_of_2000_messages_through_our_hub_reaches_a_c_peer_whole(members, cpeers):
     hub, = members("hub")
     source, sink, slow = cpeers("source", "sink", "slow")
     for peer in (source, sink, slow):
         peer.connect("127.0.0.1", hub.port)
     turn([hub], lambda: len(hub.chat.links) == 3)
-    for number in range(4000):
+    for number in range(2000):
         source.say(f"message {number} x" + "x" * (number % 50))
         if number % 700 == 350:
             slow.pause_reading()
         if number % 700 == 0:
             slow.resume_reading()
     slow.resume_reading()
-    turn([hub], lambda: len(sink.screen) == len(slow.screen) == len(hub.out) == 4000)
-    expected = [f"source: message {number} x" + "x" * (number % 50) for number in range(4000)]
+    turn([hub], lambda: len(sink.screen) == len(slow.screen) == len(hub.out) == 2000)
+    expected = [f"source: message {number} x" + "x" * (number % 50) for number in range(2000)]
     assert sink.screen == slow.screen == hub.out == expected
 
 
-def test_our_own_burst_of_4000_lines_reaches_a_pausing_c_peer_whole(members, cpeers):
+def test_our_own_burst_of_2000_lines_reaches_a_pausing_c_peer_whole(members, cpeers):
     """History: MSG_EOR alone lost such a peer in half of the runs; the kernel cuts a segment to fit a small window."""
     ann, = members("ann")
     carl, = cpeers("carl", rcvbuf=4096)
     ann.join(carl.port)
     turn([ann], lambda: ann.joined)
     typed = 0
-    while typed < 4000:
+    while typed < 2000:
         carl.pause_reading()
-        while typed < 4000 and not any(link.cramped for link in ann.chat.links.values()):
+        while typed < 2000 and not any(link.cramped for link in ann.chat.links.values()):
             ann.type(f"line {typed}")
             typed += 1
             ann.chat.step(0.001)
         carl.resume_reading()
         turn([ann], lambda: len(carl.screen) == typed)
-    assert carl.screen == [f"ann: line {number}" for number in range(4000)]
+    assert carl.screen == [f"ann: line {number}" for number in range(2000)]
 
 
 def test_a_garbled_c_peer_is_let_go_with_a_goodbye_and_dialled_again_if_we_named_it(members):
@@ -744,10 +744,9 @@ def check_what_is_waited_for(chat):
     assert first is None or chat._deadline() <= first
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_what_the_loop_waits_for_is_never_stale(members, monkeypatch, seed):
+def test_what_the_loop_waits_for_is_never_stale(members, monkeypatch):
     monkeypatch.setattr(p2pchat, "SENDS_PER_TURN", 2)
-    rng, trio, strangers = random.Random(seed), members("ann", "bob", "cy"), []
+    rng, trio, strangers = random.Random(1), members("ann", "bob", "cy"), []
     ours = greeting(b"eve", 666)
     refused = unused_port()
 

@@ -12,46 +12,52 @@ import time
 import pytest
 
 import ui
-from helpers import BUILT, PATIENCE, Program, Terminal, encode_pair, python, unused_port, until
+from helpers import BUILT, PATIENCE, Program, Terminal, close_all_but, encode_pair, python, unused_port, until
 
 MORNING = f"XXX{(int(time.time()) // 3600 - 8) % 24}"  # a time zone in which it is some minutes past eight: no midnight comes between
 UP, PAGE_UP, PAGE_DOWN = b"\x1b[A", b"\x1b[5~", b"\x1b[6~"
 PASTE_BEGIN, PASTE_END = b"\x1b[200~", b"\x1b[201~"
 
 
-# What a shell does for Ctrl-Z, fg, bg and kill: a session leader that waits, and gives the terminal around.
-SHELL = """
-import os, signal, sys
-orders, reports, background, program = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
-os.tcsetpgrp(0, os.getpgrp())
-job = os.fork()
-if not job:
-    os.setpgid(0, 0)
-    if not background:
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        os.tcsetpgrp(0, os.getpid())
-        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
-    os.close(orders)
-    os.close(reports)
-    os.execv(program[0], program)
-signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-if background == 2:
-    os.read(orders, 10)
-    os.tcsetpgrp(0, job)
-while True:
-    _, status = os.waitpid(job, os.WUNTRACED)
-    if not os.WIFSTOPPED(status):
-        os.write(reports, b"ended %d\\n" % os.WEXITSTATUS(status) if os.WIFEXITED(status) else b"killed\\n")
-        break
+def be_shell(orders, reports, background):
+    """What a shell does for Ctrl-Z, fg, bg and kill: a session leader that waits, and hands the terminal around.
+
+    Returns in the job, which goes on as the program; the shell ends here.
+    """
     os.tcsetpgrp(0, os.getpgrp())
-    os.write(reports, b"stopped\\n")
-    order = os.read(orders, 10)
-    if order == b"fg":
+    job = os.fork()
+    if not job:
+        os.setpgid(0, 0)
+        if not background:
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            os.tcsetpgrp(0, os.getpid())
+            signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+        return
+    try:
+        close_all_but(0, 1, 2, orders, reports)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        obey(job, orders, reports, background)
+    finally:
+        os._exit(0)
+
+
+def obey(job, orders, reports, background):
+    if background == 2:
+        os.read(orders, 10)
         os.tcsetpgrp(0, job)
-    if order == b"kill":
-        os.killpg(job, signal.SIGTERM)
-    os.killpg(job, signal.SIGCONT)
-"""
+    while True:
+        _, status = os.waitpid(job, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            os.write(reports, b"ended %d\n" % os.WEXITSTATUS(status) if os.WIFEXITED(status) else b"killed\n")
+            return
+        os.tcsetpgrp(0, os.getpgrp())
+        os.write(reports, b"stopped\n")
+        order = os.read(orders, 10)
+        if order == b"fg":
+            os.tcsetpgrp(0, job)
+        if order == b"kill":
+            os.killpg(job, signal.SIGTERM)
+        os.killpg(job, signal.SIGCONT)
 
 
 class Shell(Terminal):
@@ -59,12 +65,15 @@ class Shell(Terminal):
 
     def __init__(self, *arguments, background=0, **options):
         """background: 0, the job begins in the foreground; 1, it does not; 2, the first order is to bring it there as it runs."""
-        ordered, self._orders = os.pipe()
-        self._reports, reported = os.pipe()
-        super().__init__(ordered, reported, int(background), BUILT, *arguments, command=python("-c", SHELL),
-                         pass_fds=(ordered, reported), **options)
+        (ordered, self._orders), (self._reports, reported) = os.pipe(), os.pipe()
+        self._ends = ordered, reported, int(background)
+        super().__init__(*arguments, **options)
         os.close(ordered)
         os.close(reported)
+
+    def _be_controlling(self):
+        super()._be_controlling()
+        be_shell(*self._ends)
 
     def report(self):
         """The next thing that happened to the job."""
