@@ -1,5 +1,6 @@
 """What more than one test needs: the program's modules, surroundings that are always the same, and who runs which test."""
 
+import gc
 import os
 import sys
 from itertools import groupby
@@ -37,6 +38,7 @@ def pytest_runtestloop(session):
     """As pytest's own, but for one's own share of the tests. Returns None where that is all: then pytest's own runs."""
     if not TAKEN or session.testsfailed or session.config.option.collectonly:
         return None
+    gc.freeze()  # what 1,600 tests consist of is not garbage: no need to look through it again and again
     mine = share(session.items)
     item = next(mine, None)
     while item is not None:

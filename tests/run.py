@@ -1,4 +1,4 @@
-"""`make test`: run.py [ARGUMENT ...] runs pytest twice for each core, and each test by whichever of them comes to it first.
+"""`make test`: run.py [ARGUMENT ...] runs pytest three times for each core, and each test by whichever of them comes to it first.
 
 Knows: how many run at once, and what their exit statuses come to.
 Leaves out: who takes which test (conftest.py), and pytest's arguments, which are passed on.
@@ -34,7 +34,7 @@ def verdict(statuses):
 def main(arguments):
     """The first is seen while it runs; what the others said stands behind it."""
     wanted = arguments if any(os.path.exists(word.split("::")[0]) for word in arguments) else [*arguments, os.path.join(TOP, "tests")]
-    count = min(2 * cores(), MOST)  # many tests wait, so two share one core well
+    count = min(3 * cores(), MOST)  # many tests wait, so three share one core well
     with tempfile.TemporaryDirectory(prefix="p2pchat-tests-") as taken:
         env = {**clean(os.environ), "P2PCHAT_TAKEN": taken}
         outputs = [None] + [tempfile.TemporaryFile() for _ in range(count - 1)]

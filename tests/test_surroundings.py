@@ -66,7 +66,7 @@ def test_one_failure_among_several_pytests_fails_all(statuses, status):
 
 def on_one_core():
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])  # two pytests show the same as 2 * cores do
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])  # the pytests of one core show the same
 
 
 def test_every_test_is_run_once_and_a_failure_is_told(tmp_path):

@@ -27,7 +27,7 @@ NAMES = "ann", "bob", "cy", "dee", "eve", "fay"
 GUIDE, VIEWER = "guide", "you"
 READING = 1.4               # seconds that a viewer gets for what the guide says
 TALKING = 0.25              # seconds between two messages for a viewer
-NEWS = 2.5                  # seconds until all are told of a member; whoever is lost sooner gets no notice
+NEWS = 4                    # seconds until all are told of a member, on a busy machine; whoever goes sooner gets no notice
 ENDING = 3                  # seconds that a viewer has for the last words
 PHRASES = ("anybody up for lunch?", "in ten minutes", "the build is green", "who has the adapter?", "on my way",
            "我也去", "look at that", "not again", "I can hear you", "still here", "so am I", "👍", "ça marche", "wait for me")
@@ -169,7 +169,7 @@ class Stage:
 
     def kill(self, *names):
         """SIGKILL for these at once, in the middle of a sentence. The others go on, and miss them."""
-        self.until(lambda: time.monotonic() > self.joined_at + NEWS, "time stands still")
+        self._let_news_settle()
         survivors = [actor for actor in self.everybody() if actor.name not in names]
         before = [actor.noticed("lost", name) for actor in survivors for name in names]
         victims = [self.alive.pop(name) for name in names]
@@ -205,12 +205,16 @@ class Stage:
 
     def leave(self, name):
         """One says goodbye; everybody is told at once."""
+        self._let_news_settle()
         actor = self.alive.pop(name)
         self.gone.append(actor)
         actor.type(":quit")
         self.until(lambda: all(other.noticed("left", name) for other in self.everybody()), f"not everybody is told that {name} left")
         if actor.process.wait(PATIENCE):
             raise Failed(f"{name} left with status {actor.process.returncode}")
+
+    def _let_news_settle(self):
+        self.until(lambda: time.monotonic() > self.joined_at + NEWS, "time stands still")
 
     # What has to be true
 
