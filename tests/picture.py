@@ -93,7 +93,7 @@ def session():
     try:
         zoe = start(Member, "zoë", "--port", FIRST_PORT)
         bob, leo = [start(Member, name, "127.0.0.1", FIRST_PORT) for name in ("bob", "leo")]
-        zoe.hears("-- leo joined")
+        zoe.wait(lambda program: any("leo" in line and line.endswith("joined") for line in program.err))  # bob, too, in the same line
         for member, text in ((zoe, "is anybody going for lunch?"), (leo, "🍜 or 🍕?"), (bob, "noodles, in ten minutes :)")):
             member.says(text, (zoe, bob, leo))
         ann = start(Window, "ann", "127.0.0.1", FIRST_PORT, "--port", ANNS_PORT)
