@@ -3,7 +3,7 @@
 import random
 import re
 
-from helpers import Program
+from helpers import Program, unused_port
 
 
 def test_survivors_of_kill_9_read_everything_once_and_in_order():
@@ -36,7 +36,8 @@ class Network20:
 
     def start(self, name, through=None):
         joining = () if through is None else ("127.0.0.1", through.port)
-        self.alive[name] = program = Program(name, *joining, "--bind", "127.0.0.1")
+        # A port that the system gives nobody else: survivors dial the dead, and would find another test's member there.
+        self.alive[name] = program = Program(name, *joining, "--bind", "127.0.0.1", "--port", unused_port())
         self.said[name] = 0
         return program
 

@@ -21,7 +21,7 @@ import sys
 import time
 
 from demo import end_cleanly
-from helpers import BUILT, PATIENCE, Program
+from helpers import BUILT, PATIENCE, Program, unused_port
 
 NAMES = "ann", "bob", "cy", "dee", "eve", "fay"
 GUIDE, VIEWER = "guide", "you"
@@ -47,7 +47,7 @@ class Actor(Program):
     def __init__(self, name, *joining):
         self.name, self.said = name, []
         self.stayed = True          # not killed: then what it said has to be everywhere
-        super().__init__(name, *joining, "--bind", "127.0.0.1", command=(sys.executable, BUILT))
+        super().__init__(name, *joining, "--bind", "127.0.0.1", "--port", unused_port(), command=(sys.executable, BUILT))
         self.streams = {self.process.stdout.fileno(): "stdout", self.process.stderr.fileno(): "stderr"}
 
     def say(self, text):
