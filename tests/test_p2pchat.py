@@ -183,7 +183,7 @@ def test_who_and_links_tell_what_there_is(members, cpeers):
     turn(trio, lambda: "carl: hi" in other.out)
     ann.type(":who", ":links")
     turn(trio, lambda: len([line for line in ann.err if "connected since" in line]) == 3)
-    bobs = [f"bob~{member.chat.network.author.origin >> 56:02x}" for member in (bob, other)]
+    bobs = [member.chat.network.presence.own_label.decode() for member in (bob, other)]  # two digits, as a rule
     found = next(line for line in ann.err if "others here" in line)
     assert all(bob in found for bob in bobs) and "carl (C program)" in found and found.startswith("-- 3 others here: ")
     assert sum(": mesh, connected since " in line for line in ann.err) == 2
