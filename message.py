@@ -615,7 +615,7 @@ def _decode_addresses(data: bytes) -> tuple[tuple[Address, ...], bytes]:
 # Announcements: packets of their own on a network segment --------------------------------------
 
 MAX_ROOM = 64  # bytes of a room's name
-ASKS, TELLS, ASKS_ALL = 1, 2, 3  # who is in this room? I am in this room. Who is in any?
+ASKS, TELLS, ASKS_ALL = 1, 2, 3  # Who is in this room? I am in this room. Who is in any room?
 _ANNOUNCEMENT = struct.Struct("<8sBQHB")  # magic, kind, origin, port, length of the room's name
 
 
@@ -635,7 +635,7 @@ def encode_announcement(announcement: Announcement) -> bytes:
 
 
 def decode_announcement(packet: bytes) -> Optional[Announcement]:
-    """The Announcement in a packet. None if it makes no sense: anybody can send one, and there is no link to end for it."""
+    """The Announcement in a packet. None if it makes no sense: anybody can send one, and there is no link that we could close."""
     if not _ANNOUNCEMENT.size < len(packet) <= _ANNOUNCEMENT.size + MAX_ROOM:
         return None
     magic, kind, origin, port, length = _ANNOUNCEMENT.unpack_from(packet)

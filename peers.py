@@ -1505,16 +1505,18 @@ class Overlay:
         address = (host, port)
         if self.leaving or port < LEAST_PORT or not is_dialable(host) or len(self.attempts) >= MAX_DIALS:
             return
-        attempts = self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt]
-        if any(attempt.announced == origin for attempt in attempts):
+        if any(attempt.announced == origin for attempt in self._under_way()):
             return  # by another interface
         if self.book.shunned.get(address, 0) <= self._clock.now and self._free({address: origin}):
             self.dial(Attempt(address, urgent=True, announced=origin))
 
     def is_dialling(self, contact):
         """Whether a dial of this contact is under way, or a connection that may become a link."""
-        attempts = self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt]
-        return any(attempt.contact is contact for attempt in attempts)
+        return any(attempt.contact is contact for attempt in self._under_way())
+
+    def _under_way(self):
+        """The dials under way, and those that led to a connection that is still there."""
+        return self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt]
 
     # What came of it
 
@@ -1638,8 +1640,7 @@ class Overlay:
 
     def _free(self, source):
         """The addresses in `source` at which we know of nobody that we are linked to or dialling."""
-        attempts = self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt]
-        taken = {neighbour.address for neighbour in self._links.all} | {attempt.address[:2] for attempt in attempts}
+        taken = {neighbour.address for neighbour in self._links.all} | {attempt.address[:2] for attempt in self._under_way()}
         linked = {neighbour.origin for neighbour in self._links.all if neighbour.origin}
         may_dial = self._unproven.has_one(self._clock.now)
         return [address for address, origin in source.items() if address not in taken

@@ -77,3 +77,16 @@ def members():
     yield start
     for member in started:
         member.kill()
+
+
+@pytest.fixture
+def segments():
+    """A Lan: machines and segments made of network namespaces, where the system gives us some."""
+    from lan import Lan, NoNamespaces
+
+    try:
+        lan = Lan()
+    except NoNamespaces as reason:
+        pytest.skip(str(reason))
+    with lan:
+        yield lan

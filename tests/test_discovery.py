@@ -12,7 +12,6 @@ import pytest
 import p2pchat
 import peers
 from helpers import TOP, Program, python, turn, until
-from lan import Lan, NoNamespaces
 from message import ASKS, ASKS_ALL, MAX_ROOM, TELLS, Announcement, decode_announcement, encode_announcement
 from world import World
 
@@ -321,17 +320,6 @@ def test_without_lan_there_is_no_socket_for_it(members):
 
 
 # Whole programs, on machines of their own -----------------------------------------------------
-
-@pytest.fixture
-def segments():
-    """A Lan: network namespaces, where the system gives us some."""
-    try:
-        lan = Lan()
-    except NoNamespaces as reason:
-        pytest.skip(str(reason))
-    with lan:
-        yield lan
-
 
 def found(program):
     return any(line.startswith("-- found ") for line in program.err)

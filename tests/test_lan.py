@@ -1,19 +1,6 @@
 """Whole programs on real networks: machines and segments of lan.py. Finding each other without a port number: test_discovery.py."""
 
-import pytest
-
 from helpers import Program, until
-from lan import Lan, NoNamespaces
-
-
-@pytest.fixture
-def lan():
-    try:
-        lan = Lan()
-    except NoNamespaces as reason:
-        pytest.skip(str(reason))
-    with lan:
-        yield lan
 
 
 def link_local(machine, name="eth0"):
@@ -34,9 +21,9 @@ def hears(program, line):
     program.wait(lambda program: any(out.endswith(line) for out in program.out))
 
 
-def test_who_joined_by_a_link_local_address_stay_together_when_that_member_dies(lan):
+def test_who_joined_by_a_link_local_address_stay_together_when_that_member_dies(segments):
     """History: everybody kept one link, since the interface of a neighbour's address was lost, and then none."""
-    machines = [lan.machine("left", ipv4=False) for _ in range(3)]
+    machines = [segments.machine("left", ipv4=False) for _ in range(3)]
     with Program("ann", "--bind", link_local(machines[0]), before=machines[0].enter) as ann:
         ann.wait(lambda program: f"-- join: ./p2pchat NAME {link_local(machines[0])} {ann.port}" in program.err)
         where = link_local(machines[0]), ann.port
@@ -50,8 +37,8 @@ def test_who_joined_by_a_link_local_address_stay_together_when_that_member_dies(
             cy.wait(lambda program: any("lost contact with ann" in line for line in program.err))
 
 
-def test_one_of_ours_joins_ipv4_only_and_ipv6_only_members_of_two_segments_with_small_packets(lan):
-    old, hub, new = lan.machine("left"), lan.machine("left", "right"), lan.machine("right", ipv4=False)
+def test_one_of_ours_joins_ipv4_only_and_ipv6_only_members_of_two_segments_with_small_packets(segments):
+    old, hub, new = segments.machine("left"), segments.machine("left", "right"), segments.machine("right", ipv4=False)
     old.ip("link set eth0 mtu 576")
     with Program("hub", before=hub.enter) as program:
         with Program("old", hub.hosts[0], program.port, before=old.enter) as one:
@@ -63,9 +50,9 @@ def test_one_of_ours_joins_ipv4_only_and_ipv6_only_members_of_two_segments_with_
                 hears(one, "new: me too")
 
 
-def test_a_new_address_of_our_own_is_noticed_at_the_next_ping(lan):
+def test_a_new_address_of_our_own_is_noticed_at_the_next_ping(segments):
     """History: 40 to 45 seconds of silence, with no sign."""
-    still, roams = lan.machine("left"), lan.machine("left")
+    still, roams = segments.machine("left"), segments.machine("left")
     with Program("ann", before=still.enter) as ann, Program("bob", still.hosts[0], ann.port, before=roams.enter) as bob:
         until(lambda: linked(bob) == 1)
         roams.ip("addr flush dev eth0")

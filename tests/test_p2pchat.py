@@ -377,12 +377,19 @@ def test_a_garbled_c_peer_is_let_go_with_a_goodbye_and_dialled_again_if_we_named
     assert ann.out == ["carl: fine"]
 
 
+def behind_the_first(members, cpeers):
+    """The C program that the first of these members has joined; the others have joined that member. Returns it."""
+    first, *others = members
+    carl, = cpeers("carl")
+    first.join(carl.port)
+    turn(members, lambda: first.joined)
+    link(members, *((other, first) for other in others))
+    return carl
+
+
 def test_a_circle_through_a_c_program_repeats_nothing(members, cpeers):
     ann, bob = pair = members("ann", "bob")
-    carl, = cpeers("carl")
-    ann.join(carl.port)
-    turn(pair, lambda: ann.joined)
-    link(pair, (bob, ann))
+    carl = behind_the_first(pair, cpeers)
     bob.join(carl.port)
     turn(pair, lambda: bob.joined and len(carl.links) == 2)
     ann.type("first"), bob.type("first")
@@ -404,10 +411,7 @@ def test_a_circle_through_a_c_program_repeats_nothing(members, cpeers):
 def test_no_storm_where_a_c_program_stands_still_while_a_second_link_to_it_comes_up(members, cpeers):
     # Version 1.0: 9,019 copies of one line on ann's screen after ten seconds.
     ann, bob = pair = members("ann", "bob")
-    carl, = cpeers("carl")
-    ann.join(carl.port)
-    turn(pair, lambda: ann.joined)
-    link(pair, (bob, ann))
+    carl = behind_the_first(pair, cpeers)
     carl.pause_reading()
     bob.join(carl.port)
     turn(pair, lambda: bob.joined)
@@ -431,10 +435,7 @@ def test_no_storm_where_a_c_program_stands_still_while_a_second_link_to_it_comes
 def test_three_members_and_a_c_program_all_linked_to_each_other_have_one_label_each(members, cpeers):
     # Version 1.0: within seconds b~2, k~2 and a~3 for the same people, and rows such as "a0: b".
     ann, bob, eve = three = members("ann", "bob", "eve")
-    carl, = cpeers("carl")
-    ann.join(carl.port)
-    turn(three, lambda: ann.joined)
-    link(three, (bob, ann), (eve, ann))
+    carl = behind_the_first(three, cpeers)
     bob.join(carl.port)
     eve.join(carl.port)
     turn(three, lambda: bob.joined and eve.joined and len(carl.links) == 3)
