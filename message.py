@@ -469,7 +469,7 @@ def decode_record(frame: bytes) -> Record:
 class Run(NamedTuple):
     """Successive chat records of one author and name; or a single record of another kind."""
     frames: list[bytes]  # as they came, headers included
-    first: Optional[Record] = None  # None if it is not chat
+    first: Record = None  # type: ignore[assignment]  # None if it is not chat
     texts: list[bytes] = []  # one for each frame
 
     def part(self, start: int, stop: int) -> Run:

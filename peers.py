@@ -31,22 +31,30 @@ from collections import Counter, OrderedDict, deque
 from enum import Enum
 from itertools import groupby, islice, takewhile
 from math import inf
-from typing import NamedTuple, Optional
+from random import Random
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Sequence, Union
 
 from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
-                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, RECORD_SIZE, SMALLEST_SEGMENT, TELLS, Announcement, GarbledError, Hello, Kind, Log,
-                     Marker, Pairs, ProtocolError, RecordDecoder, as_c_reads, decode_addresses, decode_announcement, decode_ask, decode_hello,
-                     decode_lost, decode_record, decode_renamed, encode_addresses, encode_announcement, encode_ask, encode_frame, encode_hello,
-                     encode_lost, encode_marked, encode_pairs, encode_record, encode_renamed, is_kind, is_quit, join, looks_marked, plain_texts,
-                     read_id, read_mark, read_record, split_text)
+                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, RECORD_SIZE, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError,
+                     Hello, Kind, Log, Mark, Marker, Pairs, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
+                     decode_announcement, decode_ask, decode_hello, decode_lost, decode_record, decode_renamed, encode_addresses,
+                     encode_announcement, encode_ask, encode_frame, encode_hello, encode_lost, encode_marked, encode_pairs, encode_record,
+                     encode_renamed, is_kind, is_quit, join, looks_marked, plain_texts, read_id, read_mark, read_record, split_text)
+
+
+Key = Union[int, bytes]  # a person: a member by its origin, or a C user by name
 
 
 # What the network asks for -------------------------------------------------------------------
 
+Part = Union[str, bytes]  # of a notice: ours, or a stranger's
+
+
+
 class Show(NamedTuple):
     """Show chat messages of one name. They are a stranger's raw bytes: whoever shows them cleans them."""
     name: bytes
-    texts: list
+    texts: list[bytes]
     mine: bool = False
     earlier: int = 0  # when it was said (seconds since 1970), if that was before we were here
 
@@ -54,18 +62,18 @@ class Show(NamedTuple):
 class Notice(NamedTuple):
     """Tell our user. `words` is ours; each {} in it stands for one of `parts`: str is ours, bytes are a stranger's."""
     words: str
-    parts: tuple = ()
+    parts: tuple[Part, ...] = ()
 
 
 class Connect(NamedTuple):
     """Dial; report to Network.opened, or to Network.dial_failed after `seconds` at the latest."""
-    attempt: "Attempt"
+    attempt: Attempt
     seconds: float
 
 
 class Hangup(NamedTuple):
     """Send this neighbour what can be sent at once, close its link, and report `reason` to Network.closed."""
-    neighbour: "Neighbour"
+    neighbour: Neighbour
     reason: str
 
 
@@ -74,7 +82,10 @@ class Announce(NamedTuple):
     packet: bytes
 
 
-def sometimes(branch):
+Action = Union[Show, Notice, Connect, Hangup, Announce]
+
+
+def sometimes(branch: str) -> None:
     """A rare branch is taken. Does nothing: the simulator replaces it by a counter, to see that its runs reach each of them."""
 
 
@@ -83,22 +94,22 @@ def sometimes(branch):
 class Clock:
     """The time that the caller last told us, in seconds: `now` on a monotonic clock, `wall` since 1970."""
 
-    def __init__(self, now, wall):
+    def __init__(self, now: float, wall: float) -> None:
         self.now, self.wall = now, wall
 
 
 class TokenBucket:
     """The one rate limiter: so many at once, and one more every so many seconds."""
 
-    def __init__(self, size, seconds, now):
+    def __init__(self, size: int, seconds: float, now: float) -> None:
         self._size, self._seconds = size, seconds
         self._full_at = now
 
-    def has_one(self, now):
+    def has_one(self, now: float) -> bool:
         """Whether there is a token now."""
         return self.next_at <= now
 
-    def take(self, now):
+    def take(self, now: float) -> bool:
         """Take a token if there is one. Returns whether there was."""
         if not self.has_one(now):
             return False
@@ -106,7 +117,7 @@ class TokenBucket:
         return True
 
     @property
-    def next_at(self):
+    def next_at(self) -> float:
         """When there is a token (seconds); in the past if there is one now."""
         return self._full_at - (self._size - 1) * self._seconds
 
@@ -119,23 +130,24 @@ REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dial
 class Contact:
     """A peer that our user named: all its addresses, and when to dial it again after it was lost."""
 
-    def __init__(self, label, addresses, seconds):
+    def __init__(self, label: str, addresses: Iterable[Address], seconds: float) -> None:
         self.label = label
         self.seconds = seconds  # for which all its addresses together may stay silent
         self.addresses = tuple(addresses)
         self.untried = list(addresses)
         self.pause = REDIAL_FIRST
-        self.due = None  # when to dial again; None: nothing is planned
+        self.due: Optional[float] = None  # when to dial again; None: nothing is planned
         self.reached = False  # ever
         self.spare = False  # another peer that our user named was joined: this one is dialled when nobody is connected
         self.plain = False  # it was a C program last time (or one of ours that was stopped, so it is probed each time)
         self.failure = ""  # why the last round of dials came to nothing
-        self.position, self.outlet = 0, None  # of a lost C program: where in our log it stands, and what it has beyond that
+        self.position = 0  # of a lost C program: where in our log it stands
+        self.outlet: Optional[Outlet] = None  # what it has beyond that
 
 
 class Attempt(NamedTuple):
     """One dial: of a contact, or of an address that the network picked."""
-    address: tuple
+    address: Address
     contact: Optional[Contact] = None
     urgent: bool = False
     plain: bool = False  # a probe was not answered: speak as to a C program
@@ -164,9 +176,11 @@ MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown but not reme
 class Neighbour:
     """The far end of one link: what it is, what it has said, and what it has yet to be sent."""
 
-    def __init__(self, host, attempt, kind, now, wall, own_host="", outbox=None):
+    def __init__(self, host: str, attempt: Optional[Attempt], kind: LinkKind, now: float, wall: float, own_host: str = "",
+                 outbox: Optional[set[Neighbour]] = None) -> None:
         self.host, self.own_host = host, own_host
-        self._outbox = set() if outbox is None else outbox  # shared by all neighbours: those that something was queued for
+        # Shared by all neighbours: those that something was queued for
+        self._outbox: set[Neighbour] = set() if outbox is None else outbox
         self.attempt = attempt  # None: it dialled us
         self.kind = kind
         self.since, self.since_wall = now, wall
@@ -174,96 +188,97 @@ class Neighbour:
         self.pings, self.pinged_at = 0, now  # pings that are unanswered; when the last one was sent
         self.frames = RecordDecoder()
         self.pairs = Pairs()  # of a plain link
-        self.names = {}  # who was heard over a plain link: key -> name, with its mark if a member's
+        self.names: dict[Key, bytes] = {}  # who was heard over a plain link: key -> name, with its mark if a member's
         self.spoke = False  # something came over a plain link
-        self.waiting = []  # Batches to send before anything of the log
+        self.waiting: list[Batch] = []  # Batches to send before anything of the log
         self.queued = 0  # bytes in `waiting`
         self.cost = 0  # bytes of memory that `waiting` costs
         self._taken = 0  # bytes of the first Batch that were taken out
         self._out_bytes = 0  # to a contact: all that were taken out, and (bytes before, Batch, from where) of each chunk
-        self._out = deque(maxlen=MAX_OUT) if attempt and attempt.contact else ()
+        self._out: Any = deque(maxlen=MAX_OUT) if attempt and attempt.contact else ()
         self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
-        self.left = None  # the name that said goodbye
-        self.greeted_as = None  # our own origin, as we told it
-        self.origin = None  # of a mesh link, from its hello on
-        self.address = None  # where it can be dialled, if known
+        self.left: Optional[bytes] = None  # the name that said goodbye
+        self.greeted_as: Optional[int] = None  # our own origin, as we told it
+        self.origin: int = None  # type: ignore[assignment]  # of a mesh link, from its hello on
+        self.address: Optional[Address] = None  # where it can be dialled, if known
         self.name = b""
-        self.log, self.position = None, 0  # where in our log it stands: the next record to send; no log: send nothing of it for now
+        self.log: Optional[Log] = None  # ours, to be sent to it; None: nothing of it is, for now
+        self.position = 0  # where in our log it stands: the next record to send
         self.met_at = 0  # the next number of our log when we met
-        self.refill = None  # of a plain link: called to queue the next part of the log
-        self.outlet = None  # of a plain link: see Bridge
-        self.vector_at_hello = {}  # origin -> the sequence that it had when we met
-        self.seen = {}  # origin -> (first, last) of what it has sent since: it has exactly these
+        self.refill: Optional[Callable[[Neighbour], None]] = None  # of a plain link: called to queue the next part of the log
+        self.outlet: Outlet = None  # type: ignore[assignment]  # of a plain link: see Bridge
+        self.vector_at_hello: dict[int, int] = {}  # origin -> the sequence that it had when we met
+        self.seen: dict[int, tuple[int, int]] = {}  # origin -> (first, last) of what it has sent since: it has exactly these
         self.filter_until = 0  # from this number of our log on, it is not known to have anything
-        self.asked = []  # numbers in our log that it asked for, the first one last
+        self.asked: list[int] = []  # numbers in our log that it asked for, the first one last
         self.has_asked = False
         self.is_foreign = False  # when we met, it knew nobody we knew: its history is another network's
 
     @property
-    def contact(self):
+    def contact(self) -> Optional[Contact]:
         """The Contact that led to this link; None if our user did not name it."""
         return self.attempt.contact if self.attempt else None
 
     @property
-    def is_linked(self):
+    def is_linked(self) -> bool:
         """Whether it hears what is said here."""
         return (self.kind is LinkKind.MESH or self.kind is LinkKind.PLAIN) and not self.ending
 
     @property
-    def may_be_c(self):
+    def may_be_c(self) -> bool:
         """Whether the far end may be a C program, so that the rules for sending to one apply."""
         return self.kind not in OURS
 
     @property
-    def backlog(self):
+    def backlog(self) -> int:
         """0 if nothing is to be sent now, else bytes plus records; rough: only its trend matters."""
         log = self.log
         return self.queued + len(self.asked) + (log.end - self.position if log else 0)
 
-    def heard(self, key, frame):
+    def heard(self, key: Key, frame: bytes) -> bool:
         """Remember who is behind this link. Returns False if there are too many, or the name is too long to be a person's."""
         if key in self.names or len(self.names) < MAX_GUESTS and len(frame) <= MAX_GUEST_NAME:
             self.names[key] = frame
         return key in self.names
 
     @property
-    def people(self):
+    def people(self) -> list[bytes]:
         """The names of those who were heard over this link, or its own."""
         return [self.name] if self.name else [unmarked(frame)[0] for frame in self.names.values()]
 
-    def queue(self, batch):
+    def queue(self, batch: Batch) -> None:
         """Have a Batch sent at the end of the turn, as everything is (rule 2 of p2pchat.py)."""
         self.stock(batch)
         self._outbox.add(self)
 
-    def stock(self, batch):
+    def stock(self, batch: Batch) -> None:
         """Queue a Batch without saying so: for `refill`, which is called while this link is being sent to anyway."""
         self.waiting.append(batch)
         self.queued += len(batch.data)
         self.cost += len(batch.data) + PIECE_COST * len(batch.ends)
 
-    def follow(self, log):
+    def follow(self, log: Log) -> None:
         """Have it sent the log, from its position on."""
         self.log = log
         self._outbox.add(self)
 
-    def queue_frame(self, body):
+    def queue_frame(self, body: bytes) -> None:
         """The same with one frame."""
         self.queue(join([encode_frame(body)]))
 
-    def clear(self):
+    def clear(self) -> None:
         """Drop all that waits, and send nothing of the log."""
         self.waiting.clear()
         self.asked.clear()
         self.queued, self.cost, self._taken, self.log = 0, 0, 0, None
 
     @property
-    def lagging(self):
+    def lagging(self) -> bool:
         """Whether it lags so far behind that our own user's input should wait."""
         lag = self.log.end - max(self.position, self.met_at) if self.log is not None else 0
         return self.cost > MAX_BACKLOG // 4 or lag > LOG_MESSAGES // 4
 
-    def keep_place(self, lost=0):
+    def keep_place(self, lost: int = 0) -> None:
         """A C program that our user named is lost: note where in our log it stands, for when it is dialled again.
 
         That is the first record of which not all arrived: `lost` bytes that were taken out did not.
@@ -280,12 +295,12 @@ class Neighbour:
             at = bisect_right(batch.ends, start + arrived - before)
             self.contact.position = batch.numbers[at] if at < len(batch.numbers) else min(batch.numbers[-1] + 1, self.position)
 
-    def ask(self, numbers):
+    def ask(self, numbers: Sequence[int]) -> None:
         """Have these records of the log sent, whatever it is known to have."""
         self.asked = list(reversed(numbers))
         self._outbox.add(self)
 
-    def take(self, joined, room):
+    def take(self, joined: int, room: int) -> bytes:
         """Take out what is to be sent next; b"" if there is nothing, or `room` (bytes) is too small for the first piece.
 
         Whole pieces of what waits, up to `joined` bytes together, or one longer one: of a piece over SMALLEST_SEGMENT
@@ -293,7 +308,7 @@ class Neighbour:
         """
         if not self.waiting and not self.asked and not self.refill:  # as a rule
             return self._take_records()
-        chunk = []
+        chunk: list[bytes] = []
         if self.refill and not self.waiting and self.log:
             self.refill(self)
             if 0 < self.queued <= min(joined, room) and not self.contact:  # as a rule: all of the one Batch that it queued
@@ -306,7 +321,7 @@ class Neighbour:
             chunk.append(self._take_records())
         return chunk[0] if len(chunk) == 1 else b"".join(chunk)
 
-    def _take_pieces(self, chunk, joined, room):
+    def _take_pieces(self, chunk: list[bytes], joined: int, room: int) -> None:
         left = min(joined, room)
         while self.waiting:
             batch, start = self.waiting[0], self._taken
@@ -323,17 +338,17 @@ class Neighbour:
             self._drop(stop)
         self.queued -= sum(map(len, chunk))
 
-    def _last_end(self, batch, most):
+    def _last_end(self, batch: Batch, most: int) -> int:
         """The last place at or before `most` where a segment may end; 0 if that takes nothing."""
         at = bisect_right(batch.ends, most) - 1
         return batch.ends[at] if at >= 0 and batch.ends[at] > self._taken else 0
 
-    def _long_piece(self, batch, room):
+    def _long_piece(self, batch: Batch, room: int) -> int:
         """Where the piece ends that alone is longer than what may be joined; 0 without room for its header."""
         stop = batch.ends[bisect_right(batch.ends, self._taken)]
         return stop if min(stop - self._taken, SMALLEST_SEGMENT) <= room else 0
 
-    def _drop(self, stop):
+    def _drop(self, stop: int) -> None:
         """What is before `stop` in the first Batch is taken."""
         self._taken = stop
         batch = self.waiting[0]
@@ -342,7 +357,7 @@ class Neighbour:
             self.cost -= stop + PIECE_COST * len(batch.ends)
             self._taken = 0
 
-    def _take_asked(self, chunk):
+    def _take_asked(self, chunk: list[bytes]) -> None:
         """Take some of what it asked for, as far as our log still has it."""
         size = 0
         while self.asked and size < SMALLEST_SEGMENT * 100:
@@ -351,7 +366,7 @@ class Neighbour:
             chunk += frames
             size += sum(map(len, frames))
 
-    def _take_records(self):
+    def _take_records(self) -> bytes:
         # The subtle spot: only a position in the shared log is kept, not a queue of its own. So nothing is lost
         # on the way: what is in the log goes to each neighbour, in the log's order, unless it is known to have
         # it. A slow one costs nothing, lags behind, and catches up; one that lags too far finds a gap: a hole.
@@ -360,15 +375,15 @@ class Neighbour:
             start = self.position if self.position > log.start else log.start
             data, self.position = log.stretch(start)
             if start < self.filter_until:
-                data = self._unknown(start, self.position)
+                data = self._unknown(log, start, self.position)
             if data:
                 return data
         return b""
 
-    def _unknown(self, start, stop):
+    def _unknown(self, log: Log, start: int, stop: int) -> bytes:
         """Of the log from `start` to the record before `stop`, what this neighbour is not known to have."""
-        frames = self.log.read(start, stop)
-        late, vector, seen, nothing = self.log.late, self.vector_at_hello, self.seen, (1, 0)
+        frames = log.read(start, stop)
+        late, vector, seen, nothing = log.late, self.vector_at_hello, self.seen, (1, 0)
         unknown = []
         for number, frame in enumerate(frames, start):
             origin, sequence = read_id(frame)
@@ -377,13 +392,13 @@ class Neighbour:
                 unknown.append(frame)
         return b"".join(unknown)
 
-    def has(self, origin, first, last):
+    def has(self, origin: int, first: int, last: int) -> None:
         """It has sent these sequences, in a row."""
         if len(self.seen) > 2 * LOG_MESSAGES:  # origins that a stranger made up; it may be sent what it has
             self.seen.clear()
         low, high = self.seen.get(origin, (first, last))
         self.seen[origin] = (low, max(last, high)) if low <= first <= high + 1 else (first, last)
-        self.filter_until = self.log.end
+        self.filter_until = self.log.end  # type: ignore[union-attr]
 
 
 PLAIN_ANSWER, DOUBLE, SPARED = "is a C peer", "is linked twice", "found other links"  # why the network itself ends a link
@@ -393,36 +408,37 @@ NO_ROOM = "has no room for another link"
 class Links:
     """All links of this member, and the one place that ends one."""
 
-    def __init__(self, name, actions):
-        self.all = []
-        self.outbox = set()  # neighbours for whom something was queued
-        self.ours = {}  # those of them that lead to one of ours, in the order of their hellos: few, however many there are
+    def __init__(self, name: bytes, actions: deque[Action]) -> None:
+        self.all: list[Neighbour] = []
+        self.outbox: set[Neighbour] = set()  # neighbours for whom something was queued
+        # Those of them that lead to one of ours, in the order of their hellos: few, however many there are
+        self.ours: dict[Neighbour, None] = {}
         self.goodbye = encode_pairs(name, QUIT_TEXTS[:1])  # without it, a C program takes the end of the stream for an error
         self._actions = actions
 
-    def mesh(self, greeting=False):
+    def mesh(self, greeting: bool = False) -> list[Neighbour]:
         """The neighbours at mesh links; with `greeting`, also those about to be."""
         return [neighbour for neighbour in self.ours if (greeting or neighbour.kind is LinkKind.MESH) and not neighbour.ending]
 
-    def is_ours(self, neighbour, kind):
+    def is_ours(self, neighbour: Neighbour, kind: LinkKind) -> None:
         """One of ours is at the far end of this link, which is of this kind from now on."""
         neighbour.kind = kind
         self.ours[neighbour] = None
 
-    def origins(self, greeting=False):
+    def origins(self, greeting: bool = False) -> set[int]:
         """The origins we are linked to: two links that claim the same one count once."""
         return {neighbour.origin for neighbour in self.mesh(greeting)}
 
-    def is_linked(self, origin, greeting=False):
+    def is_linked(self, origin: int, greeting: bool = False) -> bool:
         """Whether there is a mesh link to this origin."""
         return any(neighbour.origin == origin for neighbour in self.mesh(greeting))
 
-    def addresses_but(self, neighbour, greeting=False):
+    def addresses_but(self, neighbour: Neighbour, greeting: bool = False) -> tuple[Address, ...]:
         """The addresses of our other neighbours, to tell this one."""
         known = (other.address for other in self.mesh(greeting) if other is not neighbour and other.address)
         return tuple((host.partition("%")[0], port) for host, port in known)
 
-    def hang_up(self, neighbour, reason, farewell=None):
+    def hang_up(self, neighbour: Neighbour, reason: str, farewell: Optional[bytes] = None) -> None:
         """End a link; `farewell` is the body of a last frame."""
         if neighbour.ending:
             return
@@ -437,7 +453,7 @@ class Links:
             neighbour.queue_frame(farewell)
         self._actions.append(Hangup(neighbour, reason))
 
-    def bye(self, neighbour):
+    def bye(self, neighbour: Neighbour) -> None:
         """Let go of a neighbour that will find other links; give it addresses to try."""
         self.hang_up(neighbour, SPARED, encode_addresses(Kind.BYE, self.addresses_but(neighbour)))
 
@@ -451,29 +467,30 @@ MAX_OWN = 256  # origins of ours that are remembered; whenever somebody forges t
 class Author:
     """What this member says: its origin, its sequence, and the records that it puts into the log."""
 
-    def __init__(self, name, log, clock, rng):
+    def __init__(self, name: bytes, log: Log, clock: Clock, rng: Random) -> None:
         self.name = name
         self._log, self._clock, self._rng = log, clock, rng
-        self._origins = {}  # the last MAX_OWN; the values mean nothing
+        self._origins: dict[int, None] = {}  # the last MAX_OWN; the values mean nothing
         self._again = 0
         self.renew()
 
-    def renew(self):
+    def renew(self) -> None:
         """Take a new origin, and say so."""
         self.origin, self.sequence = self._rng.getrandbits(64), 0
         self._again_before = self._again  # under the old origin
         self._origins[self.origin] = None  # old ones stay ours: what we said under them must not come back as somebody else's
         if len(self._origins) > MAX_OWN:
             del self._origins[next(iter(self._origins))]
-        self._runs = []  # (sequence, number in the log) of the first record of each call of tell, and when that was
+        # (sequence, number in the log) of the first record of each call of tell, and when that was
+        self._runs: list[tuple[int, int, float]] = []
         self._twice = self._again = 0  # up to these sequences it was said under two other origins before, or under one
         self.tell(Kind.HERE, self.name)
 
-    def is_ours(self, origin):
+    def is_ours(self, origin: Optional[Key]) -> bool:
         """Whether this origin is, or was, our own."""
         return origin in self._origins
 
-    def tell(self, kind, name, texts=(b"",), ago=0):
+    def tell(self, kind: int, name: bytes, texts: Sequence[bytes] = (b"",), ago: float = 0) -> int:
         """Put records of our own into the log; the links take them from there. Returns the number of the first.
 
         `ago`: seconds since it was said, where we waited for somebody else to tell it.
@@ -488,7 +505,7 @@ class Author:
             del self._runs[:len(self._runs) // 2]
         return number
 
-    def is_forged(self, frame):
+    def is_forged(self, frame: bytes) -> bool:
         """Whether a record in our present origin was not said by us. One that our log no longer holds is taken as ours."""
         _, sequence = read_id(frame)
         if sequence > self.sequence:
@@ -496,7 +513,7 @@ class Author:
         number = self._number(sequence)
         return number >= self._log.start and self._log.read(number, number + 1) != [frame]
 
-    def said_since(self, sequence):
+    def said_since(self, sequence: int) -> list[Record]:
         """What we, and our guests, said from this sequence on within RESAY_SECONDS: Records, oldest first.
 
         A forgery covers nothing that all have had. What was said again came in one piece with an origin that nobody
@@ -507,13 +524,13 @@ class Author:
         return [record for record in map(decode_record, frames) if record.origin == self.origin
                 and record.kind in (Kind.SAY, Kind.GUEST) and record.when >= oldest]
 
-    def recent(self):
+    def recent(self) -> list[Range]:
         """What we said lately, to ask a new neighbour for: somebody may have forged it while we were cut off."""
         oldest = self._clock.now - RESAY_SECONDS
         runs = list(takewhile(lambda run: run[2] >= oldest, reversed(self._runs)))
         return [(self.origin, runs[-1][0], self.sequence)] if runs else []
 
-    def say_again(self, said):
+    def say_again(self, said: Iterable[Record]) -> tuple[int, int]:
         """What said_since told of the old origin, under the new one. Returns (number in the log, how many) of all that."""
         number = self._log.end
         for (again, kind, name), run in groupby(said, lambda record: (record.sequence <= self._again_before, record.kind, record.name)):
@@ -522,7 +539,7 @@ class Author:
         self._again = self.sequence
         return number, self._log.end - number
 
-    def _number(self, sequence):
+    def _number(self, sequence: int) -> int:
         at = bisect_right(self._runs, (sequence, self._log.end)) - 1
         first, number, _ = self._runs[max(at, 0)]
         return number + sequence - first
@@ -544,27 +561,30 @@ class Handshake:
     Once that is known, it calls `settled` (neighbour) for a C program, or `met` (neighbour, hello) for one of ours.
     """
 
-    def __init__(self, author, port, clock, log, links, overlay, met, settled):
+    def __init__(self, author: Author, port: int, clock: Clock, log: Log, links: Links, overlay: Overlay,
+                 met: Callable[[Neighbour, Hello], None], settled: Callable[[Neighbour], None]) -> None:
         self._author, self._port, self._clock, self._log = author, port, clock, log
         self._links, self._overlay = links, overlay
         self._met, self._settled = met, settled
 
-    def begin(self, neighbour):
+    def begin(self, neighbour: Neighbour) -> None:
         """We have dialled it: send the probe."""
+        assert neighbour.attempt
         hello = Hello(self._author.origin, self._port, neighbour.attempt.urgent, b"")
         neighbour.queue(encode_pairs(self._author.name, [PROBE + encode_hello(hello)]))
 
-    def due(self, neighbour):
+    def due(self, neighbour: Neighbour) -> Optional[float]:
         """When this link must have said more; None if we know what it is."""
         if neighbour.kind is LinkKind.STRANGER:
             return neighbour.since + STRANGER_SECONDS
         if neighbour.kind is LinkKind.PROBING:
+            assert neighbour.attempt
             return neighbour.since + max(PROBE_SECONDS, 2 * (neighbour.since - neighbour.attempt.since))  # far away: be patient
         if neighbour.kind is LinkKind.GREETING:
             return neighbour.since + HELLO_SECONDS
         return None
 
-    def overdue(self, neighbour):
+    def overdue(self, neighbour: Neighbour) -> None:
         """It did not say more in time."""
         if neighbour.kind is LinkKind.STRANGER:
             self._settled(neighbour)
@@ -573,7 +593,7 @@ class Handshake:
         else:
             self._links.hang_up(neighbour, "did not finish its hello")
 
-    def read_probe(self, neighbour, text):
+    def read_probe(self, neighbour: Neighbour, text: bytes) -> bool:
         """Whether this text of a plain pair is a probe of ours; handles it. Raises ProtocolError."""
         if not text.startswith(PROBE) or not is_kind(text[len(PROBE):], Kind.HELLO) or neighbour.attempt or neighbour.spoke:
             return False  # a probe may come late, on a link that we took for a C program's meanwhile: one lost packet is enough
@@ -588,14 +608,15 @@ class Handshake:
                 self._links.bye(neighbour)
         return True
 
-    def read_answer(self, neighbour):
+    def read_answer(self, neighbour: Neighbour) -> None:
         """Read the first frame of what we dialled: a hello, a bye, or chat of a C program. Raises ProtocolError."""
         for frame in neighbour.frames:
             self._answered(neighbour, frame[HEADER_SIZE:])
             if neighbour.ending or neighbour.kind is not LinkKind.PROBING:
                 return
 
-    def _answered(self, neighbour, body):
+    def _answered(self, neighbour: Neighbour, body: bytes) -> None:
+        assert neighbour.attempt
         if is_kind(body, Kind.BYE):
             self._overlay.proved(neighbour.attempt)
             self._overlay.learn(neighbour, decode_addresses(body))
@@ -608,7 +629,7 @@ class Handshake:
                 self._met(neighbour, hello)
         # else it is chat: a C program's, or one of ours has not got our probe yet; PROBE_SECONDS will tell
 
-    def read_hello(self, neighbour):
+    def read_hello(self, neighbour: Neighbour) -> None:
         """Read the full hello of whoever dialled us. Raises ProtocolError."""
         frame = next(iter(neighbour.frames), None)  # only one: what follows it is read as records
         if frame is None:
@@ -620,7 +641,7 @@ class Handshake:
             raise ProtocolError("changed its origin")
         self._met(neighbour, hello)
 
-    def _recognise(self, neighbour, hello):
+    def _recognise(self, neighbour: Neighbour, hello: Hello) -> bool:
         """Note who it is. Returns False if it is ourselves, or a second link to one member that is not to be kept."""
         neighbour.origin, neighbour.name = hello.origin, hello.name
         host, port = neighbour.attempt.address[:2] if neighbour.attempt else (neighbour.host, hello.port)
@@ -636,7 +657,7 @@ class Handshake:
                 return False
         return True
 
-    def resolve_double(self, new, old):
+    def resolve_double(self, new: Neighbour, old: Neighbour) -> bool:
         """Two links to one member, dialled from both ends at once. Returns whether the new one stays.
 
         The subtle spot: the two ends decide alone, must drop the same link, and may see the two in a different order. So
@@ -658,12 +679,12 @@ class Handshake:
         self._decline(old if keep_new else new, DOUBLE)
         return keep_new
 
-    def _decline(self, neighbour, reason):
+    def _decline(self, neighbour: Neighbour, reason: str) -> None:
         """Hang up on a member that we are already linked to. Send our hello first, so that the dialler decides the same way."""
         hello = encode_hello(Hello(self._author.origin, self._port, False, self._author.name))
         self._links.hang_up(neighbour, reason, hello if neighbour.kind is LinkKind.GREETING else None)
 
-    def _greet(self, neighbour):
+    def _greet(self, neighbour: Neighbour) -> None:
         neighbour.clear()  # the chat that was held back while it was a stranger will come from the log
         addresses = self._links.addresses_but(neighbour, greeting=True)
         hello = Hello(self._author.origin, self._port, False, self._author.name, addresses, self._log.vector())
@@ -691,12 +712,13 @@ class Network:
     call; `rng` is the only source of chance. So a simulator can run it, and replay a run.
     """
 
-    def __init__(self, name, port, rng, now=0.0, wall=0):
+    def __init__(self, name: bytes, port: int, rng: Random, now: float = 0.0, wall: float = 0) -> None:
         self.name, self.port = name, port  # name: bytes; port: where we listen
         self.clock = clock = Clock(now, wall)
-        self.has_address = lambda host: True  # whether an address is still one of this machine's; the caller says
-        self.actions = deque()
-        self.contacts = []
+        # Whether an address is still one of this machine's; the caller says
+        self.has_address: Callable[[str], bool] = lambda host: True
+        self.actions: deque[Action] = deque()
+        self.contacts: list[Contact] = []
         self.log = Log()
         self.links = Links(name, self.actions)
         self.author = Author(name, self.log, clock, rng)
@@ -705,65 +727,66 @@ class Network:
         self.bridge = Bridge(self.author, port, clock, rng, self.log, self.links, self.presence, self.overlay.find,
                              self._show, self._notice)
         self.handshake = Handshake(self.author, port, clock, self.log, self.links, self.overlay, self._met, self._settled)
-        self.discovery = None  # a Discovery, once our user asks for it
-        self._before = {}  # origin -> the sequence up to which it spoke before we joined: that is not news
+        self.discovery: Optional[Discovery] = None  # a Discovery, once our user asks for it
+        self._before: dict[int, int] = {}  # origin -> the sequence up to which it spoke before we joined: that is not news
         self._renew_at = self._forged_told_at = self._again_at = now
         self._was_cut_off = False  # our last neighbour was lost (not if it left)
         self._was_connected, self._told_alone = False, False  # whether we ever were; whether our user knows that nobody is connected now
-        self._tell_alone_at = None  # when our user is told that the last link is lost
-        self._unheard_from = None  # the log's number of the first thing that our user said to nobody
-        self._forged_from = None  # the first of our sequences that somebody forged
-        self._planned, self._replan = None, True
+        self._tell_alone_at: Optional[float] = None  # when our user is told that the last link is lost
+        self._unheard_from: Optional[int] = None  # the log's number of the first thing that our user said to nobody
+        self._forged_from: Optional[int] = None  # the first of our sequences that somebody forged
+        self._planned: Optional[float] = None  # the deadline that was worked out last
+        self._replan = True
         self._offered = 0  # the end of the log at the last call of to_send
 
     # What the caller tells -------------------------------------------------------------------
 
     @property
-    def now(self):
+    def now(self) -> float:
         """The caller's monotonic clock, in seconds."""
         return self.clock.now
 
     @now.setter
-    def now(self, seconds):
+    def now(self, seconds: float) -> None:
         self.clock.now = seconds
 
     @property
-    def wall(self):
+    def wall(self) -> float:
         """The caller's clock, in seconds since 1970."""
         return self.clock.wall
 
     @wall.setter
-    def wall(self, seconds):
+    def wall(self, seconds: float) -> None:
         self.clock.wall = seconds
 
     @property
-    def neighbours(self):
+    def neighbours(self) -> list[Neighbour]:
         """The far ends of all links, oldest first."""
         return self.links.all
 
     @property
-    def is_alone(self):
+    def is_alone(self) -> bool:
         """Whether nobody is connected: what our user says is kept, and delivered when somebody is."""
         return not any(neighbour.is_linked for neighbour in self.links.all)
 
     @property
-    def deadline(self):
+    def deadline(self) -> Optional[float]:
         """When tick wants to be called, in seconds; None: nothing is planned, and an idle member sleeps. Early perhaps, never late."""
         if self._replan:  # worked out only after a change, not in every turn of a busy loop
             self._replan, self._planned = False, self._plan()
         return self._planned
 
-    def to_send(self):
+    def to_send(self) -> tuple[Neighbour, ...]:
         """The neighbours that may have to be sent something since the last call; all of them if the log grew."""
         outbox = self.links.outbox
         if self._offered == self.log.end and not outbox:
             return ()
-        found = self.links.all if self._offered != self.log.end else outbox
-        found, self._offered = tuple(found), self.log.end
+        found = tuple(self.links.all if self._offered != self.log.end else outbox)
+        self._offered = self.log.end
         outbox.clear()
         return found
 
-    def _plan(self):
+    def _plan(self) -> Optional[float]:
         times = [contact.due for contact in self.contacts]
         times += [self._due(neighbour) for neighbour in self.links.all if neighbour.kind is not LinkKind.PLAIN]
         times += [self._renew_at] * (self._forged_from is not None) + [self._tell_alone_at]
@@ -771,7 +794,7 @@ class Network:
         times += [self.discovery.deadline] if self.discovery else []
         return min((time for time in times if time is not None), default=None)
 
-    def join(self, label, addresses, seconds=None):
+    def join(self, label: str, addresses: Iterable[Address], seconds: Optional[float] = None) -> Contact:
         """Our user wants a link to the peer at one of `addresses`, called `label` in notices. Returns its Contact.
 
         They may stay silent for so many seconds together; None: DIAL_SECONDS.
@@ -783,24 +806,24 @@ class Network:
         self._dial_contact(contact)
         return contact
 
-    def remember(self, label, addresses):
+    def remember(self, label: str, addresses: Iterable[Address]) -> None:
         """Our user named this peer, too: dial it whenever nobody is connected."""
         contact = Contact(label, addresses, DIAL_SECONDS)
         contact.spare = True
         self.contacts.append(contact)
 
-    def look_around(self, room):
+    def look_around(self, room: bytes) -> None:
         """Find the members of this room (bytes) on our network segments, and be found by them, from now on."""
         self._replan = True
         self.discovery = Discovery(room, self.author, self.port, self.clock, self.links, self.overlay, self.presence, self.actions)
 
-    def overheard(self, host, packet):
+    def overheard(self, host: str, packet: bytes) -> None:
         """A packet came from this host to the group."""
         self._replan = True
         if self.discovery:
             self.discovery.heard(host, packet)
 
-    def say(self, *texts):
+    def say(self, *texts: bytes) -> None:
         """Our user says these texts (bytes, of any length) to everyone, and to our own screen."""
         self.actions.append(Show(self.name, list(texts), mine=True))
         number = self.author.tell(Kind.SAY, self.name, [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)])
@@ -809,7 +832,7 @@ class Network:
             self._unheard_from = number if self._unheard_from is None else self._unheard_from
             self._tell_alone()
 
-    def _tell_alone(self):
+    def _tell_alone(self) -> None:
         self._tell_alone_at = None
         if not self._told_alone:
             self._told_alone = True
@@ -817,17 +840,17 @@ class Network:
                          else "nobody else is here yet; it will be delivered to whoever joins")
 
     @property
-    def unheard(self):
+    def unheard(self) -> bool:
         """Whether our user has said something, and nobody was connected since."""
         return self._unheard_from is not None
 
-    def _connected(self, neighbour):
+    def _connected(self, neighbour: Neighbour) -> None:
         """Somebody hears us now: a C program, too, gets what was said to nobody."""
-        if neighbour.kind is LinkKind.PLAIN and self.unheard:
+        if neighbour.kind is LinkKind.PLAIN and self._unheard_from is not None:
             neighbour.position = self._unheard_from
         self._was_connected, self._told_alone, self._tell_alone_at, self._unheard_from = True, False, None, None
 
-    def leave(self):
+    def leave(self) -> None:
         """Say goodbye to all, after whatever is still to be sent to them."""
         self.overlay.leaving, self.discovery = True, None
         self.contacts.clear()
@@ -839,7 +862,7 @@ class Network:
                 self.bridge.finish(neighbour)
                 neighbour.queue(self.links.goodbye)
 
-    def opened(self, host, attempt=None, own_host=""):
+    def opened(self, host: str, attempt: Optional[Attempt] = None, own_host: str = "") -> Neighbour:
         """A connection is up; `attempt` if we dialled it; `own_host` is the address of our end. Returns its Neighbour."""
         self._replan = True
         kind = LinkKind.STRANGER if attempt is None else LinkKind.PLAIN if attempt.plain else LinkKind.PROBING
@@ -856,7 +879,7 @@ class Network:
             self._reached(neighbour)
         return neighbour
 
-    def dial_failed(self, attempt, reason):
+    def dial_failed(self, attempt: Attempt, reason: str) -> None:
         """A Connect failed; `reason` is a sentence without its subject."""
         self._replan = True
         contact = attempt.contact
@@ -872,7 +895,7 @@ class Network:
             self._notice("can't connect to {}: it {}", contact.label, reason)
         self._plan_redial(contact)
 
-    def make_way(self):
+    def make_way(self) -> bool:
         """There are too many links: let one go, for a newcomer. Returns False if none can be spared now.
 
         It is the newest silent link of the host with most of these: an earlier one, or the only one of its host, may be a C
@@ -891,7 +914,7 @@ class Network:
             self.links.hang_up(found, "is one of too many from that address")
         return found is not None
 
-    def received(self, neighbour, data):
+    def received(self, neighbour: Neighbour, data: bytes) -> None:
         """Bytes came from this neighbour, in whatever pieces."""
         neighbour.heard_at, neighbour.pings = self.clock.now, 0
         self._replan |= neighbour.kind not in KNOWN
@@ -905,7 +928,7 @@ class Network:
             self.links.hang_up(neighbour, str(error))
         self._replan |= self.bridge.grew()
 
-    def closed(self, neighbour, reason, lost=0):
+    def closed(self, neighbour: Neighbour, reason: str, lost: int = 0) -> None:
         """This neighbour's link is closed; `reason` is a sentence without its subject.
 
         `lost`: bytes of what was taken out to be sent to it that did not arrive.
@@ -925,14 +948,14 @@ class Network:
             self.overlay.book.note(neighbour.address)  # it gave up waiting for us, and may take us for a C program: call back
         self.overlay.fill()
 
-    def woke(self):
+    def woke(self) -> None:
         """We stood still, for an unknown time: others may have taken our place meanwhile."""
         self._replan = True
         self.bridge.woke()
         self.presence.woke()
         self._restart_discovery()
 
-    def tick(self):
+    def tick(self) -> None:
         """The deadline has come: do what is due."""
         self._replan = True
         for neighbour in list(self.links.all):
@@ -954,13 +977,13 @@ class Network:
         if self.discovery:
             self.discovery.tick()
 
-    def who(self):
+    def who(self) -> list[Person]:
         """Everybody here but ourselves, as Persons."""
         return self.presence.who()
 
     # One link: dispatch on what it is --------------------------------------------------------
 
-    def _read(self, neighbour):
+    def _read(self, neighbour: Neighbour) -> None:
         if neighbour.kind is LinkKind.MESH:
             self._read_records(neighbour)
         elif neighbour.kind is LinkKind.PROBING:
@@ -970,7 +993,7 @@ class Network:
         else:
             self._read_pairs(neighbour)
 
-    def _read_pairs(self, neighbour):
+    def _read_pairs(self, neighbour: Neighbour) -> None:
         for name, texts in neighbour.pairs.runs(neighbour.frames):
             if self.handshake.read_probe(neighbour, texts[0]):
                 self.bridge.forget(neighbour)
@@ -980,7 +1003,7 @@ class Network:
             if neighbour.ending or not neighbour.may_be_c:
                 return
 
-    def _read_records(self, neighbour):
+    def _read_records(self, neighbour: Neighbour) -> None:
         for run in neighbour.frames.runs():
             if run.first is None:
                 self._record(neighbour, run.frames[0])
@@ -989,14 +1012,14 @@ class Network:
             if neighbour.ending:
                 return
 
-    def _settled(self, neighbour):
+    def _settled(self, neighbour: Neighbour) -> None:
         """It is a C program, as far as anybody can tell."""
         if neighbour.kind is LinkKind.STRANGER:
             neighbour.kind = LinkKind.PLAIN
             self._connected(neighbour)
             self.bridge.settled(neighbour)
 
-    def _met(self, neighbour, hello):
+    def _met(self, neighbour: Neighbour, hello: Hello) -> None:
         """Both have said hello: a mesh link from here on."""
         is_first, alone = not self.overlay.book.met, not self.links.mesh()
         self.links.is_ours(neighbour, LinkKind.MESH)
@@ -1028,13 +1051,14 @@ class Network:
             self._was_cut_off, self._again_at = False, self.now + AGAIN_SECONDS
             self._notice("connected again, through {}", self.presence.label(hello.origin, hello.name))
 
-    def _reached(self, neighbour):
-        contact = neighbour.contact
-        contact.addresses = (neighbour.attempt.address,)  # of several, the one that works
+    def _reached(self, neighbour: Neighbour) -> None:
+        contact, attempt = neighbour.contact, neighbour.attempt
+        assert contact and attempt
+        contact.addresses = (attempt.address,)  # of several, the one that works
         self._notice("connected to {} again" if contact.reached else "connected to {}", contact.label)
         contact.reached, contact.spare = True, False
 
-    def _due(self, neighbour):
+    def _due(self, neighbour: Neighbour) -> Optional[float]:
         """When something is due on this link; None: never."""
         if neighbour.ending:
             return None
@@ -1042,7 +1066,7 @@ class Network:
             return max(neighbour.heard_at, neighbour.pinged_at) + PING_SECONDS
         return self.handshake.due(neighbour)
 
-    def _overdue(self, neighbour):
+    def _overdue(self, neighbour: Neighbour) -> None:
         if neighbour.kind is not LinkKind.MESH:
             self.handshake.overdue(neighbour)
         elif neighbour.pings >= MOST_PINGS:
@@ -1058,22 +1082,23 @@ class Network:
 
     # One link: its end -----------------------------------------------------------------------
 
-    def _probe_failed(self, neighbour, reason):
-        contact = neighbour.contact
+    def _probe_failed(self, neighbour: Neighbour, reason: str) -> None:
+        contact, attempt = neighbour.contact, neighbour.attempt
+        assert attempt
         if reason == DOUBLE and contact:
             self._reached(neighbour)
         elif reason in (DOUBLE, SPARED):
             return
         elif contact is None:
-            self.overlay.refused(neighbour.attempt, has_no_room=reason == NO_ROOM)
+            self.overlay.refused(attempt, has_no_room=reason == NO_ROOM)
         elif reason == PLAIN_ANSWER:
             contact.plain = True
-            contact.untried.insert(0, neighbour.attempt.address)
+            contact.untried.insert(0, attempt.address)
             self._dial_contact(contact, plain=True)
         else:
-            self.dial_failed(neighbour.attempt, reason)
+            self.dial_failed(attempt, reason)
 
-    def _mesh_closed(self, neighbour, reason):
+    def _mesh_closed(self, neighbour: Neighbour, reason: str) -> None:
         if self.links.is_linked(neighbour.origin, greeting=True):
             return
         self.overlay.closed(neighbour)
@@ -1084,7 +1109,7 @@ class Network:
             self.presence.alone()
             self._restart_discovery()
 
-    def _lost_last(self, is_loss):
+    def _lost_last(self, is_loss: bool) -> None:
         if not self.is_alone or self.overlay.leaving:
             return
         if is_loss:
@@ -1094,22 +1119,22 @@ class Network:
                 contact.pause = REDIAL_FIRST
                 self._plan_redial(contact)
 
-    def _restart_discovery(self):
+    def _restart_discovery(self) -> None:
         if self.discovery:
             self.discovery.restart()
 
-    def _plain_closed(self, neighbour, reason):
+    def _plain_closed(self, neighbour: Neighbour, reason: str) -> None:
         contact = neighbour.contact if neighbour.contact in self.contacts else None
         self.bridge.closed(neighbour)
         if neighbour.left is not None:
             self._forget_contact(contact)
             self._lost_last(False)
             return
-        self._lost_last(contact or neighbour.spoke)
+        self._lost_last(contact is not None or neighbour.spoke)
         if contact is None and not neighbour.spoke:
             return
         behind = [unmarked(frame)[0] for key, frame in neighbour.names.items() if not self.presence.is_here(key)]
-        who = behind[:MAX_NAMED_AT_ONCE] or ["a C program"]
+        who: list[Part] = [*behind[:MAX_NAMED_AT_ONCE]] or ["a C program"]
         words = "lost contact with " + ", ".join(["{}"] * len(who)) + " at {}: it {}"
         if contact is None:
             self.presence.announce(words, *who, neighbour.host, reason)
@@ -1119,14 +1144,14 @@ class Network:
             contact.pause = REDIAL_FIRST
         self._plan_redial(contact)
 
-    def _connect(self, attempt, seconds):
+    def _connect(self, attempt: Attempt, seconds: float) -> None:
         self.actions.append(Connect(attempt, seconds))
 
-    def _dial_contact(self, contact, plain=False):
+    def _dial_contact(self, contact: Contact, plain: bool = False) -> None:
         address = contact.untried.pop(0)
         self.overlay.dial(Attempt(address, contact, True, plain), contact.seconds / len(contact.addresses))
 
-    def _plan_redial(self, contact):
+    def _plan_redial(self, contact: Contact) -> None:
         # The network finds one of ours again by itself; only a C program has to be dialled at its own address.
         is_wanted = self.is_alone if contact.spare else contact.reached and contact.plain
         if contact not in self.contacts or not is_wanted:
@@ -1134,13 +1159,13 @@ class Network:
         contact.due = self.now + contact.pause
         contact.pause = min(contact.pause * 2, REDIAL_MOST)
 
-    def _forget_contact(self, contact):
+    def _forget_contact(self, contact: Optional[Contact]) -> None:
         if contact in self.contacts:
             self.contacts.remove(contact)
 
     # What other members tell -----------------------------------------------------------------
 
-    def _take_run(self, neighbour, run):
+    def _take_run(self, neighbour: Neighbour, run: Run) -> None:
         """Take what is new in a run. What is not new tells only what this neighbour has."""
         origin, first, count = run.first.origin, run.first.sequence, len(run.frames)
         if self.author.is_ours(origin):
@@ -1157,7 +1182,7 @@ class Network:
         if not is_known or origin != neighbour.origin:  # else our copy may be forged, and its owner must see it
             neighbour.has(origin, first, last)
 
-    def _extend(self, neighbour, run, late):
+    def _extend(self, neighbour: Neighbour, run: Run, late: bool) -> None:
         """Log and deliver a new run: as a whole, or record by record where some may be earlier."""
         if late:
             sometimes("a hole is filled")
@@ -1180,13 +1205,14 @@ class Network:
                 self.bridge.skip_behind(neighbour.origin, number + offset)
             self._deliver(one.first, one.texts, number + offset, earlier, is_history, is_late=True)
 
-    def _is_earlier(self, neighbour, record):
+    def _is_earlier(self, neighbour: Neighbour, record: Record) -> bool:
         return record.sequence <= self._before.get(record.origin, 0) or self._is_old(neighbour, record)
 
-    def _is_old(self, neighbour, record):
+    def _is_old(self, neighbour: Neighbour, record: Record) -> bool:
         return record.sequence <= neighbour.vector_at_hello.get(record.origin, 0) and self.wall - record.when > EARLIER_SECONDS
 
-    def _deliver(self, first, texts, number, earlier=False, is_history=False, is_late=False):
+    def _deliver(self, first: Record, texts: list[bytes], number: int, earlier: bool = False, is_history: bool = False,
+                 is_late: bool = False) -> None:
         """Show what is new. C programs get it from the log, except what they have, and another network's history."""
         if is_history:
             sometimes("history of another network comes")
@@ -1200,10 +1226,10 @@ class Network:
         if news:
             self._show(label, news, first.when if earlier else 0)
 
-    def _show(self, label, texts, earlier=0):
+    def _show(self, label: bytes, texts: list[bytes], earlier: int = 0) -> None:
         self.actions.append(Show(label, texts, earlier=earlier))
 
-    def _record(self, neighbour, frame):
+    def _record(self, neighbour: Neighbour, frame: bytes) -> None:
         """A record that is not chat."""
         body = frame[HEADER_SIZE:]
         kind = body[0] if body else None
@@ -1224,19 +1250,19 @@ class Network:
         elif FIRST_LOGGED <= kind <= LAST_LOGGED:
             self._logged(neighbour, frame)
 
-    def _asked(self, neighbour, ranges):
+    def _asked(self, neighbour: Neighbour, ranges: list[Range]) -> None:
         if not neighbour.has_asked:  # only once: it takes a walk through the log
             neighbour.has_asked = True
             sometimes("a neighbour asks for what it lacks")
             neighbour.ask(self.log.find(ranges))
 
-    def _renamed(self, neighbour, origin):
+    def _renamed(self, neighbour: Neighbour, origin: int) -> None:
         if not self.author.is_ours(origin):
             old, neighbour.origin = neighbour.origin, origin
             if not self.links.is_linked(old, greeting=True):  # else a stranger had greeted under it
                 self.presence.renamed(old, origin, neighbour.name)
 
-    def _logged(self, neighbour, frame):
+    def _logged(self, neighbour: Neighbour, frame: bytes) -> None:
         record = decode_record(frame)
         if self.author.is_ours(record.origin):
             self._own(neighbour, record.origin, [frame])
@@ -1256,7 +1282,7 @@ class Network:
             is_news = record.sequence > self._before.get(record.origin, 0) and not late
             self._told(record, number, is_news)
 
-    def _told(self, record, number, is_news):
+    def _told(self, record: Record, number: int, is_news: bool) -> None:
         if record.kind in (Kind.SAY, Kind.GUEST):
             self._deliver(record, [record.text], number)
         elif record.kind == Kind.GUEST_GONE:
@@ -1270,7 +1296,7 @@ class Network:
             self._forged_from = min(self._forged_from or FORGED, self.author.sequence + 1)
             self._renew()
 
-    def _tell_missing(self):
+    def _tell_missing(self) -> None:
         missing = self.log.holes.tell(self.now)
         if missing:
             sometimes("missing messages are told")
@@ -1279,7 +1305,7 @@ class Network:
 
     # Speaking in our name --------------------------------------------------------------------
 
-    def _own(self, neighbour, origin, frames):
+    def _own(self, neighbour: Neighbour, origin: int, frames: list[bytes]) -> None:
         """Records in an origin of ours: our own came back, or somebody forged them."""
         forged = [frame for frame in frames if origin == self.author.origin and self.author.is_forged(frame)]
         if not forged:
@@ -1289,7 +1315,7 @@ class Network:
             self._replan = True
             self._renew()
 
-    def _renew(self):
+    def _renew(self) -> None:
         """Our origin was forged: take a new one, soon, and say again what the forgery may have covered."""
         if self._forged_from is None or self.now < self._renew_at:
             return
@@ -1308,32 +1334,32 @@ class Network:
             self._forged_told_at = self.now + FORGED_PAUSE
             self._notice("someone else is sending messages in your name; your last messages were sent again, so some people may see them twice")
 
-    def _notice(self, words, *parts):
+    def _notice(self, words: str, *parts: Part) -> None:
         self.actions.append(Notice(words, parts))
 
 
-def _of_the_largest_crowd(neighbours):
+def _of_the_largest_crowd(neighbours: Sequence[Neighbour]) -> list[Neighbour]:
     """Those of the host that has most of these, oldest first; none if no host has two."""
     crowds = Counter(neighbour.host for neighbour in neighbours)
     most = max(crowds.values(), default=0)
     return [neighbour for neighbour in neighbours if crowds[neighbour.host] == most > 1]
 
 
-def _heard_at(neighbour):
+def _heard_at(neighbour: Neighbour) -> float:
     return neighbour.heard_at
 
 
-def is_loopback(host):
+def is_loopback(host: str) -> bool:
     """Whether this numeric host means the speaker's own machine."""
     return host.startswith("127.") or host == "::1"
 
 
-def is_link_local(host):
+def is_link_local(host: str) -> bool:
     """Whether this numeric host is one of IPv6 that means something on one network segment only, named by an interface behind a %."""
     return host.startswith("fe80:")
 
 
-def is_dialable(host):
+def is_dialable(host: str) -> bool:
     """Whether this is the numeric address of one machine: not a name, not "any", not multicast or broadcast."""
     try:
         address = ipaddress.ip_address(host)
@@ -1373,27 +1399,28 @@ MAX_NAMING = 256  # hosts of which that is remembered
 class Book:
     """The passive view: where members can be dialled. address -> origin, or None while we do not know who is there."""
 
-    def __init__(self, rng):
+    def __init__(self, rng: Random) -> None:
         self.rng = rng
-        self.heard = {}  # from live neighbours; what fails is dropped
-        self.friends = {}  # a fair sample of all members we were ever linked to: some may be the other half after a split
+        self.heard: dict[Address, Optional[int]] = {}  # from live neighbours; what fails is dropped
+        # A fair sample of all members we were ever linked to: some may be the other half after a split
+        self.friends: dict[Address, int] = {}
         self.met = 0
-        self.shunned = {}  # address -> until when it is not dialled
-        self.proven = {}  # addresses where one of ours answered us; the values mean nothing
+        self.shunned: dict[Address, float] = {}  # address -> until when it is not dialled
+        self.proven: dict[Address, None] = {}  # addresses where one of ours answered us; the values mean nothing
 
-    def note(self, address, origin=None):
+    def note(self, address: Address, origin: Optional[int] = None) -> None:
         """A member may be dialled there; `origin` if we know which."""
         self.heard[address] = origin if origin is not None else self.heard.get(address)
         if len(self.heard) > MAX_BOOK:
             del self.heard[self.rng.choice(list(self.heard))]
 
-    def prove(self, address):
+    def prove(self, address: Address) -> None:
         """One of ours answered there."""
         self.proven[address] = None
         if len(self.proven) > MAX_BOOK:
             del self.proven[next(iter(self.proven))]
 
-    def befriend(self, address, origin):
+    def befriend(self, address: Optional[Address], origin: int) -> None:
         """Reservoir sampling (Vitter 1985, algorithm R): each member ever met is a friend with equal chance."""
         self.met += 1
         if address is None or address in self.friends:
@@ -1404,7 +1431,7 @@ class Book:
             del self.friends[self.rng.choice(list(self.friends))]
             self.friends[address] = origin
 
-    def shun(self, address, until):
+    def shun(self, address: Optional[Address], until: float) -> None:
         """Do not dial this address before `until`. None: we do not know where that was."""
         if address is None:
             return
@@ -1412,24 +1439,24 @@ class Book:
         if len(self.shunned) > MAX_BOOK:
             del self.shunned[next(iter(self.shunned))]
 
-    def failed(self, address, now):
+    def failed(self, address: Address, now: float) -> None:
         """No member answered there."""
         self.heard.pop(address, None)
         self.proven.pop(address, None)
         self.shun(address, now + self.rng.uniform(*FAILED_PAUSE))
 
-    def forget(self, origin):
+    def forget(self, origin: int) -> None:
         """This member said goodbye: nobody will answer."""
         for addresses in (self.heard, self.friends):
             for address in [address for address, owner in addresses.items() if owner == origin]:
                 del addresses[address]
 
-    def fresh(self, now):
+    def fresh(self, now: float) -> dict[Address, Optional[int]]:
         """The addresses heard of that may be dialled now."""
         self.shunned = {address: until for address, until in self.shunned.items() if until > now}
         return {address: origin for address, origin in self.heard.items() if address not in self.shunned}
 
-    def next_fresh(self):
+    def next_fresh(self) -> Optional[float]:
         """When the next shunned address may be dialled again, or None."""
         return min((until for address, until in self.shunned.items() if address in self.heard), default=None)
 
@@ -1440,21 +1467,21 @@ class Overlay:
     A random graph with an active view (the links) and a passive one (the Book), as in HyParView (Leitao et al. 2007).
     """
 
-    def __init__(self, author, clock, rng, links, connect):
+    def __init__(self, author: Author, clock: Clock, rng: Random, links: Links, connect: Callable[[Attempt, float], None]) -> None:
         self._author, self._clock, self._rng, self._links, self._connect = author, clock, rng, links, connect
         self.book = Book(rng)
-        self.attempts = []  # dials under way
-        self.named = []  # the Contacts of our user
+        self.attempts: list[Attempt] = []  # dials under way
+        self.named: list[Contact] = []  # the Contacts of our user
         self.leaving = False
         self._unproven = TokenBucket(UNPROVEN_DIALS, UNPROVEN_SECONDS, clock.now)
-        self._naming = OrderedDict()  # host -> TokenBucket of the addresses that it names
-        self._shuffle_at = None
+        self._naming: OrderedDict[str, TokenBucket] = OrderedDict()  # host -> TokenBucket of the addresses that it names
+        self._shuffle_at: Optional[float] = None
         self._reserve_at, self._reserve_pause = clock.now, RESERVE_FIRST
 
     # What is dialled
 
     @property
-    def deadline(self):
+    def deadline(self) -> Optional[float]:
         """When tick wants to be called (seconds), or None."""
         times = [self._shuffle_at]
         if self._wants_links():
@@ -1463,13 +1490,13 @@ class Overlay:
             times += [self._unproven.next_at] * (not self._unproven.has_one(self._clock.now))
         return min((time for time in times if time is not None), default=None)
 
-    def tick(self):
+    def tick(self) -> None:
         """Shuffle if it is time, and dial if there are too few links."""
         if self._shuffle_at is not None and self._shuffle_at <= self._clock.now:
             self._shuffle()
         self.fill()
 
-    def dial(self, attempt, seconds=MESH_DIAL_SECONDS):
+    def dial(self, attempt: Attempt, seconds: float = MESH_DIAL_SECONDS) -> None:
         """Have it dialled, and given up after this many seconds."""
         if attempt.contact is None and attempt.address[:2] not in self.book.proven:
             self._unproven.take(self._clock.now)
@@ -1477,7 +1504,7 @@ class Overlay:
         self.attempts.append(attempt)
         self._connect(attempt, seconds)
 
-    def fill(self):
+    def fill(self) -> None:
         """Dial until there are WANT_LINKS, MAX_DIALS at once."""
         while self._wants_links():
             address = self._pick(self._free(self.book.fresh(self._clock.now))) or self._pick_reserve()
@@ -1485,7 +1512,7 @@ class Overlay:
                 return
             self.dial(Attempt(address, urgent=not self._links.mesh()))
 
-    def find(self, neighbour, host, port, origin):
+    def find(self, neighbour: Neighbour, host: str, port: int, origin: int) -> None:
         """A mark names a member whom we do not know, as a gateway at this address: link to it directly."""
         address = self._usable(neighbour, host, port)
         if address is None or self._links.is_linked(origin, greeting=True):
@@ -1500,7 +1527,7 @@ class Overlay:
         else:
             self.book.shun(address, self._clock.now + FIND_SECONDS)  # looking at all links is too much for each mark
 
-    def near(self, host, port, origin):
+    def near(self, host: str, port: int, origin: int) -> None:
         """Somebody announces a member on our network segment: link to it. Only that packet says so, so it is not noted."""
         address = (host, port)
         if self.leaving or port < LEAST_PORT or not is_dialable(host) or len(self.attempts) >= MAX_DIALS:
@@ -1510,46 +1537,46 @@ class Overlay:
         if self.book.shunned.get(address, 0) <= self._clock.now and self._free({address: origin}):
             self.dial(Attempt(address, urgent=True, announced=origin))
 
-    def is_dialling(self, contact):
+    def is_dialling(self, contact: Contact) -> bool:
         """Whether a dial of this contact is under way, or a connection that may become a link."""
         return any(attempt.contact is contact for attempt in self._under_way())
 
-    def _under_way(self):
+    def _under_way(self) -> list[Attempt]:
         """The dials under way, and those that led to a connection that is still there."""
         return self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt]
 
     # What came of it
 
-    def opened(self, attempt):
+    def opened(self, attempt: Optional[Attempt]) -> None:
         """A dial was answered."""
         if attempt in self.attempts:
             self.attempts.remove(attempt)
 
-    def failed(self, attempt):
+    def failed(self, attempt: Attempt) -> None:
         """A dial failed."""
         self.opened(attempt)
         if attempt.contact is None:
             self._not_there(attempt)
             self.fill()
 
-    def refused(self, attempt, has_no_room):
+    def refused(self, attempt: Attempt, has_no_room: bool) -> None:
         """What we dialled did not become a link. If it only had no room, a member is alive there: keep the address."""
         if has_no_room:
             self.book.shun(attempt.address[:2], self._clock.now + self._rng.uniform(*NO_ROOM_PAUSE))
         else:
             self._not_there(attempt)
 
-    def _not_there(self, attempt):
+    def _not_there(self, attempt: Attempt) -> None:
         address = attempt.address[:2]
         is_forged = attempt.announced is not None and (address in self.book.heard or address in self.book.proven)
         if not is_forged:  # a forged packet must not make us forget where members are
             self.book.failed(address, self._clock.now)
 
-    def proved(self, attempt):
+    def proved(self, attempt: Attempt) -> None:
         """One of ours answered there."""
         self.book.prove(attempt.address[:2])
 
-    def met(self, neighbour, hello):
+    def met(self, neighbour: Neighbour, hello: Hello) -> None:
         """There is a new mesh link."""
         self._reserve_pause = RESERVE_FIRST
         self.learn(neighbour, hello.addresses)
@@ -1561,29 +1588,29 @@ class Overlay:
         self._make_room(neighbour)
         self.fill()
 
-    def closed(self, neighbour):
+    def closed(self, neighbour: Neighbour) -> None:
         """A mesh link is closed."""
         self.book.shun(neighbour.address, self._clock.now + self._rng.uniform(*CLOSED_PAUSE))
 
-    def has_room(self):
+    def has_room(self) -> bool:
         """Whether a caller who is not urgent may become a neighbour."""
         return len(self._links.origins()) < MAX_MESH_LINKS
 
-    def learn(self, neighbour, addresses):
+    def learn(self, neighbour: Neighbour, addresses: Iterable[Address]) -> None:
         """Note where members are, says this neighbour. It may say anything: only what can be dialled is taken, and not too much."""
         for host, port in addresses:
             address = self._usable(neighbour, host, port)
             if address and address not in self.book.heard and self._may_name(neighbour, address):
                 self.book.note(address)
 
-    def _usable(self, neighbour, host, port):
+    def _usable(self, neighbour: Neighbour, host: str, port: int) -> Optional[Address]:
         if is_loopback(host) and not is_loopback(neighbour.host):
             host = neighbour.host  # it means "on my machine"
         elif is_link_local(host):  # the interface behind a % is one of its machine's, not of ours
             host = host.partition("%")[0] + "%" + neighbour.host.partition("%")[2]
         return (host, port) if port >= LEAST_PORT and is_dialable(host) else None
 
-    def _may_name(self, neighbour, address):
+    def _may_name(self, neighbour: Neighbour, address: Address) -> bool:
         """No liar may fill the book with dead addresses, or use us as a port scanner."""
         if address in self.book.heard:
             return True
@@ -1595,16 +1622,16 @@ class Overlay:
 
     # Which to dial, and which to give up
 
-    def _wants_links(self):
+    def _wants_links(self) -> bool:
         """Whether to dial somebody else now, if we know anybody."""
         dials = len(self.attempts) + sum(neighbour.kind is LinkKind.PROBING for neighbour in self._links.all)
         # Half-open handshakes do not count, or strangers could fill WANT_LINKS.
         return not self.leaving and dials < MAX_DIALS and len(self._links.origins()) < WANT_LINKS
 
-    def _pick(self, addresses):
+    def _pick(self, addresses: Sequence[Address]) -> Optional[Address]:
         return self._rng.choice(addresses) if addresses else None
 
-    def _pick_reserve(self):
+    def _pick_reserve(self) -> Optional[Address]:
         """An old acquaintance, one at a time and after a growing pause: it may be gone for good."""
         if self._clock.now < self._reserve_at:
             return None
@@ -1615,7 +1642,7 @@ class Overlay:
             self._reserve_pause = min(self._reserve_pause * 2, RESERVE_MOST)
         return address
 
-    def _shuffle(self):
+    def _shuffle(self) -> None:
         """Swap a link for a random other one, so that no part of the network closes in on itself."""
         self._shuffle_at = self._clock.now + self._rng.uniform(*SHUFFLE_SECONDS)
         for neighbour in self._links.mesh():
@@ -1631,14 +1658,14 @@ class Overlay:
         if address is not None:
             self.dial(Attempt(address, urgent=True))
 
-    def _reserve(self):
+    def _reserve(self) -> Mapping[Address, Optional[int]]:
         """Where else to look: friends and, without any link, the peers that our user named."""
         if self._links.mesh():
             return self.book.friends
         named = {contact.addresses[0][:2]: None for contact in self.named if contact.reached and not contact.plain}
         return {**named, **self.book.friends}
 
-    def _free(self, source):
+    def _free(self, source: Mapping[Address, Optional[int]]) -> list[Address]:
         """The addresses in `source` at which we know of nobody that we are linked to or dialling."""
         taken = {neighbour.address for neighbour in self._links.all} | {attempt.address[:2] for attempt in self._under_way()}
         linked = {neighbour.origin for neighbour in self._links.all if neighbour.origin}
@@ -1648,7 +1675,7 @@ class Overlay:
                 and not self._author.is_ours(origin or self.book.heard.get(address))
                 and (may_dial or address in self.book.proven)]
 
-    def _make_room(self, newest):
+    def _make_room(self, newest: Neighbour) -> None:
         """Keep to MAX_MESH_LINKS by letting go of a random other neighbour. It loses nothing: its next link catches it up."""
         was_shuffled = newest.attempt is not None and newest.attempt.contact is None and newest.attempt.urgent
         most = WANT_LINKS + 1 if was_shuffled else MAX_MESH_LINKS
@@ -1657,7 +1684,7 @@ class Overlay:
             sometimes("a neighbour makes room for another")
             self._links.bye(self._rng.choice(self._spare(others, newest)))
 
-    def _spare(self, others, newest):
+    def _spare(self, others: list[Neighbour], newest: Neighbour) -> list[Neighbour]:
         """Whom to let go: one of the host with most links, if there is one, so that no machine pushes the others out."""
         if newest.attempt is None:  # a caller takes another caller's place, if there are many
             called = [other for other in others if other.attempt is None][ELDEST_CALLERS:]
@@ -1689,6 +1716,11 @@ MAX_MARKERS = 16  # kept: one for each address of this machine
 CONVERTED, MAX_CONVERTED = 512, 80  # records of the log that are made into pairs at once; results kept, for all links together
 
 
+Teller = Union[int, str]  # a gateway's origin, or OURSELVES
+Line = Any  # what Words knows of a line: when it was last told or heard, {Teller: times told}, {link: times heard}
+Awaited = tuple[float, Neighbour, bytes, bytes, Mark, bytes]  # when a line came, over which link; its frame, name, mark and text
+
+
 class Words:
     """Tells a C user's line that came by two gateways from one that was said twice.
 
@@ -1696,13 +1728,13 @@ class Words:
     each link of ours that brings it: it was said as often as the one of them that had it most often.
     """
 
-    def __init__(self, own):
+    def __init__(self, own: str) -> None:
         self._own = own  # how this member is named among the gateways
         # hash of (name, text) -> [when, {gateway: times told}, {link: times heard}], or, of nearly all lines, (when, link): a
         # link of ours brought it once, and we told it once. The oldest first, but for those that were told again.
-        self._lines = {}
+        self._lines: dict[int, Any] = {}
 
-    def is_first(self, key, link, now):
+    def is_first(self, key: int, link: int, now: float) -> bool:
         """Whether nobody has told this line lately. If so, note that `link` brought it and that we tell it, at `now` (seconds)."""
         if key in self._lines:
             return False
@@ -1711,7 +1743,7 @@ class Words:
             self._drop_half()
         return True
 
-    def told(self, key, gateway, now, mine=False):
+    def told(self, key: int, gateway: Teller, now: float, mine: bool = False) -> bool:
         """A gateway tells this line, the hash of a (name, text), at `now` (seconds). Returns whether that is news."""
         is_awaited = not self._known(key)[1]  # a quiet link brought it, and waits for a gateway to tell it
         line = self._line(key, now, LATE_WORDS_SECONDS if is_awaited else SAME_WORDS_SECONDS)
@@ -1719,39 +1751,38 @@ class Words:
         most = max((count for teller, count in line[1].items() if teller != gateway), default=0)
         return mine or times > most
 
-    def heard(self, key, link, now, is_quiet):
+    def heard(self, key: int, link: int, now: float, is_quiet: bool) -> tuple[int, int]:
         """A link of ours brings this line. Returns how often it has, and how often gateways have told it."""
         line = self._line(key, now, LATE_WORDS_SECONDS if is_quiet else SAME_WORDS_SECONDS)
         return self._count(line[2], link), max(line[1].values(), default=0)
 
-    def when(self, key):
+    def when(self, key: int) -> Optional[float]:
         """When this line was last told or heard (seconds), or None."""
-        line = self._lines.get(key)
-        return line and line[0]
+        return self._lines[key][0] if key in self._lines else None
 
-    def times_told(self, key):
+    def times_told(self, key: int) -> int:
         """How often this line was told lately."""
         return max(self._known(key)[1].values(), default=0)
 
-    def times_heard(self, key, link):
+    def times_heard(self, key: int, link: int) -> int:
         """How often this link brought it lately."""
         return self._known(key)[2].get(link, 0)
 
-    def tellers(self, key):
+    def tellers(self, key: int) -> list[Any]:
         """The gateways that told it lately."""
         return list(self._known(key)[1])
 
-    def bringers(self, key):
+    def bringers(self, key: int) -> list[int]:
         """The links of ours that brought it lately."""
         return list(self._known(key)[2])
 
-    def _known(self, key):
+    def _known(self, key: int) -> Line:
         line = self._lines.get(key)
         if line is None:
             return 0, {}, {}
         return line if len(line) == 3 else [line[0], {self._own: 1}, {line[1]: 1}]
 
-    def _line(self, key, now, seconds):
+    def _line(self, key: int, now: float, seconds: float) -> Line:
         line = self._known(key)
         if not -seconds <= now - line[0] <= seconds or key not in self._lines:
             line = [now, {}, {}]
@@ -1762,15 +1793,16 @@ class Words:
             self._drop_half()
         return line
 
-    def _drop_half(self):
+    def _drop_half(self) -> None:
         for key in list(self._lines)[:MAX_WORDS // 2]:
             del self._lines[key]
 
-    def _count(self, counts, who):
+    def _count(self, counts: dict[Any, int], who: Teller) -> int:
         if who not in counts and len(counts) >= MAX_TELLERS:
-            counts.pop(min(counts, key=counts.get))  # invented gateways must not keep the real one from being counted
-        counts[who] = counts.get(who, 0) + 1
-        return counts[who]
+            counts.pop(min(counts, key=counts.__getitem__))  # invented gateways must not keep the real one from being counted
+        times: int = counts.get(who, 0) + 1
+        counts[who] = times
+        return times
 
 
 class Outlet:
@@ -1779,20 +1811,24 @@ class Outlet:
     Most of it is empty at most links, and there may be a thousand: an empty list takes 56 bytes, an empty deque 760.
     """
 
-    def __init__(self, number=0):
+    def __init__(self, number: int = 0) -> None:
         self.number = number  # counts all plain links there ever were
         self.is_quiet = False
         self.is_evident = False  # whether other gateways can know of this link: something was sent into it, or what it brought was told
-        self.skips = set()  # numbers of the log beyond the link's position that they have already, or must not get
-        self.marks = OrderedDict()  # (origin, sequence, hash of the text) of what came over the link with a mark
+        self.skips: set[int] = set()  # numbers of the log beyond the link's position that they have already, or must not get
+        # (origin, sequence, hash of the text) of what came over the link with a mark
+        self.marks: OrderedDict[tuple[int, int, int], None] = OrderedDict()
         self.marked_at = 0.0  # when the last of them came
-        self.gateways = OrderedDict()  # origin -> when its mark last came over the link; the latest is last
-        self.owed = []  # (number in the log, since when): what has not come back over this link is owed to it
-        self.words = {}  # C users' lines that are owed: hash of (name, text) -> numbers in the log
-        self.heard = []  # (when, name, text, times): C users' lines that no other gateway has told yet
+        # origin -> when its mark last came over the link; the latest is last
+        self.gateways: OrderedDict[int, float] = OrderedDict()
+        # (number in the log, since when): what has not come back over this link is owed to it
+        self.owed: list[tuple[int, float]] = []
+        self.words: dict[int, deque[int]] = {}  # C users' lines that are owed: hash of (name, text) -> numbers in the log
+        # (when, name, text, times): C users' lines that no other gateway has told yet
+        self.heard: list[tuple[float, bytes, bytes, int]] = []
         self.heard_size = 0  # bytes that came into it since it was empty
         self.spread = 0.0  # seconds, random
-        self.garbled = []  # when lines with a wrong checksum came
+        self.garbled: list[float] = []  # when lines with a wrong checksum came
 
 
 class Bridge:
@@ -1806,34 +1842,37 @@ class Bridge:
     forged, or a gateway that is killed, stopped or cut off, costs seconds but no line.
     """
 
-    def __init__(self, author, port, clock, rng, log, links, presence, find, show, notice):
+    def __init__(self, author: Author, port: int, clock: Clock, rng: Random, log: Log, links: Links, presence: Presence,
+                 find: Callable[[Neighbour, str, int, int], None], show: Callable[..., None], notice: Callable[..., None]) -> None:
         self._author, self._port, self._clock, self._rng, self._log = author, port, clock, rng, log
         self._links, self._presence, self._find, self._show, self._notice = links, presence, find, show, notice
-        self._plain = {}  # the neighbours that are, or may be, C programs, by the number of the link
-        self._quiet = {}  # those of them that are quiet: a record may look at these, but not at all
+        self._plain: dict[int, Neighbour] = {}  # the neighbours that are, or may be, C programs, by the number of the link
+        self._quiet: dict[int, Neighbour] = {}  # those of them that are quiet: a record may look at these, but not at all
         self._count = 0  # how many there ever were
-        self._behind = Counter()  # who was heard over plain links: key -> over how many
+        self._behind: Counter[Key] = Counter()  # who was heard over plain links: key -> over how many
         self._words = Words(OURSELVES)
-        self._carried = OrderedDict()  # (origin, sequence, part) of a line that came through C programs -> its hash
-        self._awaited = {}  # origin -> [(when, neighbour, frame, name, Mark, text)]: lines that the mesh should bring
-        self._look_at = None  # when to look whether it did
-        self._never = set()  # numbers in the log that are for no C program
-        self._markers = {}  # (our origin, our host) -> Marker
-        self._converted = {}  # (number in the log, our host) -> (Batch, the number after it)
-        self._decided_at = None  # when one of two own links in one island went quiet
+        # (origin, sequence, part) of a line that came through C programs -> its hash
+        self._carried: OrderedDict[tuple[int, int, int], int] = OrderedDict()
+        self._awaited: dict[int, list[Awaited]] = {}  # by origin: lines that the mesh should bring
+        self._look_at: Optional[float] = None  # when to look whether it did
+        self._never: set[int] = set()  # numbers in the log that are for no C program
+        self._markers: dict[tuple[int, str], Marker] = {}  # (our origin, our host) -> Marker
+        # (number in the log, our host) -> (Batch, the number after it)
+        self._converted: dict[tuple[int, str, int], tuple[Batch, int]] = {}
+        self._decided_at: Optional[float] = None  # when one of two own links in one island went quiet
         self._grown, self._changed = log.end, False
         self._stocked = log.end  # when those that lag were looked at
 
     # Links come and go
 
-    def opened(self, neighbour):
+    def opened(self, neighbour: Neighbour) -> None:
         """This link may lead to a C program. If it does, all that is said from now on is for it."""
         self._count += 1
         neighbour.outlet = Outlet(self._count)
         neighbour.position = self._log.end
         self._plain[self._count] = neighbour
 
-    def settled(self, neighbour):
+    def settled(self, neighbour: Neighbour) -> None:
         """It leads to a C program."""
         contact = neighbour.contact
         if contact and contact.outlet:  # it was lost, and lacks what was said since
@@ -1844,13 +1883,13 @@ class Bridge:
         if not neighbour.outlet.is_quiet:
             neighbour.follow(self._log)
 
-    def forget(self, neighbour):
+    def forget(self, neighbour: Neighbour) -> None:
         """It leads to one of ours after all."""
         if neighbour.outlet:
             self._plain.pop(neighbour.outlet.number, None)
             self._quiet.pop(neighbour.outlet.number, None)
 
-    def closed(self, neighbour):
+    def closed(self, neighbour: Neighbour) -> None:
         """The link is closed, and nobody is behind it any more."""
         self._carry_awaited(inf)
         self.forget(neighbour)
@@ -1866,30 +1905,30 @@ class Bridge:
         if neighbour.left is not None and neighbour.left not in neighbour.names and (neighbour.spoke or neighbour.attempt):
             self._notice("{} left", neighbour.left)
 
-    def finish(self, neighbour):
+    def finish(self, neighbour: Neighbour) -> None:
         """We are leaving: queue all that is still to be sent into this link."""
         while neighbour.log and neighbour.position < self._log.end and neighbour.cost < MAX_BACKLOG:
             self._queue_next(neighbour)
         neighbour.log = None
 
     @property
-    def has_carried(self):
+    def has_carried(self) -> bool:
         """Whether lines of members came through C programs because the mesh could not bring them."""
         return bool(self._carried)
 
     @property
-    def silent(self):
+    def silent(self) -> int:
         """The number of C programs that have not said anything yet."""
         return sum(neighbour.kind is LinkKind.PLAIN and not neighbour.spoke for neighbour in self._plain.values())
 
-    def renamed(self):
+    def renamed(self) -> None:
         """We have a new origin: marks name it as the gateway from now on, and our guests are its guests."""
         self._converted.clear()
         for neighbour in self._plain.values():
             for key, frame in neighbour.names.items():
                 self._presence.guest(self._author.origin, key, unmarked(frame)[0])
 
-    def woke(self):
+    def woke(self) -> None:
         """We stood still. What waits for us is old, and another gateway may have told it; being quiet is harmless."""
         if self._links.mesh():
             for neighbour in self._plain.values():
@@ -1897,7 +1936,7 @@ class Bridge:
 
     # What a C program says
 
-    def received(self, neighbour, name, texts):
+    def received(self, neighbour: Neighbour, name: bytes, texts: list[bytes]) -> None:
         """A run of pairs of one name came, as a C program reads them. A goodbye is a run of its own."""
         if is_quit(texts[0]):
             neighbour.left = unmarked(name)[0]
@@ -1919,7 +1958,7 @@ class Bridge:
         texts = [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)]
         self._unmarked(neighbour, name, texts)
 
-    def _unmarked(self, neighbour, name, texts):
+    def _unmarked(self, neighbour: Neighbour, name: bytes, texts: list[bytes]) -> None:
         """What a C user typed."""
         is_quiet = neighbour.outlet.is_quiet
         news, is_first, now = [], self._words.is_first, self._clock.now
@@ -1939,7 +1978,7 @@ class Bridge:
         if news:
             self._pass_on(neighbour, name, news)
 
-    def _pass_on(self, neighbour, name, texts, ago=0):
+    def _pass_on(self, neighbour: Neighbour, name: bytes, texts: list[bytes], ago: float = 0) -> None:
         """A line of a C user enters the network here."""
         is_known = self._is_behind(neighbour, name, name)
         label = self._presence.guest(self._author.origin, name, name) if is_known else self._presence.label(name, name)
@@ -1951,21 +1990,21 @@ class Bridge:
             for offset, text in enumerate(texts):
                 self._owe_everywhere(hash((name, text)), number + offset)
 
-    def _is_behind(self, neighbour, key, frame):
+    def _is_behind(self, neighbour: Neighbour, key: Key, frame: bytes) -> bool:
         """Note who is behind this link. Returns whether there was room to remember it."""
         before = len(neighbour.names)
         is_known = neighbour.heard(key, frame)
         self._behind[key] += len(neighbour.names) - before
         return is_known
 
-    def _heard_again(self, neighbour, name, text):
+    def _heard_again(self, neighbour: Neighbour, name: bytes, text: bytes) -> None:
         """This link brings what a gateway has told, so it leads where that gateway's link leads."""
         key = hash((name, text))
         self._come_back(neighbour, key)
         for gateway in self._words.tellers(key):
             self._circle(neighbour, self._author.origin if gateway == OURSELVES else gateway)
 
-    def _come_back(self, neighbour, key):
+    def _come_back(self, neighbour: Neighbour, key: int) -> None:
         """These words of a C user came back over a quiet link: they are no longer owed to it, whoever told them."""
         outlet = neighbour.outlet
         numbers = outlet.words.get(key)
@@ -1975,7 +2014,7 @@ class Bridge:
                 del outlet.words[key]
             self._advance(neighbour)
 
-    def _wait_for(self, neighbour, name, text, times):
+    def _wait_for(self, neighbour: Neighbour, name: bytes, text: bytes, times: int) -> None:
         """A quiet link brings a line that no other gateway has told yet."""
         outlet, size = neighbour.outlet, len(name) + len(text)
         outlet.heard_size = size + (outlet.heard_size if outlet.heard else 0)
@@ -1984,7 +2023,7 @@ class Bridge:
         if len(outlet.heard) > MAX_HEARD or outlet.heard_size > MAX_HEARD_BYTES:
             self._take_over(neighbour)
 
-    def _marked(self, neighbour, frame, text):
+    def _marked(self, neighbour: Neighbour, frame: bytes, text: bytes) -> None:
         """A message came that some gateway sent into a plain link."""
         try:
             name, mark = read_mark(frame, text)
@@ -2005,7 +2044,7 @@ class Bridge:
         elif len(text) <= MAX_PLAIN_FRAME:
             self._await((self._clock.now, neighbour, frame, name, mark, text))  # the mesh brings it, in order
 
-    def _note_mark(self, neighbour, mark, text):
+    def _note_mark(self, neighbour: Neighbour, mark: Mark, text: bytes) -> None:
         outlet, now = neighbour.outlet, self._clock.now
         outlet.marks[mark.origin, mark.sequence, hash(text)] = None  # a stranger may use the same identity for other words
         outlet.marked_at = now
@@ -2022,7 +2061,7 @@ class Bridge:
         elif mark.host and is_fresh:
             self._find(neighbour, mark.host, mark.port, mark.gateway)
 
-    def _await(self, line):
+    def _await(self, line: Awaited) -> None:
         lines = self._awaited.setdefault(line[4].origin, [])
         lines.append(line)
         if len(lines) > MAX_AWAITED or len(self._awaited) > MAX_AWAITING:
@@ -2030,7 +2069,7 @@ class Bridge:
         elif self._look_at is None:
             self._look_at, self._changed = self._clock.now + LOOK_SECONDS, True
 
-    def _carry_awaited(self, now):
+    def _carry_awaited(self, now: float) -> None:
         """Carry what the mesh should have brought by `now` (seconds): we may be cut off from its author without knowing it yet."""
         for origin, lines in list(self._awaited.items()):
             rest = next((at for at, line in enumerate(lines) if not self._is_settled(line, now)), len(lines))
@@ -2039,7 +2078,7 @@ class Bridge:
                 del self._awaited[origin]
         self._look_at = self._clock.now + LOOK_SECONDS if self._awaited else None
 
-    def _is_settled(self, line, now):
+    def _is_settled(self, line: Awaited, now: float) -> bool:
         """Whether this line is settled: the mesh has brought it, or no longer will, and it is carried."""
         when, neighbour, frame, name, mark, text = line
         if self._is_known(mark, name, text):
@@ -2051,12 +2090,12 @@ class Bridge:
             self._carry(when, neighbour, frame, name, mark, text)
         return True
 
-    def _follows(self, mark):
+    def _follows(self, mark: Mark) -> bool:
         """Whether nothing is missing that its author said before."""
         before = mark.sequence - 1
         return self._log.have.get(mark.origin, before) >= before or (mark.origin, before, 0) in self._carried
 
-    def _carry(self, when, neighbour, frame, name, mark, text):
+    def _carry(self, when: float, neighbour: Neighbour, frame: bytes, name: bytes, mark: Mark, text: bytes) -> None:
         """Take a line whose author the mesh does not reach as a C user's line that keeps its identity. It came at `when` (seconds)."""
         sometimes("a C program carries a line for the mesh")
         self._remember(mark, name, text)
@@ -2069,7 +2108,7 @@ class Bridge:
         number = self._author.tell(Kind.GUEST, frame, [text], self._clock.now - when)
         self._skip_at(neighbour, number, 1)
 
-    def _garbled(self, neighbour):
+    def _garbled(self, neighbour: Neighbour) -> None:
         """The threads of a C program mixed up two messages. That costs the line; if it happens often, the link."""
         now, garbled = self._clock.now, neighbour.outlet.garbled
         if not garbled or now - garbled[-1] > GARBLED_SECONDS:
@@ -2081,7 +2120,7 @@ class Bridge:
 
     # What the mesh brings
 
-    def said(self, first, texts, number, start=0):
+    def said(self, first: Record, texts: list[bytes], number: int, start: int = 0) -> list[bytes]:
         """These words are in the log, from `number` on. Returns those that C programs have not brought before.
 
         They follow on `first`, the one at `start`.
@@ -2098,7 +2137,7 @@ class Bridge:
                 self.skip(number + offset, 1)  # C programs have it already
         return news
 
-    def told(self, first, texts, number, is_late):
+    def told(self, first: Record, texts: list[bytes], number: int, is_late: bool) -> tuple[bytes, list[bytes]]:
         """A gateway tells what C users said; some of it may be from before we met. Returns (label, what is news)."""
         name, mark = unmarked(first.name)
         if mark is not None:
@@ -2117,7 +2156,7 @@ class Bridge:
                 self._told_again(key, first.origin)
         return label, news
 
-    def _told_at(self, key, number, is_late):
+    def _told_at(self, key: int, number: int, is_late: bool) -> float:
         """When a gateway told this line (seconds): now; or, if we know it from another time, when its record says.
 
         What comes a long way comes late, and a clock may be wrong: one of the two is near the line that we know.
@@ -2128,7 +2167,7 @@ class Bridge:
             return now
         return now - (self._clock.wall - decode_record(frames[0]).when)
 
-    def _told_carried(self, first, name, mark, texts, number):
+    def _told_carried(self, first: Record, name: bytes, mark: Mark, texts: list[bytes], number: int) -> tuple[bytes, list[bytes]]:
         """Another gateway carried a line, for a member that it cannot reach."""
         label = self._presence.guest(first.origin, identity(first.name)[0], name)
         news = []
@@ -2140,12 +2179,12 @@ class Bridge:
                 news.append(text)
         return label, news
 
-    def _owe_everywhere(self, key, number):
+    def _owe_everywhere(self, key: int, number: int) -> None:
         """A gateway told a C user's line: a quiet link that has brought it no longer has to tell it."""
         for neighbour in self._quiet.values():
             self._owe(neighbour, key, number)
 
-    def _owe(self, neighbour, key, number):
+    def _owe(self, neighbour: Neighbour, key: int, number: int) -> None:
         words = neighbour.outlet.words
         if self._words.times_heard(key, neighbour.outlet.number) >= self._words.times_told(key):
             neighbour.outlet.skips.add(number)
@@ -2154,19 +2193,19 @@ class Bridge:
             words.clear()
         words.setdefault(key, deque()).append(number)
 
-    def _told_again(self, key, gateway):
+    def _told_again(self, key: int, gateway: int) -> None:
         """A gateway tells what is told already, so our links that brought it lead where that gateway's link leads."""
         for number in self._words.bringers(key):
             if number in self._plain:
                 self._circle(self._plain[number], gateway)
 
-    def guest_gone(self, record, is_news):
+    def guest_gone(self, record: Record, is_news: bool) -> None:
         """A gateway has lost a C user."""
         self._presence.guest_gone(record.origin, identity(record.name)[0], record.text == LEFT_TEXT, is_news)
 
     # What was carried
 
-    def _is_known(self, mark, name, text):
+    def _is_known(self, mark: Mark, name: bytes, text: bytes) -> bool:
         """Whether this very message was shown, however it came. Other words under its identity are new."""
         if self._author.is_ours(mark.origin):
             return True
@@ -2175,14 +2214,14 @@ class Bridge:
             return found == hash((name, text))
         return self._log.delivered(mark.origin, mark.sequence)
 
-    def _remember(self, mark, name, text):
+    def _remember(self, mark: Mark, name: bytes, text: bytes) -> None:
         self._carried[mark.origin, mark.sequence, mark.part] = hash((name, text))
         if len(self._carried) > MAX_CARRIED:
             self._carried.popitem(last=False)
 
     # Circles
 
-    def met(self, gateway):
+    def met(self, gateway: int) -> None:
         """We are linked to this member now, so its earlier marks over plain links count as evidence, too.
 
         If it cannot have seen ours there, only we know.
@@ -2192,7 +2231,7 @@ class Bridge:
             if gateway in outlet.gateways and (self._author.origin > gateway or not outlet.is_evident):
                 self._go_quiet(neighbour)
 
-    def _circle(self, neighbour, gateway):
+    def _circle(self, neighbour: Neighbour, gateway: int) -> None:
         """This link and that gateway's link lead to the same C programs: the member with the higher origin goes quiet."""
         if neighbour.outlet.is_quiet:
             return
@@ -2204,7 +2243,7 @@ class Bridge:
         elif self._author.origin > gateway and self._presence.is_here(gateway):
             self._go_quiet(neighbour)
 
-    def _go_quiet(self, neighbour):
+    def _go_quiet(self, neighbour: Neighbour) -> None:
         outlet = neighbour.outlet
         if outlet.is_quiet or neighbour.ending:
             return
@@ -2223,7 +2262,7 @@ class Bridge:
                 self._owe(neighbour, hash((record.name, record.text)), number)
         self._advance(neighbour)
 
-    def _advance(self, neighbour):
+    def _advance(self, neighbour: Neighbour) -> None:
         """Move a quiet link's position past what the C programs behind it have."""
         outlet = neighbour.outlet
         if not outlet.is_quiet:
@@ -2240,13 +2279,13 @@ class Bridge:
             outlet.owed.clear()
             outlet.words.clear()
 
-    def _has(self, outlet, number, frame):
+    def _has(self, outlet: Outlet, number: int, frame: bytes) -> bool:
         """Whether the C programs behind this link have this record, or must not get it."""
         if number in outlet.skips or number in self._never or frame[HEADER_SIZE:HEADER_SIZE + 1] not in CHAT:
             return True
         return bool(outlet.marks) and wire_id(frame) in outlet.marks
 
-    def grew(self):
+    def grew(self) -> bool:
         """The log may have grown: what is new in it is owed to quiet links from now. Returns whether our deadline may have changed."""
         changed, self._changed = self._changed, False
         if self._grown == self._log.end:
@@ -2264,14 +2303,14 @@ class Bridge:
                 self._stock_up(neighbour)
         return changed
 
-    def _stock_up(self, neighbour):
+    def _stock_up(self, neighbour: Neighbour) -> None:
         """It lags: queue what would soon fall out of the log."""
         while neighbour.log and self._log.end - neighbour.position > LOG_MESSAGES // 4:
             self._queue_next(neighbour)
             if neighbour.cost > MAX_BACKLOG:
                 self._links.hang_up(neighbour, f"took nothing while {MAX_BACKLOG >> 20} MiB were waiting")
 
-    def _pause(self, outlet):
+    def _pause(self, outlet: Outlet) -> float:
         """How long a quiet link waits (seconds): the lowest origin goes first, and the others hear of it."""
         gateways = list(outlet.gateways)
         active = gateways[-1] if gateways else None
@@ -2279,12 +2318,12 @@ class Bridge:
         return QUIET_SECONDS + RANK_SECONDS * min(rank, MAX_RANK) + outlet.spread
 
     @property
-    def deadline(self):
+    def deadline(self) -> Optional[float]:
         """When tick wants to be called (seconds), or None."""
         times = [*map(self._due, self._quiet.values()), self._look_at]
         return min((due for due in times if due is not None), default=None)
 
-    def _due(self, neighbour):
+    def _due(self, neighbour: Neighbour) -> Optional[float]:
         outlet = neighbour.outlet
         if not outlet.is_quiet or neighbour.ending:
             return None
@@ -2292,7 +2331,7 @@ class Bridge:
         since += [heard[0] for heard in list(outlet.heard)[:1]]
         return min(since) + self._pause(outlet) if since else None
 
-    def tick(self):
+    def tick(self) -> None:
         """Take over, on quiet links, what has not come back in time."""
         self.grew()
         if self._look_at is not None and self._look_at <= self._clock.now:
@@ -2305,7 +2344,7 @@ class Bridge:
             if due is not None and due <= self._clock.now:
                 self._take_over(neighbour)
 
-    def _take_over(self, neighbour):
+    def _take_over(self, neighbour: Neighbour) -> None:
         """No other gateway serves these C programs: this one does, beginning with exactly what they lack."""
         outlet = neighbour.outlet
         sometimes("a quiet link takes over")
@@ -2318,7 +2357,7 @@ class Bridge:
         outlet.gateways.clear()
         self._decided_at = None
 
-    def _pass_heard(self, neighbour):
+    def _pass_heard(self, neighbour: Neighbour) -> None:
         heard, now = neighbour.outlet.heard, self._clock.now
         while heard:
             when, name, text, times = heard.pop(0)
@@ -2329,29 +2368,29 @@ class Bridge:
 
     # What C programs get
 
-    def skip(self, number, count):
+    def skip(self, number: int, count: int) -> None:
         """No C program is to be sent these records of the log."""
         self._never.update(range(number, number + count))
         if len(self._never) > 2 * LOG_MESSAGES:
             self._never = {number for number in self._never if number >= self._log.start}
 
-    def skip_behind(self, gateway, number):
+    def skip_behind(self, gateway: int, number: int) -> None:
         """This record was said where that gateway was, before we met it: C programs that we share with it have it from there."""
         for neighbour in self._plain.values():
             if gateway in neighbour.outlet.gateways:
                 self._skip_at(neighbour, number, 1)
 
-    def _skip_at(self, neighbour, number, count):
+    def _skip_at(self, neighbour: Neighbour, number: int, count: int) -> None:
         if neighbour.position == number and not neighbour.outlet.is_quiet:
             neighbour.position = number + count
         else:
             neighbour.outlet.skips.update(range(number, number + count))
 
-    def _refill(self, neighbour):
+    def _refill(self, neighbour: Neighbour) -> None:
         while neighbour.log and not neighbour.waiting and neighbour.position < self._log.end:
             self._queue_next(neighbour)
 
-    def _queue_next(self, neighbour):
+    def _queue_next(self, neighbour: Neighbour) -> None:
         """Queue the next records of the log for a C program, as marked pairs."""
         if neighbour.position < self._log.start:
             neighbour.position = self._log.start
@@ -2367,7 +2406,7 @@ class Bridge:
             outlet.is_evident = True
             neighbour.stock(batch)
 
-    def _shared(self, start, host):
+    def _shared(self, start: int, host: str) -> tuple[Batch, int]:
         """The pairs for all links at this position, made once."""
         key = (start, host, min(_block_end(start), self._log.end))
         if key not in self._converted:
@@ -2376,10 +2415,11 @@ class Bridge:
                 del self._converted[next(iter(self._converted))]
         return self._converted[key]
 
-    def _convert(self, start, host, outlet):
+    def _convert(self, start: int, host: str, outlet: Outlet) -> tuple[Batch, int]:
         """(Batch, the number after it): the records from `start` on, as C programs get them."""
         marker = self._marker(self._author.origin, host)
-        runs, run, messages, mark = [], None, [], None
+        runs, run, mark = [], None, None
+        messages: list[tuple[int, int, bytes]] = []
         frames = self._log.read(start, _block_end(start))
         for number, frame in enumerate(frames, start):
             if self._has(outlet, number, frame):
@@ -2396,7 +2436,7 @@ class Bridge:
         pieces = [piece for found, _ in encoded for piece in found]
         return join(pieces, [number for _, found in encoded for number in found]), start + len(frames)
 
-    def _marker(self, gateway, host):
+    def _marker(self, gateway: int, host: str) -> Marker:
         """The Marker for our links at this host of ours."""
         key = gateway, host
         if key not in self._markers:
@@ -2405,17 +2445,17 @@ class Bridge:
             self._markers[key] = Marker(gateway, host, self._port)
         return self._markers[key]
 
-    def _head(self, marker, kind, origin, frame):
+    def _head(self, marker: Marker, kind: int, origin: int, frame: bytes) -> tuple[bytes, int]:
         name, mark = unmarked(frame)
         return marker.head(name, origin, kind == Kind.GUEST) if mark is None else marker.head(name, mark.origin, mark.is_guest)
 
 
-def _block_end(start):
+def _block_end(start: int) -> int:
     """Where a conversion that begins at this number ends: at the same places for all links, so that they can share it."""
     return start - start % CONVERTED + CONVERTED
 
 
-def unmarked(frame):
+def unmarked(frame: bytes) -> tuple[bytes, Optional[Mark]]:
     """(name, Mark) of a name in the log that may keep its mark; the gateway that let it in looked at its checksum."""
     try:
         return read_mark(frame, None) if MARK in frame else (frame, None)
@@ -2423,13 +2463,13 @@ def unmarked(frame):
         return frame, None
 
 
-def identity(frame):
+def identity(frame: bytes) -> tuple[Key, bytes]:
     """(key of who bears a name that may keep its mark, the name): a member by its origin, a C user by name."""
     name, mark = unmarked(frame)
     return (name, name) if mark is None or mark.is_guest else (mark.origin, name)
 
 
-def wire_id(frame):
+def wire_id(frame: bytes) -> tuple[int, int, int]:
     """(origin, sequence, hash of the last text) of a record's frame, as it comes back from a C program."""
     record = decode_record(frame)
     _, mark = unmarked(record.name)
@@ -2460,22 +2500,23 @@ LABEL_LIKE = re.compile(rb"~([0-9a-f]{2,16}|C)$").search  # a name that ends as 
 class Person:
     """Somebody on the network, as :who lists them: a member by its origin, or a C user by name."""
 
-    def __init__(self, key, name, bearers):
-        self.key, self.name, self._bearers = key, name, bearers
+    def __init__(self, key: Key, name: bytes, bearers: Bearers) -> None:
+        self.key: Any = key
+        self.name, self._bearers = name, bearers
         self.is_member = False  # through the mesh, it speaks for itself
         self.has_spoken = False  # a record of it has come, not only a hello
         self.here = False
         self.heard_at = 0.0
-        self.gateways = set()  # of a guest: the members whose links it is behind
-        self.announced = None  # what our user was last told: that it is here, or that it is not
+        self.gateways: set[int] = set()  # of a guest: the members whose links it is behind
+        self.announced: Optional[bool] = None  # what our user was last told: that it is here, or that it is not
 
     @property
-    def guest(self):
+    def guest(self) -> bool:
         """Whether it takes part through a C program."""
         return not self.is_member
 
     @property
-    def label(self):
+    def label(self) -> bytes:
         """Its label at every member: the name, with some digits of its origin if several bear that name."""
         return self._bearers.label(self.key, self.name)
 
@@ -2483,16 +2524,16 @@ class Person:
 class Bearers:
     """All who are here under one name. How many digits of their origins tell them apart is worked out once."""
 
-    def __init__(self):
-        self.keys = set()
-        self._digits = None
+    def __init__(self) -> None:
+        self.keys: set[Key] = set()
+        self._digits: Optional[int] = None
 
-    def change(self, key, is_here):
+    def change(self, key: Key, is_here: bool) -> None:
         """This one has come, or gone."""
         (self.keys.add if is_here else self.keys.discard)(key)
         self._digits = None
 
-    def label(self, key, name):
+    def label(self, key: Key, name: bytes) -> bytes:
         """The label of one of them."""
         others = len(self.keys - {key}) if len(self.keys) < 3 else 1
         if not others and not LABEL_LIKE(name):
@@ -2503,14 +2544,14 @@ class Bearers:
             self._digits = self._tell_apart()
         return name + b"~" + _digits(key)[:self._digits]
 
-    def _tell_apart(self):
+    def _tell_apart(self) -> int:
         if len(self.keys) > MAX_COMPARED:
             return 16
         origins = [_digits(key) for key in self.keys if not isinstance(key, bytes)]
         return next((count for count in range(2, 16) if len({digits[:count] for digits in origins}) == len(origins)), 16)
 
 
-def _digits(origin):
+def _digits(origin: int) -> bytes:
     return b"%016x" % origin
 
 
@@ -2519,14 +2560,15 @@ class News:
 
     UNDOES = {("joined", "left"), ("joined", "lost"), ("lost", "is back"), ("is back", "lost")}
 
-    def __init__(self, clock, links, notice):
+    def __init__(self, clock: Clock, links: Links, notice: Callable[..., None]) -> None:
         self._clock, self._links, self._notice = clock, links, notice
-        self._found = {}  # key -> (verb, Person, label)
-        self._due, self._was_held = None, False
+        self._found: dict[Key, tuple[str, Person, bytes]] = {}  # key -> (verb, Person, label)
+        self._due: Optional[float] = None
+        self._was_held = False
         self._uncounted = 0  # losses and joins that were only counted
         self._bucket = TokenBucket(NOTICES, NOTICE_SECONDS, clock.now)
 
-    def add(self, person, verb, label):
+    def add(self, person: Person, verb: str, label: bytes) -> None:
         """This happened to a Person who is, or was, called `label`."""
         before = self._found.pop(person.key, None)
         if before and (before[0], verb) in self.UNDOES:
@@ -2535,27 +2577,29 @@ class News:
         due = self._clock.now + NEWS_SECONDS[verb]
         self._due = due if self._due is None else min(self._due, due)
 
-    def announce(self, words, parts):
+    def announce(self, words: str, parts: tuple[Part, ...]) -> None:
         """Tell this at once, or only count it if there was too much of it lately."""
-        is_late = self._found and self._due <= self._clock.now  # members who come and go all day must not hold up the news of losses
+        # Members who come and go all day must not hold up the news of losses.
+        is_late = self._found and self._due is not None and self._due <= self._clock.now
         if not is_late and self._bucket.take(self._clock.now):
             self._notice(words, *parts)
         else:
             self._uncounted += 1
 
-    def __contains__(self, key):
+    def __contains__(self, key: Key) -> bool:
         return key in self._found
 
     @property
-    def deadline(self):
+    def deadline(self) -> Optional[float]:
         """When tick wants to be called (seconds), or None."""
         if not self._found and not self._uncounted:
             return None
         return max(self._due or 0, self._bucket.next_at)
 
-    def tick(self, hold_until=None):
+    def tick(self, hold_until: Optional[float] = None) -> None:
         """Tell what is due, and the rest with it; hold it back once, until more is known of others (`hold_until`, seconds)."""
-        if self.deadline is None or self.deadline > self._clock.now:
+        due = self.deadline
+        if due is None or due > self._clock.now:
             return
         if hold_until is not None and not self._was_held:
             self._was_held, self._due = True, hold_until
@@ -2573,7 +2617,7 @@ class News:
             if told:
                 self._tell(verb, told)
 
-    def _tell(self, verb, told):
+    def _tell(self, verb: str, told: list[tuple[Person, bytes]]) -> None:
         self._bucket.take(self._clock.now)
         for person, _ in told:
             person.announced = verb in ("joined", "is back")
@@ -2589,7 +2633,7 @@ class News:
             self._notice(f"{words} {verb}", *parts)
 
 
-def _listed(labels):
+def _listed(labels: Sequence[bytes]) -> tuple[str, tuple[Part, ...]]:
     """(words with a {} for each of parts, parts): "{}", "{} and {}", "{}, {} and {}", "{} and {} others"."""
     if len(labels) > MAX_IN_NOTICE:
         return "{} and {} others", (labels[0], f"{len(labels) - 1:,}")
@@ -2600,17 +2644,17 @@ def _listed(labels):
 class RollCall:
     """Who is still here? After a loss every member says so, and whoever is not heard is lost, too. (Presence asks and tells.)"""
 
-    def __init__(self, clock, rng):
+    def __init__(self, clock: Clock, rng: Random) -> None:
         self._clock, self._rng = clock, rng
         self._bucket = TokenBucket(CALLS, CALL_PAUSE, clock.now)
-        self.since = None  # when the call began that is under way
+        self.since: Optional[float] = None  # when the call began that is under way
         self.was_asked = False  # whether the others know of it
-        self.answer_at = None  # when we say that we are here
+        self.answer_at: Optional[float] = None  # when we say that we are here
         self.asked_at = clock.now  # when somebody wanted to know
-        self._again = None  # when, since it began
+        self._again: Optional[float] = None  # when, since it began
         self._answered_at = clock.now - ANSWER_PAUSE
 
-    def begin(self, must=False):
+    def begin(self, must: bool = False) -> None:
         """Somebody is missed, and all know it: answer, and wait for the others' answers.
 
         What comes while a call is under way is a call of its own: others answer it now, not when ours is over. Where
@@ -2624,11 +2668,11 @@ class RollCall:
         elif self._bucket.take(now) or must:
             self.since, self.was_asked = now, True
 
-    def restart(self):
+    def restart(self) -> None:
         """Wait anew, though nobody has been asked anew."""
         self.since, self.was_asked = self._clock.now, False
 
-    def rejoin(self):
+    def rejoin(self) -> None:
         """We are linked again. A call that nobody was asked for is over: whoever is lost is missed by all, or by us."""
         if self.was_asked:
             self.restart()
@@ -2637,23 +2681,23 @@ class RollCall:
             self.answer_at = None
         self.end()
 
-    def answered(self):
+    def answered(self) -> None:
         """We have said that we are here, or something else."""
         self.answer_at, self._answered_at = None, self._clock.now
 
-    def end(self):
+    def end(self) -> None:
         """The call is over; the next one, if there is one, began when it was asked for."""
         self.since, self._again, again = None, None, self._again
         if again is not None and self._bucket.take(self._clock.now):
             self.since, self.was_asked = again, True
 
     @property
-    def deadline(self):
+    def deadline(self) -> Optional[float]:
         """When something is due (seconds), or None."""
         return min((time for time in (self.answer_at, self.ends_at) if time is not None), default=None)
 
     @property
-    def ends_at(self):
+    def ends_at(self) -> Optional[float]:
         """When whoever was not heard is lost (seconds), or None."""
         return None if self.since is None else self.since + CALL_SECONDS
 
@@ -2665,54 +2709,60 @@ class Presence:
     live speak within ANSWER_SECONDS; the lowest origin among them tells that those who did not speak are lost.
     """
 
-    def __init__(self, author, clock, rng, log, links, notice):
+    def __init__(self, author: Author, clock: Clock, rng: Random, log: Log, links: Links, notice: Callable[..., None]) -> None:
         self._author, self._clock, self._rng, self._log = author, clock, rng, log
         self._links, self._notice = links, notice
         self.version = 0  # changes whenever who is here, or a label, may have changed
-        self.people = {}  # key -> Person
-        self._bearers = {}  # name -> Bearers
-        self._guests = {}  # gateway -> keys of those behind its plain links
-        self._suspects = {}  # origin of a lost neighbour -> (since when, when to tell all that it is lost)
-        self._called_lost = {}  # origin that somebody called lost while we were linked to it -> the last sequence we had of it
-        self._given_up = {}  # origins that were forged, so that their owners took others; the values mean nothing
-        self._doubted = {}  # origin that somebody calls lost -> until when it can contradict; the first is due first
-        self._contradict_at, self._contradicted_at = None, clock.now - CONTRADICT_SECONDS  # when to say that we are here; when we last did
-        self._silent, self._silent_at = {}, None  # who did not answer the last call; when to say so
+        self.people: dict[Key, Person] = {}
+        self._bearers: dict[bytes, Bearers] = {}  # by name
+        self._guests: dict[int, dict[Key, None]] = {}  # gateway -> keys of those behind its plain links
+        # origin of a lost neighbour -> (since when, when to tell all that it is lost)
+        self._suspects: dict[int, tuple[float, float]] = {}
+        # origin that somebody called lost while we were linked to it -> the last sequence we had of it
+        self._called_lost: dict[int, int] = {}
+        self._given_up: dict[int, None] = {}  # origins that were forged, so that their owners took others; the values mean nothing
+        # origin that somebody calls lost -> until when it can contradict; the first is due first
+        self._doubted: dict[int, float] = {}
+        self._contradict_at: Optional[float] = None  # when to say that we are here
+        self._contradicted_at = clock.now - CONTRADICT_SECONDS  # when we last did
+        self._silent: dict[int, float] = {}  # who did not answer the last call, which began then
+        self._silent_at: Optional[float] = None  # when to say so
         self._call = RollCall(clock, rng)
         self._news = News(clock, links, notice)
-        self._namesakes, self._namesakes_at = 0, None  # how many share our name, at the last notice; when the next notice is due
+        self._namesakes = 0  # how many share our name, at the last notice
+        self._namesakes_at: Optional[float] = None  # when the next notice is due
         self._own = self._bearers_of(author.name)
         self._own.change(author.origin, True)
 
     # What is asked
 
-    def who(self):
+    def who(self) -> list[Person]:
         """Everybody here but ourselves."""
         return [person for person in self.people.values() if person.here]
 
-    def is_here(self, origin):
+    def is_here(self, origin: Key) -> bool:
         """Whether this member is here, through the mesh."""
         person = self.people.get(origin)
         return person is not None and person.here and person.is_member
 
-    def was_heard(self, origin, since):
+    def was_heard(self, origin: int, since: float) -> bool:
         """Whether the mesh has brought anything of this member since then (seconds)."""
         person = self.people.get(origin)
         return person is not None and (person.heard_at > since or any(
             neighbour.heard_at > since for neighbour in self._links.mesh() if neighbour.origin == origin))
 
-    def label(self, key, name):
+    def label(self, key: Key, name: bytes) -> bytes:
         """The label of somebody who may not be here."""
         return self._bearers[name].label(key, name) if name in self._bearers else Bearers().label(key, name)
 
     @property
-    def own_label(self):
+    def own_label(self) -> bytes:
         """How others see our own name."""
         return self._own.label(self._author.origin, self._author.name)
 
     # What is heard
 
-    def heard(self, origin, name):
+    def heard(self, origin: int, name: bytes) -> bytes:
         """A member has spoken. Returns its label."""
         if origin in self._given_up:
             sometimes("what was forged comes later")
@@ -2725,13 +2775,13 @@ class Presence:
             del self._doubted[origin]
         return person.label
 
-    def note_alive(self, origin):
+    def note_alive(self, origin: int) -> None:
         """A member has told what a guest of its said."""
         if origin in self.people and origin not in self._given_up:
             self.people[origin].heard_at = self._clock.now
             self._doubted.pop(origin, None)
 
-    def here(self, origin, name, is_news):
+    def here(self, origin: int, name: bytes, is_news: bool) -> None:
         """A member says that it is here; if that is news, it has joined."""
         person = self.people.get(origin)
         is_new = person is None or not person.has_spoken
@@ -2739,32 +2789,38 @@ class Presence:
         if is_new and is_news and origin in self.people:
             self._tell(self.people[origin], "joined")
 
-    def left(self, origin, name, is_news):
+    def left(self, origin: int, name: bytes, is_news: bool) -> None:
         """A member has said goodbye."""
         self.heard(origin, name)
         self._go(origin, "left" if is_news else None)
 
-    def lost(self, record, is_news):
+    def lost(self, record: Record, is_news: bool) -> bool:
         """Somebody misses a member. Returns whether this says that we gave up our origin, so that nobody lists it any more."""
         origin, sequence = decode_lost(record.text)
         self.heard(record.origin, record.name)
-        if sequence == FORGED:
+        if origin is not None and sequence == FORGED:
             self._give_up(origin)
         if origin == self._author.origin:
-            if sequence == FORGED:
-                return True
-            sometimes("somebody misses us who are here")
-            self._contradict_at = max(self._clock.now, self._contradicted_at + CONTRADICT_SECONDS)
-            self._contradict()
-            return
+            if sequence != FORGED:
+                sometimes("somebody misses us who are here")
+                self._contradict_at = max(self._clock.now, self._contradicted_at + CONTRADICT_SECONDS)
+                self._contradict()
+            return sequence == FORGED
         if is_news:
             self._call.begin()  # also whoever knows better answers: others wait for all
-        if sequence != FORGED and sequence is not None and self._log.have.get(origin, 0) > sequence:
+        if origin is not None and not self._is_outdated(origin, sequence) and self.is_here(origin):
+            self._doubt(origin, is_news)
+        return False
+
+    def _is_outdated(self, origin: int, sequence: Optional[int]) -> bool:
+        """Whether we have heard more of a member than whoever calls it lost."""
+        is_outdated = sequence is not None and sequence != FORGED and self._log.have.get(origin, 0) > sequence
+        if is_outdated:
             sometimes("a loss is told that is out of date")
-            return  # it has been heard since
-        person = self.people.get(origin)
-        if person is None or not person.here or not person.is_member:
-            return
+        return is_outdated
+
+    def _doubt(self, origin: int, is_news: bool) -> None:
+        """Somebody calls this member lost, and we know no better."""
         if self._links.is_linked(origin):
             if len(self._called_lost) > MAX_COMPARED:
                 self._called_lost.clear()
@@ -2779,19 +2835,19 @@ class Presence:
         self._suspects.pop(origin, None)
         self._doubted.setdefault(origin, self._clock.now + DOUBT_SECONDS)
 
-    def _give_up(self, origin):
+    def _give_up(self, origin: int) -> None:
         """Note that this origin was given up: what was forged in it may come later, by another way."""
         self._log.holes.hush(origin)
         self._given_up[origin] = None
         if len(self._given_up) > MAX_MEMBERS:
             del self._given_up[next(iter(self._given_up))]
 
-    def _contradict(self):
+    def _contradict(self) -> None:
         if self._contradict_at is not None and self._contradict_at <= self._clock.now:
             self._contradict_at, self._contradicted_at = None, self._clock.now
             self._author.tell(Kind.HERE, self._author.name)
 
-    def renamed(self, old, new, name):
+    def renamed(self, old: int, new: int, name: bytes) -> None:
         """A neighbour, or we ourselves, gave up an origin that somebody forged."""
         if new == self._author.origin:
             self._own.change(old, False)
@@ -2804,7 +2860,7 @@ class Presence:
             person = self._come(new, name)
             person.announced, person.has_spoken = known.announced, True
 
-    def guest(self, gateway, key, name):
+    def guest(self, gateway: int, key: Key, name: bytes) -> bytes:
         """Somebody behind a C program spoke, by this gateway: a C user (key: its name) or a member that the mesh does
         not reach (key: its origin). Returns the label."""
         if self._author.is_ours(key):
@@ -2824,7 +2880,7 @@ class Presence:
         self._set_here(person, True)
         return person.label
 
-    def guest_gone(self, gateway, key, has_left, is_news):
+    def guest_gone(self, gateway: int, key: Key, has_left: bool, is_news: bool) -> None:
         """A gateway has lost somebody behind a C program, who is gone if no other gateway has them."""
         keys = self._guests.get(gateway, {})
         keys.pop(key, None)
@@ -2843,11 +2899,11 @@ class Presence:
 
     # Links of our own
 
-    def announce(self, words, *parts):
+    def announce(self, words: str, *parts: Part) -> None:
         """Tell our user that somebody else made or lost a link; limited, since strangers may do that all day."""
         self._news.announce(words, parts)
 
-    def linked(self, origin, name, is_first):
+    def linked(self, origin: int, name: bytes, is_first: bool) -> None:
         """There is a mesh link to this member, so it is here, though its HERE may still be on its way."""
         self._suspects.pop(origin, None)
         if not self.is_here(origin):
@@ -2855,19 +2911,19 @@ class Presence:
         if is_first and self._call.since is not None:
             self._call.rejoin()
 
-    def neighbour_lost(self, origin, was_spared):
+    def neighbour_lost(self, origin: int, was_spared: bool) -> None:
         """The link is gone. If we let go of it, it is lost only if somebody missed it and it has not spoken since."""
         is_missed = self._log.have.get(origin, 0) == self._called_lost.pop(origin, None)
         if self.is_here(origin) and (not was_spared or is_missed):
             self._suspects[origin] = self._clock.now, self._clock.now + self._rng.uniform(*SUSPECT_SECONDS)
 
-    def alone(self):
+    def alone(self) -> None:
         """We have no mesh link at all."""
         if self.people:
             self._call.begin(must=True)
             self._call.restart()
 
-    def woke(self):
+    def woke(self) -> None:
         """We stood still, and could hear nobody meanwhile."""
         if self._call.since is not None:
             self._call.restart()
@@ -2875,14 +2931,15 @@ class Presence:
     # What is due
 
     @property
-    def deadline(self):
+    def deadline(self) -> Optional[float]:
         """When tick wants to be called (seconds), or None."""
-        times = [due for _, due in self._suspects.values()] + list(islice(self._doubted.values(), 1))
+        times: list[Optional[float]] = [due for _, due in self._suspects.values()]
+        times += islice(self._doubted.values(), 1)
         times += [self._contradict_at, self._silent_at, self._call.deadline, self._news.deadline, self._namesakes_at]
         times += [self._clock.now] * (self._namesakes_at is None and len(self._own.keys) - 1 > self._namesakes)
         return min((time for time in times if time is not None), default=None)
 
-    def tick(self):
+    def tick(self) -> None:
         """Do what is due: tell losses, answer or end a call."""
         now = self._clock.now
         for origin, (since, due) in list(self._suspects.items()):
@@ -2905,24 +2962,25 @@ class Presence:
         self._news.tick(next(reversed(self._doubted.values()), None))
         self._tell_namesakes()
 
-    def _miss(self, origin, since):
+    def _miss(self, origin: int, since: float) -> None:
         """We lost a neighbour. If nobody has heard of it since, tell all."""
         person = self.people.get(origin)
-        if not self.is_here(origin) or self._links.is_linked(origin) or person.heard_at > since:
+        if person is None or not self.is_here(origin) or self._links.is_linked(origin) or person.heard_at > since:
             return
         self._tell_lost(origin)
         self._go(origin, "lost")
         self._call.begin()
 
-    def _answer(self):
+    def _answer(self) -> None:
         if self._author.last_said < self._call.asked_at:
             self._author.tell(Kind.HERE, self._author.name)
         self._call.answered()
 
-    def _end_call(self):
+    def _end_call(self) -> None:
         """Whoever did not answer seems lost. The lowest origin that did answer says so; if it does not, the next one."""
         since, was_asked, linked = self._call.since, self._call.was_asked, self._links.origins()
         self._call.end()
+        assert since is not None
         members = [person for person in self.people.values() if person.here and person.is_member]
         silent = [person for person in members if person.heard_at < since and person.key not in linked]
         rank = sum(person.key < self._author.origin for person in members) - sum(person.key < self._author.origin for person in silent)
@@ -2934,23 +2992,23 @@ class Presence:
             sometimes("a roll call finds a ghost")
             self._silent_at = self._clock.now + TELLER_SECONDS * min(rank, MAX_TELLER)
 
-    def _ask_with(self, origin):
+    def _ask_with(self, origin: int) -> None:
         """Others may live whom we have not heard: miss one of them aloud, so that all answer."""
         self._tell_lost(origin)
         self._doubted[origin] = self._clock.now + DOUBT_SECONDS
         self._call.begin(must=True)
 
-    def _tell_silent(self):
+    def _tell_silent(self) -> None:
         silent, self._silent, self._silent_at = self._silent, {}, None
         for origin, since in silent.items():
             if self.is_here(origin) and self.people[origin].heard_at < since and origin not in self._doubted:
                 self._tell_lost(origin)
                 self._doubted[origin] = self._clock.now + DOUBT_SECONDS
 
-    def _tell_lost(self, origin):
+    def _tell_lost(self, origin: int) -> None:
         self._author.tell(Kind.LOST, self.people[origin].name, [encode_lost(origin, self._log.have.get(origin, 0))])
 
-    def _tell_namesakes(self):
+    def _tell_namesakes(self) -> None:
         others = len(self._own.keys) - 1
         is_due = self._namesakes_at is not None and self._namesakes_at <= self._clock.now
         if others <= self._namesakes:
@@ -2963,7 +3021,7 @@ class Presence:
 
     # Who is here
 
-    def _come(self, origin, name):
+    def _come(self, origin: int, name: bytes) -> Person:
         person = self._meet(origin, name)
         for gateway in person.gateways:
             self._guests.get(gateway, {}).pop(origin, None)
@@ -2975,7 +3033,7 @@ class Presence:
             self._tell(person, "is back")
         return person
 
-    def _go(self, origin, verb):
+    def _go(self, origin: int, verb: Optional[str]) -> None:
         """This member is gone, and so is everybody whom only its links reach."""
         person = self.people.get(origin)
         if person is None or not person.here:
@@ -2996,23 +3054,23 @@ class Presence:
                     self._set_here(guest, False)
                     del self.people[key]
 
-    def _tell(self, person, verb):
+    def _tell(self, person: Person, verb: str) -> None:
         self._news.add(person, verb, person.label)
 
-    def _meet(self, key, name):
+    def _meet(self, key: Key, name: bytes) -> Person:
         person = self.people.get(key)
         if person is None:
             self._bound()
             person = self.people[key] = Person(key, name, self._bearers.get(name) or Bearers())
         return person
 
-    def _bearers_of(self, name):
+    def _bearers_of(self, name: bytes) -> Bearers:
         bearers = self._bearers.get(name)
         if bearers is None:
             bearers = self._bearers[name] = Bearers()
         return bearers
 
-    def _set_here(self, person, here):
+    def _set_here(self, person: Person, here: bool) -> None:
         if person.here == here:
             return
         person.here = here
@@ -3023,7 +3081,7 @@ class Presence:
         if not person._bearers.keys and self._bearers.get(person.name) is person._bearers:
             del self._bearers[person.name]  # a stranger may make names up
 
-    def _bound(self):
+    def _bound(self) -> None:
         if len(self.people) < MAX_MEMBERS:
             return
         # Half at once, so that each costs O(1): a stranger may invent members. Those who were here first stay.
@@ -3063,34 +3121,36 @@ class Discovery:
     send one from any address: it is good for one dial, and only to a machine on our own segments (Overlay.near).
     """
 
-    def __init__(self, room, author, port, clock, links, overlay, presence, actions):
+    def __init__(self, room: bytes, author: Author, port: int, clock: Clock, links: Links, overlay: Overlay, presence: Presence,
+                 actions: deque[Action]) -> None:
         self.room = room
         self._author, self._port, self._clock = author, port, clock
         self._links, self._overlay, self._presence, self._actions = links, overlay, presence, actions
         self._rng = overlay.book.rng
-        self._nearby = OrderedDict()  # origin -> (room, when it was heard, since when it asks)
-        self._tellers = set()  # members of our own network that told since we last told or were asked
+        # origin -> (room, when it was heard, since when it asks)
+        self._nearby: OrderedDict[int, tuple[bytes, float, Optional[float]]] = OrderedDict()
+        self._tellers: set[int] = set()  # members of our own network that told since we last told or were asked
         self._replies = TokenBucket(REPLIES, REPLY_PAUSE, clock.now)
         self._dials = TokenBucket(NEAR_DIALS, NEAR_SECONDS, clock.now)
-        self._call = None  # (when to dial it, origin, host, port)
+        self._call: Optional[tuple[float, int, str, int]] = None  # (when to dial it, origin, host, port)
         self._asked, self._next_ask_at = 0, clock.now  # questions so far; when the next may be asked, however often we lose all links
-        self._tell_at = None
+        self._tell_at: Optional[float] = None
         self.restart()
 
     @property
-    def deadline(self):
+    def deadline(self) -> Optional[float]:
         """When tick wants to be called (seconds)."""
         times = self._ask_at, self._tell_at, self._call and self._call[0]
         return min((time for time in times if time is not None), default=None)
 
-    def restart(self):
+    def restart(self) -> None:
         """We have just come, got our first link, lost our last one, or stood still."""
         now, is_linked = self._clock.now, self._is_linked()
         self._alone_since = now
         self._ask_at = None if is_linked else max(now, self._next_ask_at)
         self._tell_at = now + self._rng.uniform(*SOON_SECONDS) if is_linked else self._tell_at
 
-    def tick(self):
+    def tick(self) -> None:
         """Ask, tell or dial, as is due."""
         now = self._clock.now
         if self._call and self._call[0] <= now:
@@ -3102,7 +3162,7 @@ class Discovery:
         if self._tell_at is not None and self._tell_at <= now:
             self._tell()
 
-    def heard(self, host, packet):
+    def heard(self, host: str, packet: bytes) -> None:
         """A packet has come from this host."""
         heard = decode_announcement(packet)
         if heard is None or self._author.is_ours(heard.origin):
@@ -3120,15 +3180,15 @@ class Discovery:
             spread = CALL_SPREAD if self._is_linked() else LINK_LOCAL_PAUSE
             self._call = self._clock.now + self._rng.uniform(*spread), heard.origin, host, heard.port
 
-    def rooms(self):
+    def rooms(self) -> list[tuple[bytes, int]]:
         """(name, how many members announce it) of each room heard of lately."""
         rooms = Counter(room for room, heard_at, _ in self._nearby.values() if heard_at > self._clock.now - NEARBY_SECONDS)
         return sorted(rooms.items())
 
-    def _is_linked(self):
+    def _is_linked(self) -> bool:
         return bool(self._links.mesh())
 
-    def _note(self, heard):
+    def _note(self, heard: Announcement) -> bool:
         """Remember that this member announces this room. Returns whether it asks again, which means that it hears no answers."""
         now, asks = self._clock.now, heard.kind != TELLS
         _, _, asks_since = self._nearby.pop(heard.origin, (None, None, None))
@@ -3138,17 +3198,17 @@ class Discovery:
             self._nearby.popitem(last=False)
         return asks_again
 
-    def _plan_reply(self):
+    def _plan_reply(self) -> None:
         if self._replies.take(self._clock.now):
             reply_at = self._clock.now + self._rng.uniform(*REPLY_SECONDS)
             self._tell_at = reply_at if self._tell_at is None else min(self._tell_at, reply_at)
             self._tellers.clear()
 
-    def _dial(self, origin, host, port):
+    def _dial(self, origin: int, host: str, port: int) -> None:
         if not self._presence.is_here(origin) and self._dials.take(self._clock.now):
             self._overlay.near(host, port, origin)
 
-    def _ask(self):
+    def _ask(self) -> None:
         self._send(ASKS if self._asked else ASKS_ALL)
         least, most = ASK_SECONDS
         self._asked, self._next_ask_at = self._asked + 1, self._clock.now + least
@@ -3157,7 +3217,7 @@ class Discovery:
             self._actions.append(Notice("nobody else is in room {} yet; if somebody should be, a firewall may block UDP: "
                                         "then join by host and port", (self.room,)))
 
-    def _tell(self):
+    def _tell(self) -> None:
         if len(self._tellers) < ENOUGH_TELLERS:
             self._send(TELLS)
         else:
@@ -3165,6 +3225,6 @@ class Discovery:
         self._tellers.clear()
         self._tell_at = self._clock.now + self._rng.uniform(*TELL_SECONDS) if self._is_linked() else None
 
-    def _send(self, kind):
+    def _send(self, kind: int) -> None:
         packet = encode_announcement(Announcement(kind, self._author.origin, self._port, self.room))
         self._actions.append(Announce(packet))
