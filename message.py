@@ -347,6 +347,11 @@ def _encode_parts(head: tuple[bytes, int], sequence: int, texts: list[bytes], fi
     return pieces
 
 
+def encode_goodbye(name: bytes, origin: int) -> Batch:
+    """What a member of this name and origin sends into a plain link last. The mark is for one of ours that took it for a C program."""
+    return join(_encode_parts(Marker(origin, "", 0).head(name, origin, False), 0, list(QUIT_TEXTS[:1]), 0, 1))
+
+
 def looks_marked(frame: bytes) -> bool:
     """Whether this frame ends in a mark, or in what a C program has left of one."""
     _, found, encoded = frame.rpartition(MARK)

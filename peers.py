@@ -35,11 +35,12 @@ from random import Random
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Sequence, Union
 
 from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
-                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, RECORD_SIZE, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError,
-                     Hello, Kind, Log, Mark, Marker, Pairs, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
+                     MAX_RECORD_TEXT, PROBE, RECORD_SIZE, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError, Hello, Kind,
+                     Log, Mark, Marker, Pairs, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
                      decode_announcement, decode_ask, decode_hello, decode_lost, decode_record, decode_renamed, encode_addresses,
-                     encode_announcement, encode_ask, encode_frame, encode_hello, encode_lost, encode_marked, encode_pairs, encode_record,
-                     encode_renamed, is_kind, is_quit, join, looks_marked, plain_texts, read_id, read_mark, read_record, split_text)
+                     encode_announcement, encode_ask, encode_frame, encode_goodbye, encode_hello, encode_lost, encode_marked, encode_pairs,
+                     encode_record, encode_renamed, is_kind, is_quit, join, looks_marked, plain_texts, read_id, read_mark, read_record,
+                     split_text)
 
 
 Key = Union[int, bytes]  # a person: a member by its origin, or a C user by name
@@ -197,7 +198,7 @@ class Neighbour:
         self._out_bytes = 0  # to a contact: all that were taken out, and (bytes before, Batch, from where) of each chunk
         self._out: Any = deque(maxlen=MAX_OUT) if attempt and attempt.contact else ()
         self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
-        self.left: Optional[bytes] = None  # the name that said goodbye
+        self.left: Optional[bytes] = None  # the name, with its mark if a member's, that said goodbye
         self.greeted_as: Optional[int] = None  # our own origin, as we told it
         self.origin: int = None  # type: ignore[assignment]  # of a mesh link, from its hello on
         self.address: Optional[Address] = None  # where it can be dialled, if known
@@ -408,13 +409,17 @@ NO_ROOM = "has no room for another link"
 class Links:
     """All links of this member, and the one place that ends one."""
 
-    def __init__(self, name: bytes, actions: deque[Action]) -> None:
+    def __init__(self, author: Author, actions: deque[Action]) -> None:
+        self._author, self._actions = author, actions
         self.all: list[Neighbour] = []
         self.outbox: set[Neighbour] = set()  # neighbours for whom something was queued
         # Those of them that lead to one of ours, in the order of their hellos: few, however many there are
         self.ours: dict[Neighbour, None] = {}
-        self.goodbye = encode_pairs(name, QUIT_TEXTS[:1])  # without it, a C program takes the end of the stream for an error
-        self._actions = actions
+
+    @property
+    def goodbye(self) -> Batch:
+        """The last words on a plain link: without them, a C program takes the end of the stream for an error."""
+        return encode_goodbye(self._author.name, self._author.origin)
 
     def mesh(self, greeting: bool = False) -> list[Neighbour]:
         """The neighbours at mesh links; with `greeting`, also those about to be."""
@@ -720,8 +725,8 @@ class Network:
         self.actions: deque[Action] = deque()
         self.contacts: list[Contact] = []
         self.log = Log()
-        self.links = Links(name, self.actions)
         self.author = Author(name, self.log, clock, rng)
+        self.links = Links(self.author, self.actions)
         self.overlay = Overlay(self.author, clock, rng, self.links, self._connect)
         self.presence = Presence(self.author, clock, rng, self.log, self.links, self._notice)
         self.bridge = Bridge(self.author, port, clock, rng, self.log, self.links, self.presence, self.overlay.find,
@@ -1894,16 +1899,18 @@ class Bridge:
         self._carry_awaited(inf)
         self.forget(neighbour)
         self._pass_heard(neighbour)
+        left, name = (None, b"") if neighbour.left is None else identity(neighbour.left)
         for key, frame in neighbour.names.items():
             self._behind[key] -= 1
             if self._behind[key]:
                 continue
             del self._behind[key]
-            has_left = key == neighbour.left
+            has_left = key == left
             self._author.tell(Kind.GUEST_GONE, frame, [LEFT_TEXT if has_left else b""])
             self._presence.guest_gone(self._author.origin, key, has_left, has_left)
-        if neighbour.left is not None and neighbour.left not in neighbour.names and (neighbour.spoke or neighbour.attempt):
-            self._notice("{} left", neighbour.left)
+        is_listed = left in neighbour.names or left in self._presence.people  # then Presence tells it
+        if left is not None and not is_listed and (neighbour.spoke or neighbour.attempt):
+            self._notice("{} left", name)
 
     def finish(self, neighbour: Neighbour) -> None:
         """We are leaving: queue all that is still to be sent into this link."""
@@ -1939,7 +1946,7 @@ class Bridge:
     def received(self, neighbour: Neighbour, name: bytes, texts: list[bytes]) -> None:
         """A run of pairs of one name came, as a C program reads them. A goodbye is a run of its own."""
         if is_quit(texts[0]):
-            neighbour.left = unmarked(name)[0]
+            neighbour.left = name
             self._links.hang_up(neighbour, "left")
             return
         if not neighbour.spoke:

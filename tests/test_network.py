@@ -968,6 +968,11 @@ def test_a_member_that_was_lost_and_is_heard_through_a_c_program_is_lost_once():
     ])
 
 
+def test_a_member_that_says_goodbye_over_the_mesh_and_over_a_plain_link_left_once():
+    """History: its probe was lost, so it took us for a C program, and its ":q" did not say that it was its own."""
+    faults.replay(2124, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0.02}, [(0, 'join', 1, 0), (0.1, 'join', 2, 1), (9.48, 'leave', 1)])
+
+
 def met(network, host, origin):
     """A neighbour that has greeted, and says that it is here."""
     neighbour = network.opened(host)

@@ -8,8 +8,8 @@ import pytest
 import p2pchat
 import peers
 from helpers import encode_pair
-from message import (PROBE, FrameDecoder, HEADER_SIZE, Hello, Kind, Log, Marker, encode_frame, encode_hello, encode_marked,
-                     encode_record, join, read_mark)
+from message import (LEFT_TEXT, PROBE, FrameDecoder, HEADER_SIZE, Hello, Kind, Log, Marker, decode_record, encode_frame,
+                     encode_hello, encode_marked, encode_record, join, read_mark)
 from p2pchat import Dial, Gone, Link, accept, listen
 from peers import Attempt, Connect, Hangup, Neighbour, Network, Notice, LinkKind, Show, STRANGER_SECONDS
 
@@ -97,6 +97,22 @@ def test_a_goodbye_is_not_relayed_and_names_who_left(room):
     room.network.closed(bob, "left")
     room.network.tick()
     assert room.notices() == ["bob left"] and room.network.who() == []
+
+
+def test_one_of_ours_behind_a_plain_link_that_leaves_has_left_for_everybody(room):
+    """History: others were told "lost contact with m2", since a goodbye named nobody but by name."""
+    left, other = Network(b"m2", 2, random.Random(2)), room.network.opened("10.0.0.2")
+    far = left.opened("10.0.0.1")
+    left.now = STRANGER_SECONDS
+    left.tick()
+    left.say(b"hi")
+    left.leave()
+    room.network.received(other, taken(far))
+    room.network.closed(other, "left")
+    last = decode_record(room.network.log.read(room.network.log.end - 1, room.network.log.end)[0])
+    assert last.kind == Kind.GUEST_GONE and last.text == LEFT_TEXT
+    room.network.tick()
+    assert room.notices()[-1] == "m2 left"
 
 
 def test_leaving_says_goodbye_behind_what_is_unsent(room):
