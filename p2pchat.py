@@ -376,7 +376,7 @@ class Group:
     """
 
     FAMILY, BOUND_TO = socket.AF_INET, GROUP  # so that no packet comes that was sent to one machine
-    OPTIONS = ((socket.IPPROTO_IP, socket.IP_MULTICAST_TTL), (socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP))
+    OPTIONS: Tuple[Tuple[int, int], ...] = ((socket.IPPROTO_IP, socket.IP_MULTICAST_TTL), (socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP))
 
     def __init__(self, host: str) -> None:
         """`host`: where our listener can be reached: the group is used on that interface only, or on all. Raises OSError."""
@@ -536,7 +536,7 @@ class Poll:
         """(key, events) of each that is ready; key.data is (handler, subject). Waits for so many seconds; None: for ever."""
         return self._selector.select(timeout) + list(self.always_ready.values())
 
-    def watch(self, source: Any, events: int, handler: Callable, subject: Any = None) -> None:
+    def watch(self, source: Any, events: int, handler: Callable[..., None], subject: Any = None) -> None:
         """Have handler(subject, events) called when one of these events is ready."""
         if self.watched.get(source) == events:
             return
@@ -631,7 +631,7 @@ class Chat:
             ui.Key.LEAVE: self.leave, ui.Key.END: self._input_ended,
             ui.Key.SUSPEND: self.suspend, ui.Key.GONE: self._lose_terminal,
         }
-        self._deeds: Dict[type, Callable] = {
+        self._deeds: Dict[type, Callable[..., None]] = {
             peers.Show: self._show, peers.Notice: self._notice,
             peers.Connect: self._connect, peers.Hangup: self._hang_up, peers.Announce: self._announce,
         }
@@ -710,8 +710,9 @@ class Chat:
         """Release everything, the terminal first. Safe to call at any moment."""
         self.front.close(self._parting)
         signal.set_wakeup_fd(-1)
-        for closable in (*self.links.values(), *(link for _, link in self._lingering), *(dial.sock for dial in self.dials),
-                         *self.lookups, *self.groups, self.listener, self._signals, self._signal_source, self._poll):
+        held: Tuple[Any, ...] = (*self.links.values(), *(link for _, link in self._lingering), *(dial.sock for dial in self.dials),
+                                 *self.lookups, *self.groups, self.listener, self._signals, self._signal_source, self._poll)
+        for closable in held:
             closable.close()
 
     # One turn
@@ -767,7 +768,7 @@ class Chat:
         return listening, self.groups, typing, (*front.output_fds,), (*front.hangup_fds,), (*self.dials,), (*self.lookups,)
 
     def _wanted(self, listening: bool, groups: Tuple[Group, ...], typing: Optional[int], writing: Tuple[int, ...], watching: Tuple[int, ...],
-                dials: Tuple[Dial, ...], lookups: "Tuple[Lookup, ...]") -> Iterator[Tuple[Any, int, Callable, Any]]:
+                dials: Tuple[Dial, ...], lookups: "Tuple[Lookup, ...]") -> Iterator[Tuple[Any, int, Callable[..., None], Any]]:
         """Rule 5: everything but links that the loop waits for, as (file object, events, handler, its subject)."""
         yield self._signals, READ, self._on_signal, None
         if listening:
@@ -803,7 +804,7 @@ class Chat:
         if self._here_after and self._opened and self._here != (self.network.presence.version, self.network.is_alone):
             times.append(self._here_after)
         if self.dials or self._unfinished or self._lingering or self._accept_after:
-            times += [timed.deadline for timed in (*self.dials, *self._unfinished)]
+            times += [dial.deadline for dial in self.dials] + [link.deadline for link in self._unfinished]
             times += [at for at, _ in self._lingering] + [self._accept_after or None, self._held_until or None]
         return min([at for at in times if at is not None], default=None)
 
@@ -965,7 +966,7 @@ class Chat:
         if events & READ:
             self._readable.append(link)
 
-    def _on_listener(self, _: None, events: int) -> None:
+    def _on_listener(self, subject: None, events: int) -> None:
         for _ in range(ACCEPTS_PER_TURN):
             if len(self.links) >= peers.MAX_LINKS and not self.network.make_way():
                 self._pause_accepting(f"there are {peers.MAX_LINKS} links already")
@@ -1066,7 +1067,7 @@ class Chat:
 
     # What to do: our user's keys, commands and words
 
-    def _obey_user(self, events: List[ui.Event]) -> None:
+    def _obey_user(self, events: List[Any]) -> None:
         first = events[0]
         if isinstance(first, ui.Key):
             self._keys[first]()
@@ -1142,7 +1143,7 @@ class Chat:
         if not action.mine and self.commands.is_ignored(action.name):
             return
         if self.front.shows_own or not action.mine:
-            when = meant(action.earlier) if action.earlier else int(time.time())
+            when = int(meant(action.earlier)) if action.earlier else int(time.time())
             self.front.show(action.name, action.texts, when, action.mine, action.earlier != 0)
 
     def _notice(self, action: peers.Notice) -> None:
@@ -1237,7 +1238,8 @@ class Commands:
     """What our user can type beside chat. Each command's method gets what was written behind it."""
 
     def __init__(self, chat: Chat) -> None:
-        self._chat, self._front, self._network = chat, chat.front, chat.network
+        self._chat, self._network = chat, chat.network
+        self._front: Any = chat.front  # a Screen where a command is on_screen
         self._ignored: Dict[str, str] = {}  # names as they are compared -> as they were typed
 
     def obey(self, text: str) -> None:
@@ -1494,7 +1496,7 @@ class Lookup:
         from subprocess import DEVNULL, PIPE, Popen  # 10 ms that only this command costs
         self.host, self.port = host, port
         self._process = Popen([sys.executable, "-I", "-c", self.SCRIPT, host], stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
-        self.output = self._process.stdout
+        self.output: Any = self._process.stdout
         self._answer = b""
 
     def read(self) -> Optional[List[str]]:
@@ -1513,7 +1515,7 @@ class Lookup:
 # --trace: what happened, turn by turn ---------------------------------------------------------
 
 TRACED_LINE, TRACED_TEXT = 4000, 40  # bytes of a line, which is one write into a pipe (PIPE_BUF); characters of a text
-WAKERS: Dict[Callable, str] = {
+WAKERS: Dict[Callable[..., None], str] = {
     Chat._on_listener: "a newcomer", Chat._on_dial: "a dial", Chat._on_input: "input", Chat._on_output: "output",
     Chat._on_signal: "a signal", Chat._on_lookup: "a name", Chat._on_packet: "a packet",
 }

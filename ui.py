@@ -36,7 +36,7 @@ from collections import deque
 from enum import Enum
 from functools import lru_cache, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Callable, Collection, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Collection, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 from unicodedata import category, combining, east_asian_width, normalize
 from zlib import crc32
 
@@ -973,7 +973,7 @@ class Scrollback:
         self._kept: Deque[Said] = deque()
         self._bytes = 0
         self._entries: Dict[int, Entry] = {}    # only what the last window showed, as _look wants it
-        self._look: tuple = ()
+        self._look: Tuple[Any, ...] = ()
 
     def add(self, name: bytes, texts: Collection[bytes], when: int = 0, what: int = LIVE) -> None:
         self.messages += len(texts) if what != NOTICE else 0
@@ -1252,7 +1252,8 @@ def status(port: int, names: List[str], count: int, hint: str, cols: int, alone:
         return first_fit([told + join for join in joins] + [told, server], cols)
     if not count:
         return first_fit([server + join for join in joins] or [server], cols)
-    for here in (partial(who_is_here, names, count), lambda room: f"  here: {count}"):
+    wordings: Tuple[Callable[[int], str], ...] = (partial(who_is_here, names, count), lambda room: f"  here: {count}")
+    for here in wordings:
         for join in joins:
             found = here(cols - len(server) - cells(join))
             if found and cells(server + found + join) <= cols:
@@ -1388,7 +1389,7 @@ class Screen:
         self._clock = clock                             # seconds since 1970
         self._tty = (input_fd, output_fd)
         self._fd: Optional[int] = None                  # our own, non-blocking: shared with nobody
-        self._modes: Optional[list] = None              # as found; None while the terminal is not ours
+        self._modes: Optional[List[Any]] = None         # as found; None while the terminal is not ours
         self._decoder, self._back = Decoder(), Scrollback()
         self._editor = Editor(self._completions)
         self._port, self._hint = 0, ""
@@ -1719,7 +1720,8 @@ class Screen:
         escaped, self._escaped = self._escaped, False
         name, text = self._keyboard.key(token.text) if token.kind == "key" else ("", token.text)
         if text:
-            return self._insert(Token(token.kind.replace("key", "text"), text, token.lost))
+            self._insert(Token(token.kind.replace("key", "text"), text, token.lost))
+            return None
         if escaped and name == "KEY_ENTER":             # Escape, then Enter, at whatever pace: as in readline, Alt
             name = "KEY_ALT_ENTER"
         if self._editor.key(name):
@@ -1819,7 +1821,7 @@ def in_columns(items: List[str], width: int) -> List[str]:
     return ["".join(item.ljust(cell) for item in items[row::rows]).rstrip() for row in range(rows)]
 
 
-def palette(color: Callable[[int], str]) -> Tuple[str, ...]:
+def palette(color: Callable[..., object]) -> Tuple[str, ...]:
     """How this terminal begins text in each of our colours; nothing where it has none.
 
     The capability itself is asked: COLORTERM makes blessed count 16 million colours even for TERM=screen.
@@ -1877,7 +1879,7 @@ def in_background(fd: int) -> bool:
         return False                                    # not the terminal of our session: nothing stops us
 
 
-def raw(modes: list) -> list:
+def raw(modes: List[Any]) -> List[Any]:
     """Terminal modes with every byte given to us as it is: Ctrl-S must not freeze us, nor Ctrl-C kill us half drawn."""
     changed = list(modes)
     changed[0] &= ~(termios.IXON | termios.ICRNL | termios.INLCR | termios.IGNCR | termios.ISTRIP | termios.PARMRK | termios.INPCK)

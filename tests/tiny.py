@@ -23,6 +23,7 @@ import select
 import socket
 import struct
 import sys
+from typing import Any, Callable, Iterator
 
 LENGTH = struct.Struct("<Q")  # before each frame: how long it is, in 8 bytes, little-endian
 MAX_FRAME = 64 * 1024  # bytes: believe any length, and a stranger can fill our memory
@@ -33,18 +34,18 @@ MARK = b"\xff"  # ends what is shown of a name; p2pchat puts an identity behind 
 class Link:
     """A connection to one neighbour, and what is unfinished in either direction."""
 
-    def __init__(self, sock, connected):
+    def __init__(self, sock: socket.socket, connected: bool) -> None:
         sock.setblocking(False)  # from now on no call on this socket waits
         self.sock, self.connected = sock, connected
         self.received = bytearray()  # the start of a frame; the rest has not arrived yet
-        self.name = None  # the first frame of a message; the second has not arrived yet
+        self.name: "bytes | None" = None  # the first frame of a message; the second has not arrived yet
         self.unsent = bytearray()  # what the kernel has not taken yet
         self.lost = False
 
-    def fileno(self):  # makes a link something that select can wait for
+    def fileno(self) -> int:  # makes a link something that select can wait for
         return self.sock.fileno()
 
-    def receive(self):
+    def receive(self) -> Iterator[tuple[bytes, bytes]]:
         """Read once, and yield each message that is now complete, as (name, text)."""
         data = self.sock.recv(MAX_FRAME)
         if not data:
@@ -66,7 +67,7 @@ class Link:
                 yield self.name, frame
                 self.name = None
 
-    def send(self):
+    def send(self) -> None:
         """select says writable: the dial is over, or the kernel has room again."""
         error = 0 if self.connected else self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
@@ -79,23 +80,23 @@ class Link:
 class Chat:
     """One member: a listener, a link to each neighbour, and the loop that serves them all in one thread."""
 
-    def __init__(self, name, port):
+    def __init__(self, name: str, port: int) -> None:
         self.name = name.encode()
         self.listener = socket.create_server(("", port))
-        self.links = []
+        self.links: list[Link] = []
         self.typed = b""  # the start of a line; its end has not been typed yet
         self.leaving = False
         print("SERVER:", self.listener.getsockname()[1], flush=True)
 
-    def dial(self, host, port):
+    def dial(self, host: str, port: str) -> None:
         """Begin to connect. A non-blocking connect fails with "in progress" even when all is well; see Link.send."""
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self.links.append(Link(socket.socket(family, kind), connected=False))
         self.links[-1].sock.connect_ex(address)
 
-    def turn(self):
+    def turn(self) -> None:
         """Wait until something can be done, and do it. Nothing else in this file waits."""
-        reading = [self.listener, *self.links, *[sys.stdin] * (not self.leaving)]
+        reading: list[Any] = [self.listener, *self.links, *[sys.stdin] * (not self.leaving)]
         # Not all links: a socket is nearly always writable, so select would return at once, for ever.
         writing = [link for link in self.links if link.unsent or not link.connected]
         readable, writable, _ = select.select(reading, writing, [])
@@ -113,7 +114,7 @@ class Chat:
             self.links.remove(link)
             link.sock.close()
 
-    def guard(self, link, action):
+    def guard(self, link: Link, action: Callable[[Link], None]) -> None:
         """Whatever goes wrong with a link costs that link, and nothing else."""
         try:
             action(link)
@@ -121,25 +122,24 @@ class Chat:
             print("lost a neighbour:", error, file=sys.stderr)
             link.lost = True
 
-    def relay(self, source):
+    def relay(self, source: Link) -> None:
         for name, text in source.receive():
             if text.partition(b"\0")[0] not in GOODBYES:  # the end of the connection follows by itself
                 shown = name.partition(MARK)[0] + b": " + text
                 print(shown.decode(errors="replace"), flush=True)
                 self.say(name, text, source)
 
-    def read_keyboard(self):
+    def read_keyboard(self) -> None:
         data = os.read(0, MAX_FRAME) or b"\n:q\n"  # b"": the input has ended
         *lines, self.typed = (self.typed + data).split(b"\n")
         for line in filter(None, lines):
             self.say(self.name, line)
             self.leaving = self.leaving or line in GOODBYES
 
-    def say(self, name, text, source=None):
+    def say(self, name: bytes, text: bytes, source: "Link | None" = None) -> None:
         message = b"".join(LENGTH.pack(len(frame)) + frame for frame in (name, text))
-        for link in self.links:
-            if link is not source:
-                link.unsent += message
+        for link in [link for link in self.links if link is not source]:
+            link.unsent += message
 
 
 if __name__ == "__main__":
