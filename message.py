@@ -654,8 +654,7 @@ def decode_announcement(packet: bytes) -> Optional[Announcement]:
 MAX_HOLES, MAX_HOLES_EACH = 1024, 64  # remembered in all, and for one origin: a liar can make as many as it likes
 MAX_MISSING = 1_000_000  # messages in one hole; whoever skips more is lying, and nobody is told that so many are missing
 TELL_SECONDS = 10  # until our user is told of a hole: by then some link would have filled it
-ASK_SECONDS = 60  # for which new neighbours are asked to fill it
-NEVER = float("-inf")  # since when a hole is open of which nobody is told or asked
+NEVER = float("-inf")  # since when a hole is open of which our user is not told
 
 
 class Hole:
@@ -679,7 +678,7 @@ class Holes:
         return origin in self._holes
 
     def add(self, origin: int, first: int, last: int, now: float) -> None:
-        """Sequences `first` to `last` were skipped at `now` (seconds; NEVER: tell nobody, ask nobody)."""
+        """Sequences `first` to `last` were skipped at `now` (seconds; NEVER: do not tell our user)."""
         self._add(origin, Hole(first, last, now, told=origin in self._hushed or now == NEVER))
 
     def covers(self, origin: int, sequence: int) -> bool:
@@ -696,11 +695,10 @@ class Holes:
                 self._shrink(origin, hole, low, high)
         return sorted(found)
 
-    def youngest(self, now: float, author: Optional[int] = None) -> list[Range]:
-        """The ranges to ask a new neighbour for: of what it said itself, if that is the `author`, however old they are."""
-        young = [((origin == author, hole.since), origin, hole.first, hole.last) for origin, holes in self._holes.items()
-                 for hole in holes if origin == author or now - hole.since < ASK_SECONDS]
-        return [asked[1:] for asked in sorted(young, reverse=True)[:MAX_ASKED]]
+    def youngest(self, author: int) -> list[Range]:
+        """The ranges to ask a new neighbour for, first of what it said itself, as `author`."""
+        found = [((origin == author, hole.since), origin, hole.first, hole.last) for origin, holes in self._holes.items() for hole in holes]
+        return [asked[1:] for asked in sorted(found, reverse=True)[:MAX_ASKED]]
 
     def tell(self, now: float) -> int:
         """How many messages have been missing for TELL_SECONDS and are not told yet; from now on they are."""
@@ -828,10 +826,10 @@ class Log:
         late = [(low, high, True) for low, high in filled]
         return late + [(have + 1, last, False)] if last > have else late
 
-    def extend(self, origin: int, sequence: int, frames: list[bytes], now: float, late: bool = False) -> int:
+    def extend(self, origin: int, sequence: int, frames: list[bytes], now: float, late: bool = False, is_live: bool = False) -> int:
         """Append new records of one origin, the last of them `sequence`, at `now` (seconds). What they skip is a hole.
 
-        `late`: they fill a hole. Returns the number of the first.
+        `late`: they fill a hole; `is_live`: they are not history. Returns the number of the first.
         """
         number, count = self.end, len(frames)
         if late:
@@ -841,7 +839,7 @@ class Log:
             if have is not None and sequence - count > have:
                 self.holes.add(origin, have + 1, sequence - count, now)
             if have is None and sequence > count:
-                self._low[origin] = sequence - count + 1
+                self._begin(origin, sequence - count + 1, is_live)
             self.have[origin] = sequence
         self._frames += frames
         self._held[origin] = self._held.pop(origin, 0) + count
@@ -854,6 +852,13 @@ class Log:
         if self._is_full():
             self._trim()
         return number
+
+    def _begin(self, origin: int, first: int, is_live: bool) -> None:
+        # A late joiner gets the end of what an origin said. But who hears it live has its first word before: this may be forged.
+        if is_live:
+            self.holes.add(origin, 1, first - 1, NEVER)
+        else:
+            self._low[origin] = first
 
     def read(self, number: int, stop: int) -> list[bytes]:
         """The frames from this number up to, but not including, `stop`, as far as they are kept."""

@@ -393,6 +393,10 @@ class Neighbour:
                 unknown.append(frame)
         return b"".join(unknown)
 
+    def has_learned(self, origin: int, sequence: int) -> bool:
+        """Whether what it sends of this origin, from here on, was new to it since we met: it was not in its log before, or came late."""
+        return sequence > self.vector_at_hello.get(origin, 0) or sequence < self.seen.get(origin, (0, 0))[0]
+
     def has(self, origin: int, first: int, last: int) -> None:
         """It has sent these sequences, in a row."""
         if len(self.seen) > 2 * LOG_MESSAGES:  # origins that a stranger made up; it may be sent what it has
@@ -1037,7 +1041,7 @@ class Network:
         neighbour.follow(self.log)
         if neighbour.greeted_as != self.author.origin:
             neighbour.queue_frame(encode_renamed(self.author.origin))  # we took another one while we waited for its hello
-        lacking = self.author.recent() + self.log.holes.youngest(self.now, hello.origin)
+        lacking = self.author.recent() + self.log.holes.youngest(hello.origin)
         if lacking:
             neighbour.queue_frame(encode_ask(lacking))
         if is_first and neighbour.attempt:
@@ -1177,8 +1181,7 @@ class Network:
             self._own(neighbour, origin, run.frames)
             return
         last, have = first + count - 1, self.log.have.get(origin, 0)
-        is_live = first > neighbour.vector_at_hello.get(origin, 0)
-        is_known = last <= have and not self.log.may_lack(origin, first, is_live)
+        is_known = last <= have and not self.log.may_lack(origin, first, neighbour.has_learned(origin, first))
         if first > have:  # as a rule
             self._extend(neighbour, run, False)
         elif not is_known:
@@ -1194,12 +1197,12 @@ class Network:
         origin, first = run.first.origin, run.first.sequence
         last = first + len(run.frames) - 1
         up_to_date = neighbour.position == self.log.end
-        number = self.log.extend(origin, last, run.frames, self.now, late)
+        is_live = first > neighbour.vector_at_hello.get(origin, 0)
+        number = self.log.extend(origin, last, run.frames, self.now, late, is_live)
         if up_to_date:
             neighbour.position = self.log.end  # move our cursor past what it sent us
         self._replan |= origin in self.log.holes
-        is_live = first > neighbour.vector_at_hello.get(origin, 0) and first > self._before.get(origin, 0) and not late
-        if is_live:
+        if is_live and first > self._before.get(origin, 0) and not late:
             self._deliver(run.first, run.texts, number)
             return
         for offset in range(len(run.frames)):
@@ -1272,12 +1275,13 @@ class Network:
         if self.author.is_ours(record.origin):
             self._own(neighbour, record.origin, [frame])
             return
-        self.log.may_lack(record.origin, record.sequence, record.sequence > neighbour.vector_at_hello.get(record.origin, 0))
+        is_live = neighbour.has_learned(record.origin, record.sequence)
+        self.log.may_lack(record.origin, record.sequence, is_live)
         news = self.log.news(record.origin, record.sequence, record.sequence)
         if news:
             up_to_date = neighbour.position == self.log.end
             late = news[0][2]
-            number = self.log.extend(record.origin, record.sequence, [frame], self.now, late)
+            number = self.log.extend(record.origin, record.sequence, [frame], self.now, late, is_live)
             if up_to_date:
                 neighbour.position = self.log.end
         if news or record.origin != neighbour.origin:

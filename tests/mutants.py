@@ -46,9 +46,9 @@ def skip_catching_up(patch):
 
 def forget_an_origin(patch):
     """Some records of some members are noted, and dropped."""
-    def extend(self, origin, sequence, frames, now, late=False):
+    def extend(self, origin, sequence, *args):
         if origin % 4 or sequence < 3:
-            return original(self, origin, sequence, frames, now, late)
+            return original(self, origin, sequence, *args)
         self.have[origin] = sequence
         return self.end
     original = message.Log.extend

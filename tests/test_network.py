@@ -956,6 +956,20 @@ def test_what_is_missing_of_a_member_is_asked_of_it_however_long_it_was_away():
     ])
 
 
+def test_what_was_forged_of_a_member_whom_nobody_had_met_hides_none_of_its_words():
+    """History: we had met it at what was forged, and took what it had said before for history that we had come too late for."""
+    faults.replay(2114, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0}, [
+        (0, 'dial_only', 2),
+        (0.1, 'join', 2, 1),
+        (0.25, 'join', 3, 2),
+        (15.7, 'say', 2),
+        (16.07, 'liar', 6, 3),
+        (17.07, 'lie', 6, 'jump', 2),
+        (22.93, 'again', 5, 3, 4),
+        (26.18, 'say', 2),
+    ])
+
+
 def test_a_member_that_was_lost_and_is_heard_through_a_c_program_is_lost_once():
     """History: it was missed in the next roll call, and told to be lost again, though it had never been told to be back."""
     faults.replay(40, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0}, [
