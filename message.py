@@ -2,21 +2,21 @@
 
 Knows: the byte layout of the wire and its limits, which texts say goodbye, and which records are new.
 Must not know: sockets, clocks, screens. Bytes go in, objects come out, and nothing here ever waits.
-Leaves out: who is sent what (peers.py), and how a text is made safe to show (ui.py).
+Leaves out: which neighbour is sent which record (peers.py), and how a text is made safe to show (ui.py).
 
 On a link to a C program, a message is a pair of frames. "al" says "hi":
 
     02 00 00 00 00 00 00 00   61 6c        frame 1: length 2, the name  "al"
     02 00 00 00 00 00 00 00   68 69        frame 2: length 2, the text  "hi"
 
-Between two members of ours, each frame is a record: one thing that one member tells everybody, with its
-author's origin and a sequence number, so that a second copy of it is recognised (see Log). On its way
-through C programs, a message carries the same identity in a mark: bytes that they relay and never show
-(see Mark). Messages often come in bursts, so whatever can be handled as a run is read, stored and passed
-on as a run.
+Between two members that run this program, each frame is a record: one thing that one member tells
+everybody, with its author's origin and a sequence number, so that a second copy is recognised (see Log).
+On its way through C programs, a message carries the same identity in a mark: bytes that they relay and
+never show (see Mark). Messages often come in bursts, so a run of messages by one author is read, stored
+and passed on as a whole.
 
-Reading order: FrameDecoder first; it is what every program that reads from a socket needs. A first reader
-may skip marks and holes.
+Reading order: FrameDecoder first; every program that reads from a socket needs one. A first reader may
+skip marks, announcements and holes.
 
 The subtle spot: plain_texts (a long text must not be split so that its last part says goodbye for us).
 """

@@ -1,34 +1,34 @@
 #!/usr/bin/env python3
-"""p2pchat <username> [<peer> <port>]: the sockets, their loop, and what the words mean.
+"""p2pchat <username> [<peer> <port>]: the sockets, the loop that serves them, the commands, and main.
 
 Knows: sockets, the selector, signals, arguments, the exit status, and which text is a command.
 Must not know: how bytes are framed, what a key sends, how a row is drawn.
 Leaves out: the chat itself (peers.py: Network) and the terminal (ui.py: Screen, Lines).
 
-Reading order: one connection (Link), how connections begin (Dial, listen, accept), a socket that has
-none (Group), the one turn that is taken for ever (Chat.step) with what it calls, then commands,
-arguments and main. A first reader skips Segmenter and stops at Commands. `# rule N` stands where a rule is kept.
+Reading order: one connection (Link), how connections begin (Dial, listen, accept), a socket without
+connections (Group), one turn of the loop (Chat.step) and what it calls, then commands, arguments and
+main. A first reader skips Segmenter and Group, and stops at Commands. `# rule N` marks where a rule
+is kept.
 
-The rules of the loop, which keep one thread enough for everything:
-1. Only `select` waits. No blocking connect, no sendall, no sleep, and no name is looked up once the
-   loop runs: while one call waits, everybody waits.
+The rules of the loop, by which one thread is enough for everything:
+1. Only `select` waits. No blocking connect, no sendall, no sleep, and no name lookup once the loop
+   runs: while one call waits, everybody waits.
 2. Handlers queue; one place sends, at the end of the turn (_send). Writability is asked for only
-   after a send fell short, because a write may be partial (Link._send_chunk), or used up its
-   share: a socket is nearly always writable, and asking without a need would spin.
+   after a send fell short, since a write may be partial (Link._send_chunk), or after a link used up
+   its share of the turn: a socket is nearly always writable, so asking for no reason would spin.
 3. Handlers mark; one place removes (_reap), once all events of the turn have been handed out: so no
-   handler meets a link that was closed under it, or a new one that got the closed one's number.
-4. Handlers change state; one place draws, at most once a turn and not faster than an eye needs.
-5. What to wait for and for how long follows from state (_wanted, _rewatch, _timeout), and is never
-   switched on here and off there. The timeout is the nearest deadline; without one it is None: an
+   handler meets a link that was closed under it, or a new one that got the old one's descriptor.
+4. Handlers change state; one place draws, at most once a turn and no faster than an eye needs.
+5. What to wait for, and for how long, follows from state (_wanted, _rewatch, _timeout), and is never
+   switched on here and off there. The timeout is the nearest deadline; without one it is None, so an
    idle chat does not wake up.
-6. Bounded work per link and turn (_adjust_share), and of those who keep us busy only so many as
-   TURN_SECONDS allow; the keyboard is served in every turn, whatever floods in, and however many
-   flood (_read_links).
-7. One place (_mark) turns a link's failure into "this link is gone, because ..."; anything
-   else that raises is our bug and flies, after the terminal is as it was.
+6. Bounded work per link and turn (_adjust_share), and busy links are read only as far as
+   TURN_SECONDS allow (_read_links): whatever floods in, the keyboard is served in every turn.
+7. One place (_mark) turns a link's failure into "this link is gone, because ..."; any other
+   exception is our bug and ends the program, after the terminal was restored.
 
-The subtle spots: Segmenter (why a C program never sees half a header) and Chat._act (what is sent may
-end a link, and what ends may give something to send).
+The subtle spots: Segmenter (why a C program never sees half a header) and Chat._act (a send may end a
+link, and the end of a link may give us something to send).
 """
 
 import argparse

@@ -1,25 +1,27 @@
 """The network as one member sees it (Network): a core without any I/O.
 
-Knows: what a link is, who is sent what, which links to have, who is here, what C programs need.
+Knows: what each neighbour lacks, which links to have, who is here, what C programs need.
 Must not know: sockets, clocks, the screen, arguments, signals. Nothing here ever waits, and time is
 a number that is handed in.
 Leaves out: the sockets and the loop that calls all this (p2pchat.py), the bytes of a record and the
 log (message.py).
 
-This is a sans-I/O engine: report what happened, then carry out `actions`. So a simulator can run a
-thousand of it as well as the loop runs one. One topic each, in this order:
+This is a sans-I/O engine: report what happened, then carry out `actions`. So the loop can run one
+network, and a simulator a thousand of them. Each class has one topic; in this order:
 
-    Neighbour   the far end of one link: what it is, what it has yet to be sent
+    Neighbour   the far end of one link: what it is, and what it has yet to be sent
+    Links       all of them, and the one place that ends one
+    Author      what this member says: its origin, its sequence, its records
     Handshake   what is at the far end of a new link?
-    Network     is what came new, or known? who is sent what?
+    Network     all parts together: is a record new, and which neighbours still lack it?
     Overlay     which links to have, and whom to dial (a random graph that heals itself)
-    Bridge      C programs: marks, circles, lines that come by two gateways
-    Presence    who is here, under which label, and what our user reads of it
-    Discovery   members on one network segment who find each other without a port number
+    Bridge      C programs: marks, circles, lines that come through two gateways
+    Presence    who is here, under which label, and what our user is told about it
+    Discovery   how members on one network segment find each other without a port number
 
-The subtle spots, one for each: Neighbour._take_records (why nothing is lost), Handshake.resolve_double
-(why two members who dial each other at once keep one link), Bridge (why a circle costs no line), and
-Presence.tick (why everybody agrees on who is here).
+The subtle spots: Neighbour._take_records (why nothing is lost), Handshake.resolve_double (why two
+members who dial each other at once keep exactly one link), Bridge (why a circle costs no line), and
+Presence (why everybody agrees on who is here).
 """
 
 from __future__ import annotations

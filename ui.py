@@ -3,10 +3,10 @@
 Knows: keys, editing, cleaning, wrapping, drawing; how to take a terminal and give it back.
 Must not know: sockets, peers, the protocol, what `:quit` means, how the program waits. It is handed
 bytes and strings, and it never blocks (close() and suspend() may, for CLOSE_SECONDS). The loop in
-p2pchat.py waits for `input_fd`, `output_fds`, `hangup_fds` and `deadline`, and calls read(), flush()
-and expire() for them.
-Leaves out: mouse, questions to the terminal, right-to-left layout (the terminal's own matter), flags
-made of tag characters (they carry hidden text, so they show as marks).
+p2pchat.py waits for `input_fd`, `output_fds`, `hangup_fds` and `deadline`, and then calls read(),
+flush() or expire().
+Leaves out: the mouse, queries to the terminal, right-to-left layout (which is up to the terminal), and
+flags made of tag characters (they can carry hidden text, so they show as marks).
 
 Reading order: clean_text (what of a peer's bytes may reach a terminal), fold (what counts as the same text),
 Decoder (bytes to keys), Keyboard (their names), the edits (a Line in, a Line out), Editor, EDIT_KEYS (what each
@@ -14,12 +14,13 @@ key does), wrap, Scrollback, render (a pure function), Screen (which owns the te
 
 The rules of this file:
 1. Everything above Screen is pure or touches only its own object: no descriptor, no clock.
-2. Only Screen._write and Outlet.push write to a descriptor. Neither blocks, except push(seconds).
-3. A peer's text is cleaned when it is shown, not when it arrives: 500,000 messages a second may come in, and
-   thirty frames of fifty rows are all that anybody sees. Only the pieces of a long message that are in view cost anything.
-4. blessed names keys, and says how to style, move and erase. A literal sequence has its reason beside it.
+2. Only Screen._write and Outlet.push write to a descriptor, and a write may be partial here, too. Neither
+   blocks, except push(seconds).
+3. A peer's text is cleaned when it is shown, not when it arrives: 500,000 messages a second may come in, but
+   nobody sees more than thirty frames of fifty rows. Of a long message, only the pieces in view cost anything.
+4. blessed names keys, and says how to style, move and erase. Each literal sequence has its reason beside it.
 
-The subtle spot: Decoder (ESC is a key, and begins other keys). A write may be partial here, too: rule 2.
+The subtle spot: Decoder (ESC is a key by itself, and also begins other keys).
 """
 from __future__ import annotations
 
