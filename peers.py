@@ -1708,6 +1708,7 @@ class Overlay:
 # C programs ----------------------------------------------------------------------------------
 
 SAME_WORDS_SECONDS = 2  # in which the same words of a C user from two gateways are one message
+OTHER_CLOCK_SECONDS = 5  # the same by their records' times, which are whole seconds of the two gateways' clocks
 LATE_WORDS_SECONDS = 60  # the same at a quiet link: a C program that was stopped may bring old lines
 MAX_WORDS = 4096  # lines of C users that are remembered for that
 MAX_TELLERS = 16  # gateways and links that are counted for one line
@@ -2178,7 +2179,10 @@ class Bridge:
         frames = self._log.read(number, number + 1)
         if not frames or not is_late and (known_at is None or abs(now - known_at) <= SAME_WORDS_SECONDS):
             return now
-        return now - (self._clock.wall - decode_record(frames[0]).when)
+        said_at = now - (self._clock.wall - decode_record(frames[0]).when)
+        if known_at is not None and abs(said_at - known_at) <= OTHER_CLOCK_SECONDS:
+            return known_at
+        return said_at
 
     def _told_carried(self, first: Record, name: bytes, mark: Mark, texts: list[bytes], number: int) -> tuple[bytes, list[bytes]]:
         """Another gateway carried a line, for a member that it cannot reach."""
@@ -2571,7 +2575,7 @@ def _digits(origin: int) -> bytes:
 class News:
     """Notices of who came and went: what happens together is told together, and what is undone at once is not told."""
 
-    UNDOES = {("joined", "left"), ("joined", "lost"), ("lost", "is back"), ("is back", "lost")}
+    UNDOES = {("joined", "left"), ("joined", "lost"), ("lost", "is back"), ("is back", "lost"), ("is back", "left")}
 
     def __init__(self, clock: Clock, links: Links, notice: Callable[..., None]) -> None:
         self._clock, self._links, self._notice = clock, links, notice

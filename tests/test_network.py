@@ -987,6 +987,28 @@ def test_a_member_that_says_goodbye_over_the_mesh_and_over_a_plain_link_left_onc
     faults.replay(2124, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0.02}, [(0, 'join', 1, 0), (0.1, 'join', 2, 1), (9.48, 'leave', 1)])
 
 
+def test_who_is_told_that_a_member_is_lost_is_not_told_later_that_it_had_left():
+    faults.replay(499, {}, {'delay': (0.05, 0.24), 'pieces': 0, 'loss': 0}, [
+        (0, 'join', 1, 0),
+        (0.5, 'join', 3, 1),
+        (0.69, 'join', 4, 1),
+        (6.55, 'partition', (1, 3), 90),
+        (8.66, 'leave', 3),
+        (27.14, 'cut', 4, 6),
+    ])
+
+
+@pytest.mark.parametrize("seconds, times", [(3, 1), (10, 2)])
+def test_a_c_users_line_that_another_gateway_told_meanwhile_is_known_by_its_time_though_clocks_differ(seconds, times):
+    """History: a record's time is in whole seconds, and two clocks that were right within a second made it another line."""
+    network = peers.Network(b"me", 1, random.Random(1), 100.0, EPOCH + 100)
+    guest = network.opened("10.0.0.9")
+    network.received(guest, encode_pair(b"carl", b"ok"))
+    network.now, network.wall = 140.0, EPOCH + 140
+    network.received(met(network, "10.0.0.2", 7), encode_record(Kind.GUEST, 7, 2, EPOCH + 100 - seconds, b"carl", b"ok"))
+    assert sum(isinstance(action, peers.Show) for action in network.actions) == times
+
+
 def met(network, host, origin):
     """A neighbour that has greeted, and says that it is here."""
     neighbour = network.opened(host)
