@@ -756,9 +756,9 @@ class Holes:
         most = MAX_HOLES_EACH
         while self.count > MAX_HOLES // 2 and most > 1:
             most //= 2
-            for origin, holes in list(self._holes.items()):
-                for hole in sorted(holes, key=lambda hole: hole.first)[most:]:
-                    self._remove(origin, hole)
+            for origin, hole in [(origin, hole) for origin, holes in self._holes.items()
+                                 for hole in sorted(holes, key=lambda hole: hole.first)[most:]]:
+                self._remove(origin, hole)
         for origin in list(self._holes)[MAX_HOLES // 2:]:
             self._remove(origin, self._holes[origin][0])
 

@@ -407,15 +407,16 @@ class Group:
         Never blocks. Raises OSError if it is forbidden; whatever else goes wrong (an interface went down, a queue is full)
         is tried again the next time.
         """
-        forbidden, sent = None, not packet
+        forbidden, sent = None, False
         for index, address in self._interfaces():
             with suppress(OSError):  # we are in the group already
                 self._join(index, address)
-            if sent and packet and address[:1] == LOOPBACK_NET:
+            if not packet:
+                continue
+            if sent and address[:1] == LOOPBACK_NET:
                 break
             try:
-                if packet:
-                    self._send(packet, index, address)
+                self._send(packet, index, address)
                 sent = True
             except PermissionError as error:
                 forbidden = error
@@ -649,12 +650,14 @@ class Chat:
             while not contact.reached and not contact.failure:
                 self.step()
             if contact.reached:
-                for other in named:
-                    if other[0] != label:
-                        self.network.remember(*other)
+                self._remember([other for other in named if other[0] != label])
                 return
             failures.append(f"to {label}: it {contact.failure}")
         raise ValueError(f"can't connect {', or '.join(failures)}; check the host and the port, which is {WHERE_PORT}")
+
+    def _remember(self, named: "Sequence[Named]") -> None:
+        for label, addresses in named:
+            self.network.remember(label, addresses)
 
     def look_around(self, room: bytes) -> None:
         """Find the members of this room on our network segments, and be found, from now on; else say why not."""
@@ -971,19 +974,23 @@ class Chat:
             if len(self.links) >= peers.MAX_LINKS and not self.network.make_way():
                 self._pause_accepting(f"there are {peers.MAX_LINKS} links already")
                 return
-            try:
-                accepted = accept(self.listener)
-            except OutOfDescriptors as error:
-                while self._lingering:
-                    self._lingering.popleft()[1].close()
-                if not self.network.make_way():
-                    self._pause_accepting(str(error))
-                return
+            accepted = self._accept()
             if accepted is None:
                 return
             self._admit(*accepted)
             if len(self.links) >= peers.MAX_LINKS:
                 return  # if nobody else is waiting, nobody has to make way
+
+    def _accept(self) -> Optional[Tuple[socket.socket, str]]:
+        """The next connection as (socket, host); None if none is waiting, or there is no descriptor for it."""
+        try:
+            return accept(self.listener)
+        except OutOfDescriptors as error:
+            while self._lingering:
+                self._lingering.popleft()[1].close()
+            if not self.network.make_way():
+                self._pause_accepting(str(error))
+            return None
 
     def _admit(self, sock: socket.socket, host: str) -> None:
         if self._crowded:

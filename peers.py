@@ -677,18 +677,23 @@ class Handshake:
         member its link.
         """
         if new.host != old.host and not (is_loopback(new.host) and is_loopback(old.host)):
-            sometimes("a second host claims an origin")
-            claims = sum(other.origin == new.origin for other in self._links.mesh(greeting=True))
-            if claims > MAX_CLAIMS:
-                self._decline(new, DOUBLE)
-                if new.kind is LinkKind.GREETING:  # perhaps the true one: what it did not say tells it that others have its origin
-                    new.queue(join([encode_record(Kind.SAY, new.origin, FORGED, int(self._clock.wall), new.name, b"")]))
-            return claims <= MAX_CLAIMS
+            return self._admit_claim(new)
         ours_new, ours_old = new.attempt is not None, old.attempt is not None
         keep_new = ours_new == ours_old or ours_new == (self._author.origin > new.origin)
         sometimes("of two links the new one stays" if keep_new else "of two links the old one stays")
         self._decline(old if keep_new else new, DOUBLE)
         return keep_new
+
+    def _admit_claim(self, new: Neighbour) -> bool:
+        """A second host claims an origin. Returns whether this link stays, too."""
+        sometimes("a second host claims an origin")
+        claims = sum(other.origin == new.origin for other in self._links.mesh(greeting=True))
+        if claims <= MAX_CLAIMS:
+            return True
+        self._decline(new, DOUBLE)
+        if new.kind is LinkKind.GREETING:  # perhaps the true one: a record that it never wrote tells it that others use its origin
+            new.queue(join([encode_record(Kind.SAY, new.origin, FORGED, int(self._clock.wall), new.name, b"")]))
+        return False
 
     def _decline(self, neighbour: Neighbour, reason: str) -> None:
         """Hang up on a member that we are already linked to. Send our hello first, so that the dialler decides the same way."""
@@ -973,11 +978,7 @@ class Network:
             due = self._due(neighbour)
             if due is not None and due <= self.now:
                 self._overdue(neighbour)
-        for contact in self.contacts:
-            if contact.due is not None and contact.due <= self.now:
-                contact.due, contact.untried = None, list(contact.addresses)
-                if not contact.spare or self.is_alone:
-                    self._dial_contact(contact)
+        self._redial()
         if self._tell_alone_at is not None and self._tell_alone_at <= self.now:
             self._tell_alone()
         self._tell_missing()
@@ -987,6 +988,12 @@ class Network:
         self.overlay.tick()
         if self.discovery:
             self.discovery.tick()
+
+    def _redial(self) -> None:
+        for contact in [contact for contact in self.contacts if contact.due is not None and contact.due <= self.now]:
+            contact.due, contact.untried = None, list(contact.addresses)
+            if not contact.spare or self.is_alone:
+                self._dial_contact(contact)
 
     def who(self) -> list[Person]:
         """Everybody here but ourselves, as Persons."""
@@ -1053,6 +1060,10 @@ class Network:
         self.overlay.met(neighbour, hello)
         if alone:
             self._restart_discovery()
+        self._announce_link(neighbour, hello, is_first)
+
+    def _announce_link(self, neighbour: Neighbour, hello: Hello, is_first: bool) -> None:
+        """Tell our user of a new mesh link if it is one that they wait for."""
         if neighbour.contact:
             neighbour.contact.plain, neighbour.contact.outlet = False, None
             self._reached(neighbour)
@@ -3063,13 +3074,11 @@ class Presence:
         self._doubted.pop(origin, None)
         self._set_here(person, False)
         person.is_member = False  # it may still be heard through C programs
-        for key in list(self._guests.pop(origin, ())):
-            guest = self.people.get(key)
-            if guest is not None:
-                guest.gateways.discard(origin)
-                if not guest.gateways and not guest.is_member:
-                    self._set_here(guest, False)
-                    del self.people[key]
+        for guest in [self.people[key] for key in self._guests.pop(origin, ()) if key in self.people]:
+            guest.gateways.discard(origin)
+            if not guest.gateways and not guest.is_member:
+                self._set_here(guest, False)
+                del self.people[guest.key]
 
     def _tell(self, person: Person, verb: str) -> None:
         self._news.add(person, verb, person.label)
