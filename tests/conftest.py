@@ -1,15 +1,14 @@
-"""What more than one test needs: the program's modules, surroundings that are always the same, and who runs which test."""
+"""What more than one test needs: the program's modules, surroundings that are always the same, and which test comes first."""
 
-import gc
 import os
 import sys
-from itertools import groupby
 
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(1, os.path.dirname(os.path.abspath(__file__)))
 
+import forks  # noqa: E402
 import surroundings  # noqa: E402
 
 surroundings.settle()
@@ -21,10 +20,11 @@ if "P2PCHAT_BREAK" in os.environ:  # `make break`: do the tests notice?
     import mutants
     mutants.apply(os.environ["P2PCHAT_BREAK"])
 
-TAKEN = os.environ.get("P2PCHAT_TAKEN")  # run.py started several of us: here is who runs what
-
 
 def pytest_configure(config):
+    count = int(os.environ.pop("P2PCHAT_FORKS", "0"))
+    if count:
+        config.pluginmanager.register(forks.Forks(count))
     config.addinivalue_line("markers", "together: the tests of this file need each other, so one process runs them all")
     config.addinivalue_line("markers", "clock: run again on other days by test_surroundings.py")
 
@@ -32,35 +32,6 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
-
-
-def pytest_runtestloop(session):
-    """As pytest's own, but for one's own share of the tests. Returns None where that is all: then pytest's own runs."""
-    if not TAKEN or session.testsfailed or session.config.option.collectonly:
-        return None
-    gc.freeze()  # what 1,600 tests consist of is not garbage: no need to look through it again and again
-    mine = share(session.items)
-    item = next(mine, None)
-    while item is not None:
-        following = next(mine, None)  # pytest keeps for it what both need
-        session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        if session.shouldfail or session.shouldstop:
-            raise (session.Failed if session.shouldfail else session.Interrupted)(session.shouldfail or session.shouldstop)
-        item = following
-    return True
-
-
-def share(items):
-    """The tests that nobody else has taken, one after the other; all that are `together` count as one."""
-    def together(item):
-        return item.path if item.get_closest_marker("together") else item.nodeid
-
-    for number, (_, group) in enumerate(groupby(items, together)):
-        try:
-            os.close(os.open(os.path.join(TAKEN, str(number)), os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            continue
-        yield from group
 
 
 @pytest.fixture
