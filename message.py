@@ -98,7 +98,7 @@ def encode_frame(body: bytes) -> bytes:
 
 MAX_PLAIN_FRAME = 2048  # bytes; the C program's buffer: a longer name costs the link, a longer text desynchronises it
 SMALLEST_SEGMENT = 536  # bytes that any TCP carries in one segment (RFC 9293, 3.7.1)
-LOOK_BACK = 64  # bytes searched for a place to split outside a character; nobody types a longer one
+LOOK_BACK = 64  # bytes searched backwards for a boundary between two characters; nobody types a longer one
 
 MARK = b"\xff"  # never part of UTF-8; behind it, a name may carry a mark (see Mark)
 QUIT_TEXTS = (b":q", b":quit")  # exactly these; anything else that begins with a colon is chat
@@ -174,14 +174,14 @@ class Pairs:
             yield run[HEADER_SIZE:], texts
 
     def take_for_name(self, text: bytes) -> None:
-        """What looked like a text is the name of the next message: two of them were mixed up."""
+        """Get back into step: what looked like a text was the name of the next message."""
         self._name = encode_frame(text)
 
 
 def as_c_reads(frame: bytes) -> bytes:
     """The part of a frame that a C program shows, compares and relays: it stops at a NUL.
 
-    So must we, or the text ":q", NUL, "x" would be a goodbye to it and chat to us.
+    We must stop there too, or the text ":q", NUL, "x" would be a goodbye to it and chat to us.
     """
     return frame.partition(b"\0")[0]
 
@@ -208,7 +208,7 @@ def plain_texts(text: bytes) -> list[bytes]:
     """The texts that carry `text` on a plain link: one line each, at most MAX_PLAIN_FRAME bytes, in order.
 
     Joined they are `text` again, except for what a plain link cannot represent: a newline or a tab becomes a
-    space, a NUL becomes U+FFFD. None of them is a goodbye, which a C program would take for ours.
+    space, a NUL becomes U+FFFD. None of them is a goodbye: a C program would take it for ours.
     """
     if len(text) <= MAX_PLAIN_FRAME and not _UNFIT(text):
         return [b" " + text] if text in QUIT_TEXTS else [text]
@@ -254,7 +254,7 @@ _pack_place, _pack_crc = _PLACE.pack, _CRC.pack
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _HIGH = bytes(range(0x80, 0xC0))  # bytes that a C program relays and never shows
 _TO_HIGH, _FROM_HIGH = bytes.maketrans(_ALPHABET, _HIGH), bytes.maketrans(_HIGH, _ALPHABET)
-LEAST_OF_MARK = 16  # bytes; so many of a mark's are no accident in a name
+LEAST_OF_MARK = 16  # bytes of a mark's alphabet in a row: so many do not end a name by accident
 MARK_SIZES = (48, 52, 68)  # bytes behind MARK: without a host, with an IPv4 one, with an IPv6 one
 
 
@@ -274,7 +274,7 @@ class Mark(NamedTuple):
     port: int
 
 
-MAX_HEADS = 64  # beginnings of marks that a Marker keeps: a lone message of somebody who spoke before needs no new one
+MAX_HEADS = 64  # heads that a Marker keeps, so that an earlier speaker's next message needs no new one
 
 
 class Marker:
@@ -348,7 +348,7 @@ def _encode_parts(head: tuple[bytes, int], sequence: int, texts: list[bytes], fi
 
 
 def encode_goodbye(name: bytes, origin: int) -> Batch:
-    """What a member of this name and origin sends into a plain link last. The mark is for one of ours that took it for a C program."""
+    """What this member sends into a plain link last. The mark is for a member that took it for a C program."""
     return join(_encode_parts(Marker(origin, "", 0).head(name, origin, False), 0, list(QUIT_TEXTS[:1]), 0, 1))
 
 
@@ -445,7 +445,7 @@ class Record(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """How two members of ours greet each other. A probe has no addresses and no vector yet."""
+    """How two members greet each other. A probe has no addresses and no vector yet."""
     origin: int
     port: int  # where the sender listens; its host is where the connection comes from
     urgent: bool  # without any other link
@@ -575,7 +575,7 @@ def encode_lost(origin: int, sequence: int) -> bytes:
 
 
 def decode_lost(text: bytes) -> tuple[Optional[int], Optional[int]]:
-    """(origin, last sequence heard of it). From version 1.0, the sequence is None; in a text without sense, both are.
+    """(origin, last sequence heard of it). Version 1.0 sends no sequence: None. If the text makes no sense, both are None.
 
     Such a text does not cost the link that brings it: honest members pass on what a stranger said.
     """
@@ -585,7 +585,7 @@ def decode_lost(text: bytes) -> tuple[Optional[int], Optional[int]]:
 
 
 def is_kind(body: bytes, kind: int) -> bool:
-    """Whether the body of a frame begins as a hello, a bye or peers of ours does."""
+    """Whether the body of a frame is of this kind (hello, bye or peers) and of this version of the protocol."""
     return body.startswith(bytes([kind]) + MAGIC)
 
 
@@ -654,7 +654,7 @@ def decode_announcement(packet: bytes) -> Optional[Announcement]:
 MAX_HOLES, MAX_HOLES_EACH = 1024, 64  # remembered in all, and for one origin: a liar can make as many as it likes
 MAX_MISSING = 1_000_000  # messages in one hole; whoever skips more is lying, and nobody is told that so many are missing
 TELL_SECONDS = 10  # until our user is told of a hole: by then some link would have filled it
-NEVER = float("-inf")  # since when a hole is open of which our user is not told
+NEVER = float("-inf")  # when a hole was opened that our user is not told about
 
 
 class Hole:
@@ -666,7 +666,7 @@ class Hole:
 
 
 class Holes:
-    """What we miss of each origin. It is new whenever it comes, and over whichever link."""
+    """The sequences that we lack of each origin. They are new whenever they come, and over whichever link."""
 
     def __init__(self) -> None:
         self._holes: dict[int, list[Hole]] = {}  # by origin; each origin's oldest first
@@ -696,7 +696,7 @@ class Holes:
         return sorted(found)
 
     def youngest(self, author: int) -> list[Range]:
-        """The ranges to ask a new neighbour for, first of what it said itself, as `author`."""
+        """The ranges to ask a new neighbour for: first those that it wrote itself, as `author`; of each kind, the latest first."""
         found = [((origin == author, hole.since), origin, hole.first, hole.last) for origin, holes in self._holes.items() for hole in holes]
         return [asked[1:] for asked in sorted(found, reverse=True)[:MAX_ASKED]]
 
@@ -715,7 +715,7 @@ class Holes:
         return min((hole.since + TELL_SECONDS for hole in self._untold()), default=None)
 
     def hush(self, origin: int) -> None:
-        """This origin was forged, somebody says: do not tell our user what seems to be missing. What comes is still new."""
+        """Somebody says that this origin was forged: do not tell our user what seems to be missing. What comes is still new."""
         self._hushed[origin] = None
         if len(self._hushed) > MAX_HOLES:
             del self._hushed[next(iter(self._hushed))]
@@ -764,7 +764,7 @@ class Holes:
 
 
 def _highest(holes: list[Hole]) -> Hole:
-    """The hole to give up: whoever forges jumps ahead, and what the author says next is in the lowest."""
+    """The hole to give up: a forger jumps ahead, while the author's next records fall into the lowest hole."""
     return max(holes, key=lambda hole: hole.first)
 
 

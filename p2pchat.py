@@ -92,7 +92,7 @@ class Link:
         self.sock, self.neighbour = sock, neighbour
         self.blocked = False  # the kernel's buffer is full, or this turn's share is used up: wait for writability
         self.stuck = False  # nothing was taken for SLOW_SECONDS
-        self.outrun = False  # our input waited for it long enough, and does no more until it has caught up
+        self.outrun = False  # our input waited for it long enough, and does not again until it has caught up
         self._rest = b""  # what the kernel did not take of a partial write: it goes out before anything else
         self._taken_at: Optional[float] = None  # when bytes were last taken, while more wait; None while nothing waits
         self._segmenter = Segmenter(sock)
@@ -110,7 +110,7 @@ class Link:
 
     @property
     def deadline(self) -> Optional[float]:
-        """When flush wants to be called though nothing happened (seconds); None while nothing waits."""
+        """When to call flush even if nothing happens (seconds); None while nothing waits."""
         if self._taken_at is None:
             return None
         next_look = self._taken_at + (STALL_SECONDS if self.stuck else SLOW_SECONDS)
@@ -371,15 +371,15 @@ LOOPBACK_NET = b"\x7f"  # how its addresses begin
 class Group:
     """All members nearby: a UDP socket, which has no connections.
 
-    What is sent to the group comes to every program that listens to it: as one whole packet or not at all, from
-    anybody, and nobody is told who got it. There is nothing to accept, to flush or to frame.
+    What is sent to the group reaches every program that listens to it, as one whole packet or not at all. Anybody can
+    send, and no sender learns who got it. There is nothing to accept, to flush or to frame.
     """
 
     FAMILY, BOUND_TO = socket.AF_INET, GROUP  # so that no packet comes that was sent to one machine
     OPTIONS: Tuple[Tuple[int, int], ...] = ((socket.IPPROTO_IP, socket.IP_MULTICAST_TTL), (socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP))
 
     def __init__(self, host: str) -> None:
-        """`host`: where our listener can be reached: the group is used on that interface only, or on all. Raises OSError."""
+        """`host`: the address our listener is bound to; the group is used on its interface only, or on all. Raises OSError."""
         self._only = host if host not in EVERY_ADDRESS else None
         if self._only and not self._serves(self._only):
             raise OSError(errno.EADDRNOTAVAIL, "not with this --bind")
@@ -396,16 +396,16 @@ class Group:
             raise
 
     def _serves(self, host: str) -> bool:
-        """Whether who hears of us here can dial a listener that is bound to this host."""
+        """Whether a member that hears our packets can dial a listener that is bound to this host."""
         return ":" not in host
 
     def send(self, packet: bytes) -> None:
-        """Send it on every interface, after joining the group there anew: interfaces come and go. b"": only join.
+        """Join the group anew on every interface, as interfaces come and go, and send the packet there; b"": only join.
 
         On loopback only if it went out nowhere else: members on one machine get it anyway.
 
-        Never blocks. Raises OSError if it is forbidden; whatever else goes wrong (an interface went down, a queue is full)
-        is tried again the next time.
+        Never blocks. Raises OSError if it is forbidden; after any other failure (an interface went down, a queue is full),
+        the next call tries again.
         """
         forbidden, sent = None, False
         for index, address in self._interfaces():
@@ -451,7 +451,7 @@ class Group:
 
 
 class Group6(Group):
-    """The same over IPv6, where every interface has an address of its own segment (fe80::), and others do not count."""
+    """The same over IPv6, where every interface has an address of its own segment (fe80::), and no other address counts."""
 
     FAMILY, BOUND_TO = socket.AF_INET6, "::"  # a link-local group cannot be bound to on all interfaces
     OPTIONS = ((socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS),
@@ -660,21 +660,21 @@ class Chat:
             self.network.remember(label, addresses)
 
     def look_around(self, room: bytes) -> None:
-        """Find the members of this room on our network segments, and be found, from now on; else say why not."""
+        """Find the members of this room on our network segments, and be found, from now on; or tell our user why not."""
         failures = []
         for kind in (Group, Group6):
             try:
                 self.groups += (kind(readable_host(self.listener.getsockname())),)
             except OSError as error:
                 failures.append(error)
-        taken = [error for error in failures if error.errno == errno.EADDRINUSE]  # by another program; it may leave us one of both
+        taken = [error for error in failures if error.errno == errno.EADDRINUSE]  # by another program; one of the two may still be free
         if taken or not self.groups:
             self._cannot_look((taken or failures)[0])
         if self.groups:
             self.network.look_around(room)
 
     def wait_for_somebody(self, seconds: float) -> None:
-        """Turn until somebody is connected, for so many seconds: what is piped into us is said, and its end comes, in no time."""
+        """Turn until somebody is connected, for so many seconds at most: piped input is sent, and ends, in no time."""
         until = time.monotonic() + seconds
         while self.network.is_alone and time.monotonic() < until:
             self.step(until - time.monotonic())
@@ -788,7 +788,7 @@ class Chat:
             yield descriptor, WRITE * (descriptor in writing) | READ * (descriptor in watching), self._on_output, None
 
     def _input_throttled(self) -> bool:
-        """Whether our input, a file perhaps, brings more than some neighbour takes: it waits, for HOLD_SECONDS at most."""
+        """Whether our input (a file, perhaps) is faster than some neighbour. It then waits, for HOLD_SECONDS at most."""
         slow = [link for link in self._unfinished if link.neighbour.lagging and not link.stuck and not link.outrun]
         if self.front.shows_own or not slow:
             self._held_until = 0.0
@@ -823,7 +823,7 @@ class Chat:
         return wait if limit is None else min(wait, limit)
 
     def _read_links(self, now: float) -> None:
-        """Rule 6. The quiet are heard in every turn; then those who keep us busy, by turns, as far as the time goes."""
+        """Rule 6. Quiet links are read in every turn; then busy ones, taking turns, for as long as the time lasts."""
         readable = self._readable
         if not readable:
             return
@@ -846,7 +846,7 @@ class Chat:
         return self._busy.get(link, -1)
 
     def _adjust_share(self, link: Link, size: int, is_full: bool, seconds: float) -> None:
-        """Bound the work, not only the bytes: what costs much is read in smaller pieces, and in larger ones again by and by."""
+        """Bound the work, not only the bytes: a costly link is read in smaller pieces, which grow again little by little."""
         if seconds >= LINK_SECONDS:
             self._shares[link] = max(int(size * LINK_SECONDS / seconds), LEAST_READ)
         elif is_full and link in self._shares:
@@ -884,7 +884,7 @@ class Chat:
             self._take_input(self.front.expire(now))
 
     def _act(self, now: float) -> None:
-        """Send, then do what the network asks and what our user typed, until nothing is left to do. Others come first: they wait.
+        """Send, then do what the network asks and what our user typed, until nothing is left. Sending is first: others wait for it.
 
         The subtle spot: each of these may make work for the others. A send that fails ends a link; the network hears of
         its end and may tell everybody; and what it tells has to be sent. Left for the next turn, that would lie there
@@ -926,7 +926,7 @@ class Chat:
         self._gone.setdefault(link, str(why))
 
     def _obey(self) -> None:
-        """Do what the network asks; else what was typed next, so that what was said before stands above its answer."""
+        """Carry out the network's actions; if there are none, first obey what was typed next, so that it stands above its answer."""
         if not self.network.actions and self._typed:
             self._obey_user(self._typed.popleft())
         while self.network.actions:
@@ -1547,14 +1547,14 @@ class TracedChat(Chat):
         self._woke_at = self._waited = 0.0
 
     def step(self, limit: Optional[float] = None) -> None:
-        """As Chat.step; then write what happened."""
+        """Turn as a Chat does; then write what happened."""
         self._notes.clear()
         super().step(limit)
         took = time.monotonic() - self._woke_at
         for link in self._unfinished:
             self.note(f"{link.unsent} left for {self.called(link)}")
         self._note_queued()
-        seconds = time.time() - took  # when it woke: what caused a turn stands above it, also in another member's trace
+        seconds = time.time() - took  # when it woke: a turn stands below its cause, even in another member's trace
         at = time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{int(seconds * 1e6) % 1_000_000:06d}"
         self._write(f"{at} {self._name} waited {self._waited * 1e3:.1f} ms for {'; '.join(self._notes)}; took {took * 1e3:.2f} ms")
 
@@ -1721,7 +1721,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _checked_room(name: str) -> bytes:
     encoded = name.encode("utf-8", "surrogateescape")
     if not name.strip() or len(encoded) > MAX_ROOM or ui.MARK in ui.clean_name(encoded):
-        raise ValueError(f"a room's name has 1 to {MAX_ROOM} bytes that can be shown; choose another one")
+        raise ValueError(f"a room's name must be 1 to {MAX_ROOM} bytes of printable text; choose another one")
     return encoded
 
 
@@ -1746,12 +1746,12 @@ def _checked_port(text: str, advice: str = f"theirs is {WHERE_PORT}") -> int:
 
 
 def _interface() -> str:
-    """One that leads somewhere, for an example."""
+    """The name of an interface that leads somewhere, to show as an example."""
     return next((name for _, name in socket.if_nameindex() if not name.startswith("lo")), "eth0")
 
 
 def check_host(host: str) -> None:
-    """Raises ValueError for what no name service need be asked about."""
+    """Raises ValueError for a host that no name service need be asked about."""
     if not host.strip():
         raise ValueError("the host is empty; it is a name or an address")
     joined = HOST_AND_PORT.fullmatch(host)
@@ -1777,7 +1777,7 @@ def resolve(host: str, port: int) -> List[Address]:
 
 
 def resolve_all(found: Iterable[Tuple[str, int]]) -> Tuple[List[Named], List[str]]:
-    """These peers with their addresses, and what is wrong with the others. Waits; raises ValueError if only others are there."""
+    """The peers that were found, with their addresses, and what is wrong with the rest. Waits. Raises ValueError if none was found."""
     named, unknown = [], []
     for host, port in found:
         try:

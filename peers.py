@@ -89,7 +89,7 @@ Action = Union[Show, Notice, Connect, Hangup, Announce]
 
 
 def sometimes(branch: str) -> None:
-    """A rare branch is taken. Does nothing: the simulator replaces it by a counter, to see that its runs reach each of them."""
+    """Mark a rare branch (a "sometimes assertion"). Does nothing: the simulator counts them, to see that its runs reach each."""
 
 
 # Time, and how often -------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class Clock:
 
 
 class TokenBucket:
-    """The one rate limiter: so many at once, and one more every so many seconds."""
+    """The one rate limiter: `size` at once, then one more every so many `seconds`."""
 
     def __init__(self, size: int, seconds: float, now: float) -> None:
         self._size, self._seconds = size, seconds
@@ -142,7 +142,7 @@ class Contact:
         self.due: Optional[float] = None  # when to dial again; None: nothing is planned
         self.reached = False  # ever
         self.spare = False  # another peer that our user named was joined: this one is dialled when nobody is connected
-        self.plain = False  # it was a C program last time (or one of ours that was stopped, so it is probed each time)
+        self.plain = False  # it was a C program last time (or a member that was stopped, so it is probed each time)
         self.failure = ""  # why the last round of dials came to nothing
         self.position = 0  # of a lost C program: where in our log it stands
         self.outlet: Optional[Outlet] = None  # what it has beyond that
@@ -162,14 +162,14 @@ class LinkKind(Enum):
     """What a link is. Only the dialling side has to detect it, with a probe that a C program does not show."""
     STRANGER = "accepted, and has not said anything"
     PROBING = "dialled, and has not answered"
-    GREETING = "one of ours, whose full hello is on its way"
-    MESH = "one of ours"
-    PLAIN = "a C peer"
+    GREETING = "a member, whose full hello is on its way"
+    MESH = "a member"
+    PLAIN = "a C program"
 
 
 # Looked up for every message: in Python 3.9 to 3.11 LinkKind.MESH costs a quarter of a microsecond.
 OURS, KNOWN = (LinkKind.MESH, LinkKind.GREETING), (LinkKind.MESH, LinkKind.PLAIN)
-MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C program (one of ours lags behind in the log instead)
+MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C program (a member lags behind in the log instead)
 MAX_OUT = 4096  # pieces on their way to a named C program that are remembered, because they may have to be sent again
 PIECE_COST = 40  # bytes of memory that a waiting piece costs beside its own bytes
 MAX_GUESTS = 256  # names behind one plain link, or at one gateway
@@ -261,12 +261,12 @@ class Neighbour:
         self.cost += len(batch.data) + PIECE_COST * len(batch.ends)
 
     def follow(self, log: Log) -> None:
-        """Have it sent the log, from its position on."""
+        """Send it the log, from its position on and from now on."""
         self.log = log
         self._outbox.add(self)
 
     def queue_frame(self, body: bytes) -> None:
-        """The same with one frame."""
+        """Queue a frame of its own with this body."""
         self.queue(join([encode_frame(body)]))
 
     def clear(self) -> None:
@@ -352,7 +352,7 @@ class Neighbour:
         return stop if min(stop - self._taken, SMALLEST_SEGMENT) <= room else 0
 
     def _drop(self, stop: int) -> None:
-        """What is before `stop` in the first Batch is taken."""
+        """Note that everything before `stop` in the first Batch was taken out."""
         self._taken = stop
         batch = self.waiting[0]
         if stop == len(batch.data):
@@ -400,8 +400,8 @@ class Neighbour:
         return sequence > self.vector_at_hello.get(origin, 0) or sequence < self.seen.get(origin, (0, 0))[0]
 
     def has(self, origin: int, first: int, last: int) -> None:
-        """It has sent these sequences, in a row."""
-        if len(self.seen) > 2 * LOG_MESSAGES:  # origins that a stranger made up; it may be sent what it has
+        """Note that it has these sequences: it sent them, in a row."""
+        if len(self.seen) > 2 * LOG_MESSAGES:  # made-up origins; at worst it is sent what it has
             self.seen.clear()
         low, high = self.seen.get(origin, (first, last))
         self.seen[origin] = (low, max(last, high)) if low <= first <= high + 1 else (first, last)
@@ -419,7 +419,7 @@ class Links:
         self._author, self._actions = author, actions
         self.all: list[Neighbour] = []
         self.outbox: set[Neighbour] = set()  # neighbours for whom something was queued
-        # Those of them that lead to one of ours, in the order of their hellos: few, however many there are
+        # Those of them that lead to members, in the order of their hellos: few, however many links there are
         self.ours: dict[Neighbour, None] = {}
 
     @property
@@ -432,7 +432,7 @@ class Links:
         return [neighbour for neighbour in self.ours if (greeting or neighbour.kind is LinkKind.MESH) and not neighbour.ending]
 
     def is_ours(self, neighbour: Neighbour, kind: LinkKind) -> None:
-        """One of ours is at the far end of this link, which is of this kind from now on."""
+        """A member is at the far end of this link, which is of this kind from now on."""
         neighbour.kind = kind
         self.ours[neighbour] = None
 
@@ -527,8 +527,8 @@ class Author:
     def said_since(self, sequence: int) -> list[Record]:
         """What we, and our guests, said from this sequence on within RESAY_SECONDS: Records, oldest first.
 
-        A forgery covers nothing that all have had. What was said again came in one piece with an origin that nobody
-        knew before: only who is faster than that piece covers it, and if that happens twice, once more is enough.
+        A forgery hides only what has not reached everybody yet. What we say again goes out in one piece, with an origin
+        that nobody knew before: only a forger faster than that piece hides it again. So twice is enough.
         """
         oldest = self._clock.wall - RESAY_SECONDS
         frames = self._log.read(max(self._number(max(sequence, self._twice + 1)), self._log.start), self._log.end)
@@ -536,13 +536,13 @@ class Author:
                 and record.kind in (Kind.SAY, Kind.GUEST) and record.when >= oldest]
 
     def recent(self) -> list[Range]:
-        """What we said lately, to ask a new neighbour for: somebody may have forged it while we were cut off."""
+        """Our own latest records, to ask a new neighbour for: somebody may have forged them while we were cut off."""
         oldest = self._clock.now - RESAY_SECONDS
         runs = list(takewhile(lambda run: run[2] >= oldest, reversed(self._runs)))
         return [(self.origin, runs[-1][0], self.sequence)] if runs else []
 
     def say_again(self, said: Iterable[Record]) -> tuple[int, int]:
-        """What said_since told of the old origin, under the new one. Returns (number in the log, how many) of all that."""
+        """Repeat under the new origin what said_since returned for the old one. Returns (number in the log, how many records)."""
         number = self._log.end
         for (again, kind, name), run in groupby(said, lambda record: (record.sequence <= self._again_before, record.kind, record.name)):
             self.tell(kind, name, [record.text for record in run])
@@ -558,8 +558,8 @@ class Author:
 
 # What is at the far end of a new link? -------------------------------------------------------
 
-STRANGER_SECONDS = 0.5  # one of ours says hello with its first bytes; a C program waits for its user
-PROBE_SECONDS = 1.0  # for one of ours to answer a probe; a C program never does
+STRANGER_SECONDS = 0.5  # a member says hello with its first bytes; a C program waits for its user
+PROBE_SECONDS = 1.0  # for a member to answer a probe; a C program never does
 HELLO_SECONDS = 5  # from the first hello to the last
 MAX_CLAIMS = 3  # links from different hosts that claim one origin: any may be the true one, and together they count once
 SHUN_SELF = 300  # seconds for which an address where we met ourselves is not dialled
@@ -567,9 +567,9 @@ LEAST_PORT = 1024  # lower ports belong to other services, and are dialled only 
 
 
 class Handshake:
-    """Finds out what is at the far end of a link: a C program, or one of ours, and then which one.
+    """Finds out what is at the far end of a link: a C program, or a member, and then which one.
 
-    Once that is known, it calls `settled` (neighbour) for a C program, or `met` (neighbour, hello) for one of ours.
+    Once that is known, it calls `settled` (neighbour) for a C program, or `met` (neighbour, hello) for a member.
     """
 
     def __init__(self, author: Author, port: int, clock: Clock, log: Log, links: Links, overlay: Overlay,
@@ -605,7 +605,7 @@ class Handshake:
             self._links.hang_up(neighbour, "did not finish its hello")
 
     def read_probe(self, neighbour: Neighbour, text: bytes) -> bool:
-        """Whether this text of a plain pair is a probe of ours; handles it. Raises ProtocolError."""
+        """Handle this text of a plain pair if it is a probe. Returns whether it is one. Raises ProtocolError."""
         if not text.startswith(PROBE) or not is_kind(text[len(PROBE):], Kind.HELLO) or neighbour.attempt or neighbour.spoke:
             return False  # a probe may come late, on a link that we took for a C program's meanwhile: one lost packet is enough
         hello = decode_hello(text[len(PROBE):])
@@ -638,7 +638,7 @@ class Handshake:
             if self._recognise(neighbour, hello):
                 self._greet(neighbour)
                 self._met(neighbour, hello)
-        # else it is chat: a C program's, or one of ours has not got our probe yet; PROBE_SECONDS will tell
+        # else it is chat: of a C program, or of a member that has not read our probe yet; PROBE_SECONDS will tell
 
     def read_hello(self, neighbour: Neighbour) -> None:
         """Read the full hello of whoever dialled us. Raises ProtocolError."""
@@ -965,7 +965,7 @@ class Network:
         self.overlay.fill()
 
     def woke(self) -> None:
-        """We stood still, for an unknown time: others may have taken our place meanwhile."""
+        """We were stopped or asleep, for an unknown time: others may have taken our place."""
         self._replan = True
         self.bridge.woke()
         self.presence.woke()
@@ -1174,7 +1174,7 @@ class Network:
         self.overlay.dial(Attempt(address, contact, True, plain), contact.seconds / len(contact.addresses))
 
     def _plan_redial(self, contact: Contact) -> None:
-        # The network finds one of ours again by itself; only a C program has to be dialled at its own address.
+        # The overlay finds members again by itself; only a C program has to be dialled at its own address.
         is_wanted = self.is_alone if contact.spare else contact.reached and contact.plain
         if contact not in self.contacts or not is_wanted:
             return
@@ -1257,7 +1257,7 @@ class Network:
         if kind is None or kind == Kind.HELLO:
             raise ProtocolError("said hello twice" if kind else "sent an empty record")
         if kind == Kind.PING:
-            if not neighbour.queued:  # who does not read our answers gets no more of them
+            if not neighbour.queued:  # a neighbour that does not read our answers gets no more of them
                 neighbour.queue_frame(bytes([Kind.PONG]))
         elif kind == Kind.PEERS:
             self.overlay.learn(neighbour, decode_addresses(body))
@@ -1328,7 +1328,7 @@ class Network:
     # Speaking in our name --------------------------------------------------------------------
 
     def _own(self, neighbour: Neighbour, origin: int, frames: list[bytes]) -> None:
-        """Records in an origin of ours: our own came back, or somebody forged them."""
+        """Records with one of our own origins: ours came back, or somebody forged them."""
         forged = [frame for frame in frames if origin == self.author.origin and self.author.is_forged(frame)]
         if not forged:
             neighbour.has(origin, read_id(frames[0])[1], read_id(frames[-1])[1])
@@ -1377,7 +1377,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_link_local(host: str) -> bool:
-    """Whether this numeric host is one of IPv6 that means something on one network segment only, named by an interface behind a %."""
+    """Whether this numeric host is link-local: an IPv6 address of one network segment, the one of the interface behind the %."""
     return host.startswith("fe80:")
 
 
@@ -1411,8 +1411,8 @@ NO_ROOM_PAUSE = 1, 3  # the same where there was no room (whoever lost all links
 CLOSED_PAUSE = 0, 10  # the same where a link was closed
 MAX_BOOK = 128  # addresses heard of
 MAX_FRIENDS = 8  # addresses of members we once met, to find the other half after a split: a reservoir sample
-# Never let a peer use us as a port scanner. Dials to where nobody of ours ever answered us: so many at once, and one
-# more in so many seconds, 54 a minute at most; more at once, and 1,000 members of which 90 % died are whole no sooner.
+# Never let a peer use us as a port scanner. Dials to addresses where no member ever answered us: so many at once, then
+# one in so many seconds, 54 a minute at most. With more at once, 1,000 members of which 90 % died heal no sooner.
 UNPROVEN_DIALS, UNPROVEN_SECONDS = 24, 2
 MAX_NAMED, NAMED_SECONDS = 16, 4  # addresses that one host may name at once, and one more in so many seconds
 MAX_NAMING = 256  # hosts of which that is remembered
@@ -1428,7 +1428,7 @@ class Book:
         self.friends: dict[Address, int] = {}
         self.met = 0
         self.shunned: dict[Address, float] = {}  # address -> until when it is not dialled
-        self.proven: dict[Address, None] = {}  # addresses where one of ours answered us; the values mean nothing
+        self.proven: dict[Address, None] = {}  # addresses where a member answered us; the values mean nothing
 
     def note(self, address: Address, origin: Optional[int] = None) -> None:
         """A member may be dialled there; `origin` if we know which."""
@@ -1437,7 +1437,7 @@ class Book:
             del self.heard[self.rng.choice(list(self.heard))]
 
     def prove(self, address: Address) -> None:
-        """One of ours answered there."""
+        """A member answered there."""
         self.proven[address] = None
         if len(self.proven) > MAX_BOOK:
             del self.proven[next(iter(self.proven))]
@@ -1595,7 +1595,7 @@ class Overlay:
             self.book.failed(address, self._clock.now)
 
     def proved(self, attempt: Attempt) -> None:
-        """One of ours answered there."""
+        """A member answered there."""
         self.book.prove(attempt.address[:2])
 
     def met(self, neighbour: Neighbour, hello: Hello) -> None:
@@ -1619,7 +1619,7 @@ class Overlay:
         return len(self._links.origins()) < MAX_MESH_LINKS
 
     def learn(self, neighbour: Neighbour, addresses: Iterable[Address]) -> None:
-        """Note where members are, says this neighbour. It may say anything: only what can be dialled is taken, and not too much."""
+        """Note addresses of members that this neighbour names. It may say anything: only what can be dialled, and not too much."""
         for host, port in addresses:
             address = self._usable(neighbour, host, port)
             if address and address not in self.book.heard and self._may_name(neighbour, address):
@@ -1748,7 +1748,7 @@ class Words:
     """Tells a C user's line that came by two gateways from one that was said twice.
 
     Only the words can tell, since a C program knows no identities. So each gateway that tells a line is counted, and
-    each link of ours that brings it: it was said as often as the one of them that had it most often.
+    each link of ours that brings it: it was said as often as the one that had it most often.
     """
 
     def __init__(self, own: str) -> None:
@@ -1907,7 +1907,7 @@ class Bridge:
             neighbour.follow(self._log)
 
     def forget(self, neighbour: Neighbour) -> None:
-        """It leads to one of ours after all."""
+        """It leads to a member after all."""
         if neighbour.outlet:
             self._plain.pop(neighbour.outlet.number, None)
             self._quiet.pop(neighbour.outlet.number, None)
@@ -1954,7 +1954,7 @@ class Bridge:
                 self._presence.guest(self._author.origin, key, unmarked(frame)[0])
 
     def woke(self) -> None:
-        """We stood still. What waits for us is old, and another gateway may have told it; being quiet is harmless."""
+        """We were stopped or asleep. What waits for us is old, and another gateway may have told it; being quiet is harmless."""
         if self._links.mesh():
             for neighbour in self._plain.values():
                 self._go_quiet(neighbour)
@@ -2148,7 +2148,7 @@ class Bridge:
     def said(self, first: Record, texts: list[bytes], number: int, start: int = 0) -> list[bytes]:
         """These words are in the log, from `number` on. Returns those that C programs have not brought before.
 
-        They follow on `first`, the one at `start`.
+        They begin `start` records after `first`.
         """
         if not self._carried:
             return texts
@@ -2952,7 +2952,7 @@ class Presence:
             self._call.restart()
 
     def woke(self) -> None:
-        """We stood still, and could hear nobody meanwhile."""
+        """We were stopped or asleep, and heard nobody."""
         if self._call.since is not None:
             self._call.restart()
 
@@ -3170,7 +3170,7 @@ class Discovery:
         return min((time for time in times if time is not None), default=None)
 
     def restart(self) -> None:
-        """We have just come, got our first link, lost our last one, or stood still."""
+        """We have just come, got our first link, lost our last one, or were stopped or asleep."""
         now, is_linked = self._clock.now, self._is_linked()
         self._alone_since = now
         self._ask_at = None if is_linked else max(now, self._next_ask_at)
