@@ -774,8 +774,8 @@ LOG_MESSAGES = 20_000  # chat messages kept for latecomers and returning members
 LOG_BYTES = 8 * 1024 * 1024  # that chat and presence may cost together, whichever limit is reached first
 FRAME_COST = 50  # bytes that a record costs beside its frame
 MAX_ORIGINS = 4 * LOG_MESSAGES  # remembered beside those of the records kept, so that no old line is shown again
-STRETCH_SIZE = 64 * 1024  # bytes of the log that are joined for one send
-MAX_STRETCHES = 32  # of them kept at once
+CHUNK_SIZE = 64 * 1024  # bytes of the log that are joined for one send
+MAX_CHUNKS = 32  # of them kept at once
 
 
 class Log:
@@ -800,7 +800,7 @@ class Log:
         self._held: dict[int, int] = {}  # origin -> how many of its records are kept; whoever spoke last is last
         self._cost = 0  # bytes
         self._chat = 0  # how many of the frames are chat
-        self._stretches: dict[int, tuple[bytes, int]] = {}  # number -> frames from there on, and the number after them
+        self._chunks: dict[int, tuple[bytes, int]] = {}  # number -> frames from there on, and the number after them
 
     def may_lack(self, origin: int, first: int, is_live: bool) -> bool:
         """Whether something at or below what we have of an origin may be missing.
@@ -847,8 +847,8 @@ class Log:
         self._cost += sum(map(len, frames)) + count * FRAME_COST
         if frames[0][HEADER_SIZE:HEADER_SIZE + 1] in CHAT:
             self._chat += count
-        if self._stretches:
-            self._stretches = {}
+        if self._chunks:
+            self._chunks = {}
         if self._is_full():
             self._trim()
         return number
@@ -864,24 +864,24 @@ class Log:
         """The frames from this number up to, but not including, `stop`, as far as they are kept."""
         return self._frames[max(number - self.start, 0):max(stop - self.start, 0)]
 
-    def stretch(self, number: int) -> tuple[bytes, int]:
-        """The frames from this number on, about STRETCH_SIZE bytes of them, and the number after the last one.
+    def chunk(self, number: int) -> tuple[bytes, int]:
+        """The frames from this number on, about CHUNK_SIZE bytes of them, and the number after the last one.
 
         They are joined once for all who ask: neighbours that are up to date all ask for the same number.
         """
         if number == self.end - 1:  # a lone message
             return self._frames[-1], self.end
-        found = self._stretches.get(number)
+        found = self._chunks.get(number)
         if found is None:
-            if len(self._stretches) > MAX_STRETCHES:
-                self._stretches.clear()
-            found = self._stretches[number] = self._join(number)
+            if len(self._chunks) > MAX_CHUNKS:
+                self._chunks.clear()
+            found = self._chunks[number] = self._join(number)
         return found
 
     def _join(self, number: int) -> tuple[bytes, int]:
-        frames = self.read(number, number + STRETCH_SIZE // RECORD_SIZE)
+        frames = self.read(number, number + CHUNK_SIZE // RECORD_SIZE)
         ends = list(accumulate(map(len, frames)))
-        count = bisect_left(ends, STRETCH_SIZE) + 1
+        count = bisect_left(ends, CHUNK_SIZE) + 1
         return b"".join(frames[:count]), number + min(count, len(frames))
 
     def find(self, ranges: Iterable[Range]) -> list[int]:

@@ -307,7 +307,7 @@ class Neighbour:
         """Take out what is to be sent next; b"" if there is nothing, or `room` (bytes) is too small for the first piece.
 
         Whole pieces of what waits, up to `joined` bytes together, or one longer one: of a piece over SMALLEST_SEGMENT
-        bytes only the header, at its start, must not be cut, so room for that many will do. Then a stretch of the log.
+        bytes only the header, at its start, must not be cut, so room for that many will do. Then a chunk of the log.
         """
         if not self.waiting and not self.asked and not self.refill:  # as a rule
             return self._take_records()
@@ -376,7 +376,7 @@ class Neighbour:
         log = self.log
         while log and self.position < log.end:
             start = self.position if self.position > log.start else log.start
-            data, self.position = log.stretch(start)
+            data, self.position = log.chunk(start)
             if start < self.filter_until:
                 data = self._unknown(log, start, self.position)
             if data:

@@ -14,7 +14,7 @@ key does), wrap, Scrollback, render (a pure function), Screen (which owns the te
 
 The rules of this file:
 1. Everything above Screen is pure or touches only its own object: no descriptor, no clock.
-2. Only Screen._write and Outlet.push write to a descriptor, and a write may be partial here, too. Neither
+2. Only Screen._write and Output.push write to a descriptor, and a write may be partial here, too. Neither
    blocks, except push(seconds).
 3. A peer's text is cleaned when it is shown, not when it arrives: 500,000 messages a second may come in, but
    nobody sees more than thirty frames of fifty rows. Of a long message, only the pieces in view cost anything.
@@ -98,6 +98,7 @@ KINDS = Kinds()
 
 
 def kind_of(char: str) -> str:
+    """Which of the kinds above a character is."""
     if char in JOINERS:
         return JOINER
     kind = category(char)
@@ -119,6 +120,7 @@ def is_new_emoji(char: str) -> bool:
 
 @lru_cache(KINDS_KEPT)
 def is_symbol(char: str) -> bool:
+    """Whether this is an emoji or the like, which a joiner may join to another one."""
     return char > "\x7f" and char != MARK and (category(char) in ("So", "Sm", "Sk") or char == "\ufe0f" or is_new_emoji(char))
 
 
@@ -150,6 +152,7 @@ def clean_text(data: bytes) -> str:
 
 
 def clean_delicate(text: str, kinds: str) -> str:
+    """clean_text for a text with characters of more than one kind."""
     shown: List[str] = []
     base, marks = "\n", 0
     for part in PART.finditer(kinds):
@@ -171,6 +174,7 @@ def clean_delicate(text: str, kinds: str) -> str:
 
 
 def clean_marks(marks: str, base: str) -> str:
+    """The marks on a base, without those that would be invisible there."""
     hides = base.isascii() and base not in "0123456789#*"      # these make keycaps
     return UNSEEN_MARKS.sub(MARK, marks) if hides else marks
 
@@ -201,6 +205,7 @@ def cleaned_name(data: bytes) -> str:
 
 
 def clean_odd_name(data: bytes) -> str:
+    """clean_name for any name that is not simply letters and digits."""
     name = FORGED.sub(MARK, UNSEEN_BLANK.sub(MARK, clean_text(data)))
     if not name or category(name[0]) == "Pd" or DASH.match(name):
         name = MARK + name[1:]
@@ -211,6 +216,7 @@ TAG = re.compile(r"(~(?:[0-9a-f]{2,16}|C))?$")               # tells two of the 
 
 
 def shorten(name: str) -> str:
+    """A name cut to NAME_CELLS, with its tag."""
     # Widths by the standard library, good enough to cut with: line mode may not load wcwidth.
     used = 0
     for at, char in enumerate(name):
@@ -240,6 +246,7 @@ def fold(text: str) -> str:
 
 
 def in_word(char: str) -> bool:
+    """Whether this character is part of a word."""
     return char.isalnum() or char == "_" or char > "\x7f" and KINDS[ord(char)] in ONTO
 
 
@@ -274,6 +281,7 @@ KEYS_KEPT = 1024                # names of keys that are remembered; people use 
 
 
 class Token(NamedTuple):
+    """What the decoder found: typed text, a paste or a key."""
     kind: str           # "text" (a run of typed characters), "paste", or "key" (one whole control or sequence)
     text: str
     lost: int = 0       # characters of a paste beyond INPUT_LIMIT
@@ -458,6 +466,7 @@ C_BYTES = 2048                  # of one message in the C program; longer ones a
 
 
 class Line(NamedTuple):
+    """The input: a text and a cursor. Every edit makes a new one."""
     text: str
     at: int             # the cursor, in characters; always between two graphemes
 
@@ -474,6 +483,7 @@ def without_escapes(text: str) -> str:
 
 
 def insert(line: Line, piece: str) -> Line:
+    """Put a text in at the cursor, without what a text may not contain."""
     piece = without_escapes(piece).replace("\r\n", "\n").replace("\r", "\n").translate(TYPED)
     return Line(line.text[:line.at] + piece + line.text[line.at:], line.at + len(piece))
 
@@ -572,6 +582,7 @@ class History:
         self._size = 0
 
     def add(self, text: str) -> None:
+        """Remember a finished input, unless it repeats the last one."""
         if self._texts[-1:] != [text]:
             self._texts.append(text)
             self._size += len(text)
@@ -649,6 +660,7 @@ class Editor:
         return True
 
     def insert(self, piece: str, typed: bool = True) -> None:
+        """Put a text in at the cursor, or into the search. `typed`: what follows may belong to the same word."""
         if self.search is not None:
             self._look(self.search._replace(query=(self.search.query + piece)[:QUERY]), self._history.at)
             return
@@ -681,6 +693,7 @@ class Editor:
         return text
 
     def become(self, line: Line) -> None:
+        """Replace the line; undo() brings the old one back."""
         if line.text != self.line.text:
             self._undo.append(self.line)
         while len(self._undo) > UNDO_STEPS or sum(len(old.text) for old in self._undo) > UNDO_CHARACTERS:
@@ -692,6 +705,7 @@ class Editor:
             self.line = self._undo.pop()
 
     def kill(self, motion: Callable[[Line], Line]) -> None:
+        """Cut from the cursor to where `motion` leads; successive kills are one for yank()."""
         text, at = self.line
         to = motion(self.line).at
         start, stop = min(at, to), max(at, to)
@@ -711,6 +725,7 @@ class Editor:
             self.become(insert(self.line, self._killed))
 
     def recall(self, by: int) -> None:
+        """Show the input `by` entries later (negative: earlier)."""
         self.become(self._history.move(self.line, by))
 
     def climb(self, by: int) -> None:
@@ -744,6 +759,7 @@ class Editor:
             self.become(Line(text, before(text, text.index(search.query) + 1)))
 
     def complete(self, by: int) -> None:
+        """Show the next choice (-1: the one before) for the word before the cursor."""
         cycle = self._cycle if self.line is self._choice else None
         if cycle is None:
             text, at = self.line
@@ -760,10 +776,12 @@ class Editor:
 
 
 def edit(change: Callable[[Line], Line]) -> Callable[[Editor], None]:
+    """A key that changes the line."""
     return lambda editor: editor.become(change(editor.line))
 
 
 def killing(motion: Callable[[Line], Line]) -> Callable[[Editor], None]:
+    """A key that cuts as far as the motion goes."""
     return lambda editor: editor.kill(motion)
 
 
@@ -816,6 +834,7 @@ GRAPHEMES_KEPT = 4096           # graphemes whose width is remembered
 
 
 class Span(NamedTuple):
+    """A piece of a text, and how wide it is on the screen."""
     start: int          # characters
     end: int
     cells: int          # of text[start:end]
@@ -828,6 +847,7 @@ URL = re.compile("[a-z][a-z0-9+.-]*://")
 
 
 def cells(text: str) -> int:
+    """How many columns a text takes."""
     if text.isascii():
         return len(text)
     if SIMPLE.fullmatch(text):
@@ -952,15 +972,17 @@ def pieces(text: bytes) -> Iterator[bytes]:
 
 
 def begins_grapheme(text: bytes, at: int) -> bool:
+    """Whether a character that stands on its own begins at this byte."""
     if text[at] & 0xC0 == 0x80 or text[at - 3:at] == "\u200d".encode():
         return False                                    # inside a character, or behind a joiner
     return KINDS[ord(text[at:at + 4].decode("utf-8", "replace")[0])] == BASE
 
 
 class Scrollback:
-    """Messages and notices, numbered from 0 for ever, of which the oldest are dropped; and how our user wants to see them.
+    """The latest messages and notices, and how our user wants to see them.
 
-    A long message has a number for each of its pieces; `messages` counts it once.
+    They are numbered from 0, and numbers never change. A long message has one for each of its pieces; `messages` counts
+    it once.
     """
 
     def __init__(self, own_name: str = "", opened: int = 0) -> None:
@@ -977,6 +999,7 @@ class Scrollback:
         self._look: Tuple[Any, ...] = ()
 
     def add(self, name: bytes, texts: Collection[bytes], when: int = 0, what: int = LIVE) -> None:
+        """Add messages of one name, raw; `what` is one of the constants above. Drops the oldest ones beyond the limits."""
         self.messages += len(texts) if what != NOTICE else 0
         if len(max(texts, key=len, default=b"")) > PIECE_BYTES:
             said = [(name, piece, when, what | MORE * bool(at)) for text in texts for at, piece in enumerate(pieces(text))]
@@ -991,6 +1014,7 @@ class Scrollback:
             self.start += 1
 
     def entry(self, number: int, cols: int) -> Entry:
+        """This message, laid out for a screen of `cols` columns."""
         look = (cols, self.times, self.read, self.found, time.tzname)
         if look != self._look:
             self._look, self._entries = look, {}
@@ -1066,6 +1090,7 @@ class Scrollback:
         return number, bisect_right(starts, character) - 1
 
     def anchor_of(self, place: Place, cols: int) -> Place:
+        """The number of a message, and the character that a row of it begins with."""
         number, row = place
         return number, self.entry(number, cols).spans[row].start
 
@@ -1083,6 +1108,7 @@ class Scrollback:
 
 
 def day(when: int) -> str:
+    """A day line's text."""
     return time.strftime("%A %d %B %Y", time.localtime(when))
 
 
@@ -1094,10 +1120,12 @@ def worded(said: Said) -> Tuple[str, str]:
 
 
 def clock(when: int) -> str:
+    """The column of times: six cells, blank if the time is not known."""
     return time.strftime("%H:%M ", time.localtime(when)) if when else " " * 6
 
 
 def make_entry(said: Said, above: str, cols: int, times: bool, own: str, found: bool) -> Entry:
+    """Lay out a message for a screen of `cols` columns; `above`: its marks, `own`: our user's name, folded."""
     name, _, when, what = said
     head, shown = worded(said)
     stamp = clock(when) if times and cols >= TIMES_COLS else ""
@@ -1120,6 +1148,7 @@ INPUT_CHUNK_ROWS = 4            # see input_origin
 
 
 class Style(NamedTuple):
+    """The sequences that switch this terminal's styles on, and `normal`, which switches them off."""
     bold: str
     dim: str
     normal: str
@@ -1127,6 +1156,7 @@ class Style(NamedTuple):
     colors: Tuple[str, ...] = ()        # of the others' names; none on a monochrome terminal
 
     def paint(self, how: str, text: str) -> str:
+        """A text in the style `how`, one of our fields or several joined."""
         return f"{how}{text}{self.normal}" if how and text else text
 
 
@@ -1157,6 +1187,7 @@ class Colors:
                 self._given[name] = next(choice for choice in choices if choice not in taken)
 
     def of(self, name: bytes) -> int:
+        """The number of this name's colour."""
         return self._given.get(name, crc32(name) % max(1, self._count))
 
 
@@ -1174,11 +1205,13 @@ class View(NamedTuple):
 
 
 class Frame(NamedTuple):
+    """What the whole screen shows."""
     rows: List[str]
     cursor: Tuple[int, int]     # row and column, from 0
 
 
 class Layout(NamedTuple):
+    """How many rows each part of the screen has."""
     status: int
     messages: int
     rule: int
@@ -1205,6 +1238,7 @@ def render(view: View, rows: int, cols: int, style: Style) -> Frame:
 
 
 def clip(text: str, cols: int, fill: str = " ") -> str:
+    """A text as exactly `cols` cells: filled up, or cut and ended by dots."""
     span = fit(text, 0, len(text), cols)
     if span.end < len(text) and cols > 8:       # 8: on less, the dots would cost more than they say
         return padded(text, fit(text, 0, len(text), cols - 2), cols - 2, fill) + ".."
@@ -1212,12 +1246,14 @@ def clip(text: str, cols: int, fill: str = " ") -> str:
 
 
 def padded(text: str, span: Span, cols: int, fill: str = " ") -> str:
+    """A piece of a text as exactly `cols` cells."""
     if span.cells > cols:                       # a wide character on a screen of one column
         return MARK.ljust(cols)
     return text[span.start:span.end] + fill * (cols - span.cells)
 
 
 def message_row(entry: Entry, row: int, cols: int, style: Style, colors: Colors) -> str:
+    """One row of a message, with its styles."""
     span = entry.spans[row]
     indent = entry.hang if span.start > entry.body else 0
     shown = padded(entry.text, span, cols - indent)
@@ -1285,6 +1321,7 @@ def rule(view: View, cols: int) -> str:
 
 
 def first_fit(texts: List[str], cols: int) -> str:
+    """The first of these texts that fits into `cols` cells; the last one if none does."""
     return next((text for text in texts if cells(text) <= cols), texts[-1])
 
 
@@ -1610,7 +1647,7 @@ class Screen:
         last = f"{parting}\r\n".encode("utf-8", "replace") if parting else b""
         goodbye, self._unsent = (CANCEL if self._unsent else b"") + LEAVE + titles + last, b""
         try:
-            outlet = Outlet(self._fd, len(goodbye))
+            outlet = Output(self._fd, len(goodbye))
             outlet.put(goodbye)
             outlet.push(CLOSE_SECONDS)
         except OSError:
@@ -1844,6 +1881,7 @@ FIRST_PEN = Pen(lambda row, col: f"\x1b[{row + 1};{col + 1}H", "\x1b[K", "\x1b[m
 
 
 def pen_of(terminal: "Terminal") -> Pen:
+    """The Pen for a terminal that blessed knows."""
     if not terminal.move_yx(0, 0):
         return FIRST_PEN
     move = lru_cache(MOVES_KEPT)(lambda row, col: str(terminal.move_yx(row, col)))      # 20 us without
@@ -1874,6 +1912,7 @@ def reopened(fd: int) -> Optional[int]:
 
 
 def in_background(fd: int) -> bool:
+    """Whether another job has the terminal behind `fd`: reading from it would stop us."""
     try:
         return os.tcgetpgrp(fd) != os.getpgrp()
     except OSError:
@@ -1897,7 +1936,7 @@ WRITES_PER_TURN = 64            # of at most PIPE_BUF each: bounded work, then t
 BACKGROUND_SECONDS = 0.5        # between two looks whether the terminal is ours again; only while it has something to read
 
 
-class Outlet:
+class Output:
     """Unsent bytes for a descriptor that we share with our parent, so that it may not be made non-blocking.
 
     A pipe that poll() calls writable takes PIPE_BUF bytes without blocking; a terminal takes less. (If another
@@ -1975,8 +2014,8 @@ class Lines:
         self._input = input_fd
         self._times, self._second, self._stamp = times, -1, ""
         self._look_again: Optional[float] = None    # when to see whether we are still in the background
-        self._out: Optional[Outlet] = Outlet(output_fd, UNSENT_LIMIT)       # None: its reader is gone
-        self._err: Optional[Outlet] = Outlet(error_fd, NOTICE_LIMIT)
+        self._out: Optional[Output] = Output(output_fd, UNSENT_LIMIT)       # None: its reader is gone
+        self._err: Optional[Output] = Output(error_fd, NOTICE_LIMIT)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._parts: List[str] = []             # a line of stdin that has not ended, in pieces: joined only once
         self._held = 0                          # characters in them
@@ -1994,7 +2033,7 @@ class Lines:
 
     @property
     def hangup_fds(self) -> List[int]:
-        """To be waited for as if they could be read: never are they, but a pipe without a reader wakes the loop."""
+        """To be waited for until they can be read: they never can, but a pipe that lost its reader wakes the loop."""
         return [self._out.fd] if self._out is not None and self._out.pipe else []
 
     @property

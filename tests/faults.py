@@ -39,7 +39,7 @@ LIMITS = {
     "CALLS": (None, None, 1),
     "MAX_SEEN_MARKS": (None, None, 200),
     "CONVERTED": (None, None, 16),
-    "STRETCH_SIZE": (None, None, 200),
+    "CHUNK_SIZE": (None, None, 200),
     "MAX_HOLES, MAX_HOLES_EACH": (None, None, (40, 8)),
 }
 
