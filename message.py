@@ -32,7 +32,7 @@ from binascii import a2b_base64, b2a_base64
 from bisect import bisect_left
 from collections import Counter
 from itertools import accumulate, islice
-from typing import Iterable, Iterator, NamedTuple, Optional, Sequence
+from typing import Iterable, Iterator, NamedTuple, Optional, Sequence, Union
 
 # Frames: a length, and that many bytes ---------------------------------------------------------
 
@@ -77,15 +77,17 @@ class FrameDecoder:
             frame = self._next()
 
     def _next(self) -> Optional[bytes]:
-        at, end = self._at, len(self._rest)
-        if end - at >= HEADER_SIZE:
-            (length,) = _read_length(self._rest, at)
+        rest, at = self._rest, self._at
+        body, end = at + HEADER_SIZE, len(rest)
+        if body <= end:
+            (length,) = _read_length(rest, at)
             if length > self.limit:
                 raise ProtocolError(f"sent a frame of {length} bytes ({self.limit} at most)")
-            self._at = at + HEADER_SIZE + length
-            if self._at <= end:
-                return self._rest[at:self._at]
-        self._rest, self._at = self._rest[at:], 0
+            stop = body + length
+            if stop <= end:
+                self._at = stop
+                return rest[at:stop]
+        self._rest, self._at = rest[at:], 0
         return None
 
 
@@ -428,7 +430,7 @@ _ENTRY = struct.Struct("<QQ")  # an origin and its highest sequence
 _PORT = struct.Struct("<H")
 LATEST = 2 ** 32 - 1  # the last time that fits into a record, in seconds since 1970: in 2106
 FIRST_LOGGED, LAST_LOGGED = Kind.SAY, Kind.GUEST_GONE
-CHAT = (bytes([Kind.SAY]), bytes([Kind.GUEST]))
+CHAT, KIND_BYTE = (bytes([Kind.SAY]), bytes([Kind.GUEST])), slice(HEADER_SIZE, HEADER_SIZE + 1)  # whether frame[KIND_BYTE] is in CHAT
 LEFT_TEXT = b"left"
 _RANGE, _ORIGIN = struct.Struct("<QQQ"), struct.Struct("<Q")
 MAX_ASKED = 16  # ranges in one ASK
@@ -462,53 +464,62 @@ def encode_record(kind: int, origin: int, sequence: int, when: int, name: bytes,
 
 def decode_record(frame: bytes) -> Record:
     """The Record in a frame. Raises ProtocolError."""
+    return Record(*_decode_record(frame))
+
+
+def _decode_record(frame: bytes) -> tuple[int, int, int, int, bytes, bytes]:
     if len(frame) < RECORD_SIZE:
         raise ProtocolError("sent half a record")
     _, kind, origin, sequence, when, length = read_record(frame)
     stop = RECORD_SIZE + length
     if stop > len(frame) or not sequence or length > MAX_PLAIN_FRAME:
         raise ProtocolError("sent a record that makes no sense")
-    return Record(kind, origin, sequence, when, frame[RECORD_SIZE:stop], frame[stop:])
+    return kind, origin, sequence, when, frame[RECORD_SIZE:stop], frame[stop:]
 
 
 class Run(NamedTuple):
-    """Successive chat records of one author and name; or a single record of another kind."""
+    """Successive chat records of one author and name: each has the next sequence."""
+    kind: int
+    origin: int
+    sequence: int  # of the first
+    when: int  # of the first
+    name: bytes
     frames: list[bytes]  # as they came, headers included
-    first: Record = None  # type: ignore[assignment]  # None if it is not chat
-    texts: list[bytes] = []  # one for each frame
+    texts: list[bytes]  # one for each frame
 
     def part(self, start: int, stop: int) -> Run:
         """The Run of its records from index `start` up to, but not including, `stop`."""
         if start == 0 and stop == len(self.frames):
             return self
-        return Run(self.frames[start:stop], decode_record(self.frames[start]), self.texts[start:stop])
+        kind, origin, sequence, when, name, _ = _decode_record(self.frames[start])
+        return Run(kind, origin, sequence, when, name, self.frames[start:stop], self.texts[start:stop])
 
 
 class RecordDecoder(FrameDecoder):
     """A FrameDecoder that can also cut the stream of a mesh link into runs."""
 
-    def runs(self) -> Iterator[Run]:
-        """Yield each Run. Runs completed before a ProtocolError are yielded first. Records that are not chat come singly.
+    def runs(self) -> Iterator[Union[Run, bytes]]:
+        """Yield each Run, and each frame that is not chat. What came before a ProtocolError is yielded first.
 
         With _extend the hot loop of the program: the only work per message; all other work is per run.
         """
         frame = self._next()
         while frame is not None:
-            if frame[HEADER_SIZE:HEADER_SIZE + 1] not in CHAT:
-                yield Run([frame])
+            if frame[KIND_BYTE] not in CHAT:
+                yield frame
             else:
-                first = decode_record(frame)
-                run = Run([frame], first, [first.text])
+                kind, origin, sequence, when, name, text = _decode_record(frame)
+                run = Run(kind, origin, sequence, when, name, [frame], [text])
                 if self._at < len(self._rest):
-                    self._extend(run, first)
+                    self._extend(run)
                 yield run
             frame = self._next()
 
-    def _extend(self, run: Run, first: Record) -> None:
+    def _extend(self, run: Run) -> None:
         """Add what follows the first record: same kind, origin and name, and the next sequence each time."""
-        kind, origin, following, _, name, _ = first
+        kind, origin, following, _, name, frames, texts = run
         buffer, at, end, limit = self._rest, self._at, len(self._rest), self.limit
-        text, size, add_frame, add_text = RECORD_SIZE + len(name), len(name), run.frames.append, run.texts.append
+        text, size, add_frame, add_text = RECORD_SIZE + len(name), len(name), frames.append, texts.append
         while end - at >= text:
             length, a_kind, an_origin, sequence, _, a_size = read_record(buffer, at)
             following += 1
@@ -831,34 +842,36 @@ class Log:
 
         `late`: they fill a hole; `is_live`: they are not history. Returns the number of the first.
         """
-        number, count = self.end, len(frames)
+        number, count, held = self.end, len(frames), self._held
         if late:
             self.late.update(range(number, number + count))
         else:
             have = self.have.get(origin)
-            if have is not None and sequence - count > have:
-                self.holes.add(origin, have + 1, sequence - count, now)
-            if have is None and sequence > count:
-                self._begin(origin, sequence - count + 1, is_live)
+            if have != sequence - count:
+                self._skip(origin, have, sequence - count, now, is_live)
             self.have[origin] = sequence
         self._frames += frames
-        self._held[origin] = self._held.pop(origin, 0) + count
-        self.end += count
+        held[origin] = held.pop(origin, 0) + count
+        self.end = number + count
         self._cost += sum(map(len, frames)) + count * FRAME_COST
-        if frames[0][HEADER_SIZE:HEADER_SIZE + 1] in CHAT:
+        if frames[0][KIND_BYTE] in CHAT:
             self._chat += count
         if self._chunks:
             self._chunks = {}
-        if self._is_full():
+        if self._cost > LOG_BYTES or self._chat > LOG_MESSAGES:
             self._trim()
         return number
 
-    def _begin(self, origin: int, first: int, is_live: bool) -> None:
+    def _skip(self, origin: int, have: Optional[int], last: int, now: float, is_live: bool) -> None:
+        """The next record of this origin does not follow on what we have; `last` is the sequence before it."""
+        if have is not None and last > have:
+            self.holes.add(origin, have + 1, last, now)
         # A late joiner gets the end of what an origin said. But who hears it live has its first word before: this may be forged.
-        if is_live:
-            self.holes.add(origin, 1, first - 1, NEVER)
-        else:
-            self._low[origin] = first
+        elif have is None and last and is_live:
+            self.holes.add(origin, 1, last, NEVER)
+        elif have is None and last:
+            self._low[origin] = last + 1
+
 
     def read(self, number: int, stop: int) -> list[bytes]:
         """The frames from this number up to, but not including, `stop`, as far as they are kept."""
@@ -869,8 +882,9 @@ class Log:
 
         They are joined once for all who ask: neighbours that are up to date all ask for the same number.
         """
-        if number == self.end - 1:  # a lone message
-            return self._frames[-1], self.end
+        end = self.end
+        if number == end - 1:  # a lone message
+            return self._frames[-1], end
         found = self._chunks.get(number)
         if found is None:
             if len(self._chunks) > MAX_CHUNKS:
@@ -896,17 +910,14 @@ class Log:
         """For a hello: origin -> highest sequence, of the latest MAX_VECTOR origins in the log."""
         return {origin: self.have[origin] for origin in islice(reversed(self._held), MAX_VECTOR)}
 
-    def _is_full(self) -> bool:
-        return self._cost > LOG_BYTES or self._chat > LOG_MESSAGES
-
     def _trim(self) -> None:
         # A tenth at once: cutting off the head of a list costs as much as its tail is long.
-        while self._is_full():
+        while self._cost > LOG_BYTES or self._chat > LOG_MESSAGES:
             count = len(self._frames) // 10 or 1
             gone = self._frames[:count]
             self._forget(gone)
             self._cost -= sum(map(len, gone)) + count * FRAME_COST
-            self._chat -= sum(frame[HEADER_SIZE:HEADER_SIZE + 1] in CHAT for frame in gone)
+            self._chat -= sum(frame[KIND_BYTE] in CHAT for frame in gone)
             del self._frames[:count]
             self.start += count
         self.late = {number for number in self.late if number >= self.start}

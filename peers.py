@@ -401,10 +401,14 @@ class Neighbour:
 
     def has(self, origin: int, first: int, last: int) -> None:
         """Note that it has these sequences: it sent them, in a row."""
-        if len(self.seen) > 2 * LOG_MESSAGES:  # made-up origins; at worst it is sent what it has
-            self.seen.clear()
-        low, high = self.seen.get(origin, (first, last))
-        self.seen[origin] = (low, max(last, high)) if low <= first <= high + 1 else (first, last)
+        seen = self.seen
+        if origin in seen:
+            low, high = seen[origin]
+            seen[origin] = (low, last if last > high else high) if low <= first <= high + 1 else (first, last)
+        else:
+            if len(seen) > 2 * LOG_MESSAGES:  # made-up origins; at worst it is sent what it has
+                seen.clear()
+            seen[origin] = first, last
         self.filter_until = self.log.end  # type: ignore[union-attr]
 
 
@@ -792,13 +796,16 @@ class Network:
             self._replan, self._planned = False, self._plan()
         return self._planned
 
-    def to_send(self) -> tuple[Neighbour, ...]:
-        """The neighbours that may have to be sent something since the last call; all of them if the log grew."""
-        outbox = self.links.outbox
-        if self._offered == self.log.end and not outbox:
+    def to_send(self) -> Sequence[Neighbour]:
+        """The neighbours that may have to be sent something since the last call."""
+        outbox, end = self.links.outbox, self.log.end
+        if self._offered != end:
+            self._offered = end
+            found = [neighbour for neighbour in self.links.all if neighbour.position != end or neighbour in outbox]
+        elif outbox:
+            found = list(outbox)
+        else:
             return ()
-        found = tuple(self.links.all if self._offered != self.log.end else outbox)
-        self._offered = self.log.end
         outbox.clear()
         return found
 
@@ -1023,8 +1030,8 @@ class Network:
 
     def _read_records(self, neighbour: Neighbour) -> None:
         for run in neighbour.frames.runs():
-            if run.first is None:
-                self._record(neighbour, run.frames[0])
+            if isinstance(run, bytes):
+                self._record(neighbour, run)
             else:
                 self._take_run(neighbour, run)
             if neighbour.ending:
@@ -1189,16 +1196,18 @@ class Network:
 
     def _take_run(self, neighbour: Neighbour, run: Run) -> None:
         """Take what is new in a run. What is not new tells only what this neighbour has."""
-        origin, first, count = run.first.origin, run.first.sequence, len(run.frames)
+        origin, first, log = run.origin, run.sequence, self.log
         if self.author.is_ours(origin):
             self._own(neighbour, origin, run.frames)
             return
-        last, have = first + count - 1, self.log.have.get(origin, 0)
-        is_known = last <= have and not self.log.may_lack(origin, first, neighbour.has_learned(origin, first))
+        have = log.have.get(origin, 0)
         if first > have:  # as a rule
             self._extend(neighbour, run, False)
-        elif not is_known:
-            for low, high, late in self.log.news(origin, first, last):
+            return
+        last = first + len(run.frames) - 1
+        is_known = last <= have and not log.may_lack(origin, first, neighbour.has_learned(origin, first))
+        if not is_known:
+            for low, high, late in log.news(origin, first, last):
                 self._extend(neighbour, run.part(low - first, high - first + 1), late)
         if not is_known or origin != neighbour.origin:  # else our copy may be forged, and its owner must see it
             neighbour.has(origin, first, last)
@@ -1207,45 +1216,46 @@ class Network:
         """Log and deliver a new run: as a whole, or record by record where some may be earlier."""
         if late:
             sometimes("a hole is filled")
-        origin, first = run.first.origin, run.first.sequence
+        origin, first, log = run.origin, run.sequence, self.log
         last = first + len(run.frames) - 1
-        up_to_date = neighbour.position == self.log.end
+        up_to_date = neighbour.position == log.end
         is_live = first > neighbour.vector_at_hello.get(origin, 0)
-        number = self.log.extend(origin, last, run.frames, self.now, late, is_live)
+        number = log.extend(origin, last, run.frames, self.clock.now, late, is_live)
         if up_to_date:
-            neighbour.position = self.log.end  # move our cursor past what it sent us
-        self._replan |= origin in self.log.holes
-        if is_live and first > self._before.get(origin, 0) and not late:
-            self._deliver(run.first, run.texts, number)
+            neighbour.position = log.end  # move our cursor past what it sent us
+        neighbour.has(origin, first, last)
+        if log.holes.count:
+            self._replan |= origin in log.holes
+        if is_live and not late and first > self._before.get(origin, 0):  # as a rule
+            self._deliver(run, number)
             return
         for offset in range(len(run.frames)):
             one = run.part(offset, offset + 1)
-            earlier = late or self._is_earlier(neighbour, one.first)
-            is_history = neighbour.is_foreign and self._is_old(neighbour, one.first)
+            earlier = late or self._is_earlier(neighbour, one)
+            is_history = neighbour.is_foreign and self._is_old(neighbour, one)
             if neighbour.is_foreign and not is_history:
                 self.bridge.skip_behind(neighbour.origin, number + offset)
-            self._deliver(one.first, one.texts, number + offset, earlier, is_history, is_late=True)
+            self._deliver(one, number + offset, earlier, is_history, is_late=True)
 
-    def _is_earlier(self, neighbour: Neighbour, record: Record) -> bool:
-        return record.sequence <= self._before.get(record.origin, 0) or self._is_old(neighbour, record)
+    def _is_earlier(self, neighbour: Neighbour, run: Run) -> bool:
+        return run.sequence <= self._before.get(run.origin, 0) or self._is_old(neighbour, run)
 
-    def _is_old(self, neighbour: Neighbour, record: Record) -> bool:
-        return record.sequence <= neighbour.vector_at_hello.get(record.origin, 0) and self.wall - record.when > EARLIER_SECONDS
+    def _is_old(self, neighbour: Neighbour, run: Run) -> bool:
+        return run.sequence <= neighbour.vector_at_hello.get(run.origin, 0) and self.wall - run.when > EARLIER_SECONDS
 
-    def _deliver(self, first: Record, texts: list[bytes], number: int, earlier: bool = False, is_history: bool = False,
-                 is_late: bool = False) -> None:
+    def _deliver(self, run: Run, number: int, earlier: bool = False, is_history: bool = False, is_late: bool = False) -> None:
         """Show what is new. C programs get it from the log, except what they have, and another network's history."""
         if is_history:
             sometimes("history of another network comes")
-            self.bridge.skip(number, len(texts))
-        if first.kind == Kind.SAY:
-            label = self.presence.heard(first.origin, first.name)
-            news = self.bridge.said(first, texts, number)
+            self.bridge.skip(number, len(run.texts))
+        if run.kind == Kind.SAY:
+            label = self.presence.heard(run.origin, run.name)
+            news = self.bridge.said(run, run.texts, number)
         else:
-            self.presence.note_alive(first.origin)
-            label, news = self.bridge.told(first, texts, number, is_late)
+            self.presence.note_alive(run.origin)
+            label, news = self.bridge.told(run, number, is_late)
         if news:
-            self._show(label, news, first.when if earlier else 0)
+            self._show(label, news, run.when if earlier else 0)
 
     def _show(self, label: bytes, texts: list[bytes], earlier: int = 0) -> None:
         self.actions.append(Show(label, texts, earlier=earlier))
@@ -1302,12 +1312,10 @@ class Network:
         if news:
             self._replan = True
             is_news = record.sequence > self._before.get(record.origin, 0) and not late
-            self._told(record, number, is_news)
+            self._told(record, is_news)
 
-    def _told(self, record: Record, number: int, is_news: bool) -> None:
-        if record.kind in (Kind.SAY, Kind.GUEST):
-            self._deliver(record, [record.text], number)
-        elif record.kind == Kind.GUEST_GONE:
+    def _told(self, record: Record, is_news: bool) -> None:
+        if record.kind == Kind.GUEST_GONE:
             self.bridge.guest_gone(record, is_news)
         elif record.kind == Kind.HERE:
             self.presence.here(record.origin, record.name, is_news)
@@ -2145,40 +2153,37 @@ class Bridge:
 
     # What the mesh brings
 
-    def said(self, first: Record, texts: list[bytes], number: int, start: int = 0) -> list[bytes]:
-        """These words are in the log, from `number` on. Returns those that C programs have not brought before.
-
-        They begin `start` records after `first`.
-        """
+    def said(self, run: Run, texts: list[bytes], number: int, start: int = 0) -> list[bytes]:
+        """These texts of a run, from index `start` on, are in the log, from `number` on. Returns those that C programs have not brought before."""
         if not self._carried:
             return texts
         news = []
         for offset, text in enumerate(texts):
             parts = plain_texts(text)
             lacking = [part for at, part in enumerate(parts) if self._carried.get(
-                (first.origin, first.sequence + start + offset, at)) != hash((first.name, part))]
+                (run.origin, run.sequence + start + offset, at)) != hash((run.name, part))]
             news += [text] if len(lacking) == len(parts) else lacking
             if len(lacking) < len(parts):
                 self.skip(number + offset, 1)  # C programs have it already
         return news
 
-    def told(self, first: Record, texts: list[bytes], number: int, is_late: bool) -> tuple[bytes, list[bytes]]:
+    def told(self, run: Run, number: int, is_late: bool) -> tuple[bytes, list[bytes]]:
         """A gateway tells what C users said; some of it may be from before we met. Returns (label, what is news)."""
-        name, mark = unmarked(first.name)
+        name, mark = unmarked(run.name)
         if mark is not None:
-            return self._told_carried(first, name, mark, texts, number)
-        label = self._presence.guest(first.origin, name, name)
+            return self._told_carried(run, name, mark, number)
+        label = self._presence.guest(run.origin, name, name)
         news = []
-        for offset, text in enumerate(texts):
-            if self._carried and not self.said(first, [text], number + offset, offset):
+        for offset, text in enumerate(run.texts):
+            if self._carried and not self.said(run, [text], number + offset, offset):
                 continue
             key = hash((name, text))
-            if self._words.told(key, first.origin, self._told_at(key, number + offset, is_late)):
+            if self._words.told(key, run.origin, self._told_at(key, number + offset, is_late)):
                 news.append(text)
                 self._owe_everywhere(key, number + offset)
             else:
                 self.skip(number + offset, 1)
-                self._told_again(key, first.origin)
+                self._told_again(key, run.origin)
         return label, news
 
     def _told_at(self, key: int, number: int, is_late: bool) -> float:
@@ -2195,11 +2200,11 @@ class Bridge:
             return known_at
         return said_at
 
-    def _told_carried(self, first: Record, name: bytes, mark: Mark, texts: list[bytes], number: int) -> tuple[bytes, list[bytes]]:
+    def _told_carried(self, run: Run, name: bytes, mark: Mark, number: int) -> tuple[bytes, list[bytes]]:
         """Another gateway carried a line, for a member that it cannot reach."""
-        label = self._presence.guest(first.origin, identity(first.name)[0], name)
+        label = self._presence.guest(run.origin, identity(run.name)[0], name)
         news = []
-        for offset, text in enumerate(texts):
+        for offset, text in enumerate(run.texts):
             if self._is_known(mark, name, text):
                 self.skip(number + offset, 1)
             else:
@@ -2563,8 +2568,8 @@ class Bearers:
 
     def label(self, key: Key, name: bytes) -> bytes:
         """The label of one of them."""
-        others = len(self.keys - {key}) if len(self.keys) < 3 else 1
-        if not others and not LABEL_LIKE(name):
+        keys = self.keys
+        if (not keys or len(keys) == 1 and key in keys) and (b"~" not in name or not LABEL_LIKE(name)):
             return name
         if isinstance(key, bytes):
             return name + b"~C"

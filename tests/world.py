@@ -95,7 +95,7 @@ class SimNetwork(Network):
 
     def _take_run(self, neighbour, run):
         if self.counts is not None:
-            self.counts[run.first.kind] += len(run.frames)
+            self.counts[run.kind] += len(run.frames)
         Network._take_run(self, neighbour, run)
 
     def _record(self, neighbour, frame):
