@@ -84,42 +84,22 @@ class Gone(Exception):
 class Link:
     """One connected socket and the neighbour behind it. Every failure of either comes out as Gone.
 
-    It never waits: call receive when select says readable, and flush when something is to be sent and it is `due`.
+    It never waits: call receive when select says readable, and flush when something is to be sent.
     A read may be partial: message.FrameDecoder handles that. A write may be partial: see _send_chunk.
     """
 
     def __init__(self, sock: socket.socket, neighbour: peers.Neighbour) -> None:
         self.sock, self.neighbour = sock, neighbour
+        self.segmenter = Segmenter(sock)
         self.blocked = False  # the kernel's buffer is full, or this turn's share is used up: wait for writability
-        self.stuck = False  # nothing was taken for SLOW_SECONDS
-        self.outrun = False  # our input waited for it long enough, and does not again until it has caught up
-        self._rest = b""  # what the kernel did not take of a partial write: it goes out before anything else
-        self._taken_at: Optional[float] = None  # when bytes were last taken, while more wait; None while nothing waits
-        self._segmenter = Segmenter(sock)
+        self.taken_at = 0.0  # when the kernel last took bytes
+        self._rest = b""  # what it did not take of a partial write: it goes out before anything else
         self._broken = ""  # why sending failed
 
     @property
     def unsent(self) -> int:
         """0 if nothing waits on our side of the kernel, else roughly how much: Neighbour.backlog, plus unsent bytes."""
         return self.neighbour.backlog + len(self._rest)
-
-    @property
-    def cramped(self) -> bool:
-        """Whether the far end's window, that of a C program, is too small for what is to be sent next."""
-        return self._segmenter.retry_at is not None
-
-    @property
-    def deadline(self) -> Optional[float]:
-        """When to call flush even if nothing happens (seconds); None while nothing waits."""
-        if self._taken_at is None:
-            return None
-        next_look = self._taken_at + (STALL_SECONDS if self.stuck else SLOW_SECONDS)
-        retry_at = self._segmenter.retry_at
-        return next_look if retry_at is None else min(next_look, retry_at)
-
-    def due(self, now: float) -> bool:
-        """Whether to call flush: nothing is known to be in its way, or its deadline has come."""
-        return not self.blocked and not self.cramped or self.deadline is not None and self.deadline <= now
 
     def receive(self, size: int = READ_SIZE) -> bytes:
         """What has arrived, at most `size` bytes; b"" if nothing has. Raises Gone at the end of the stream. Never blocks."""
@@ -134,23 +114,20 @@ class Link:
         return data
 
     def flush(self, now: float) -> bool:
-        """Send what waits, as far as it is taken. Returns whether nothing is left. Never blocks.
-
-        Raises Gone after STALL_SECONDS in which nothing was taken.
-        """
-        neighbour, may_be_c = self.neighbour, self.neighbour.may_be_c
+        """Send what waits, as far as it is taken. Returns whether nothing is left. Never blocks."""
+        neighbour = self.neighbour
+        is_ours = neighbour.kind in peers.OURS
         self.blocked = True  # unless nothing is left; also where the kernel took all, but its share of this turn is used up
         for _ in range(SENDS_PER_TURN):
-            chunk = self._rest or (self._segmenter.next_chunk(neighbour, now) if may_be_c else neighbour.take(READ_SIZE, MAX_SEND))
+            chunk = self._rest or (neighbour.take(READ_SIZE, MAX_SEND) if is_ours else self.segmenter.next_chunk(neighbour, now))
             if chunk and not self._send_chunk(chunk, now):
-                break
+                return False
             if not neighbour.backlog:
-                self.blocked, self.stuck, self.outrun, self._taken_at = False, False, False, None
+                self.blocked = False
                 return True
             if not chunk:  # a C program's window has no room: writability would not tell when it has
                 self.blocked = False
-                break
-        self._watch_progress(now)
+                return False
         return False
 
     def _send_chunk(self, chunk: bytes, now: float) -> bool:
@@ -168,21 +145,10 @@ class Link:
         except OSError as error:
             # Not yet Gone: its last words, a goodbye perhaps, may still be there to be read.
             sent, self._broken = 0, _because(error)
-        self._rest = chunk[sent:]
         if sent:
-            self._taken_at = now
-        return not self._rest
-
-    def _watch_progress(self, now: float) -> None:
-        if self._taken_at is None:
-            self._taken_at = now
-        self.stuck = now >= self._taken_at + SLOW_SECONDS
-        if now >= self._taken_at + STALL_SECONDS:
-            raise Gone(f"took nothing for {STALL_SECONDS} seconds")
-
-    def settled(self) -> bool:
-        """Whether all that was sent has arrived at the far end's system. Never blocks."""
-        return not self.unsent and not self.undelivered()
+            self.taken_at = now
+        self._rest = rest = chunk[sent:]
+        return not rest
 
     def undelivered(self) -> int:
         """Bytes that were taken from the neighbour and that the far end's system has not acknowledged. Never blocks."""
@@ -191,17 +157,34 @@ class Link:
         except OSError:
             return len(self._rest)  # this system does not say
 
-    def finish(self) -> bool:
-        """Send nothing more. Returns whether the far end may still be there. Never blocks."""
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            return False
-        return True
 
-    def close(self) -> None:
-        """Give the descriptor back. While the loop turns only Chat._reap may: rule 3 of the loop."""
-        self.sock.close()
+class Patience:
+    """How long a link is waited for that does not take all that is to be sent: from its first flush that fell short on."""
+
+    def __init__(self, link: Link, now: float) -> None:
+        self._link, self._since = link, now
+        self.stuck = False  # nothing was taken for SLOW_SECONDS
+        self.outrun = False  # our input waited for it long enough, and does not again until it has caught up
+
+    @property
+    def _moved_at(self) -> float:
+        return max(self._since, self._link.taken_at)
+
+    @property
+    def deadline(self) -> float:
+        """When to call flush even if nothing happens (seconds)."""
+        next_look, retry_at = self._moved_at + (STALL_SECONDS if self.stuck else SLOW_SECONDS), self._link.segmenter.retry_at
+        return next_look if retry_at is None else min(next_look, retry_at)
+
+    def is_due(self, now: float) -> bool:
+        """Whether to call flush: nothing is known to be in its way, or the deadline has come."""
+        return not self._link.blocked and self._link.segmenter.retry_at is None or self.deadline <= now
+
+    def check(self, now: float) -> None:
+        """Once more a flush fell short. Raises Gone after STALL_SECONDS in which nothing was taken."""
+        self.stuck = now >= self._moved_at + SLOW_SECONDS
+        if now >= self._moved_at + STALL_SECONDS:
+            raise Gone(f"took nothing for {STALL_SECONDS} seconds")
 
 
 WINDOW_POLLS = 0.001, 0.1  # seconds until a link without room in the far end's window is tried again: first, at most
@@ -264,6 +247,15 @@ class Segmenter:
 def kernel_unsent(sock: socket.socket) -> int:
     """Bytes that the far end's system has not acknowledged yet. Raises OSError where the system does not tell."""
     return _U32.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_U32.size)))[0]
+
+
+def close_for_writing(sock: socket.socket) -> bool:
+    """Send nothing more. Returns whether the far end may still be there. Never blocks."""
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        return False
+    return True
 
 
 # How connections begin ------------------------------------------------------------------------
@@ -535,7 +527,8 @@ class Poll:
 
     def wait(self, timeout: Optional[float]) -> List[Tuple[selectors.SelectorKey, int]]:
         """(key, events) of each that is ready; key.data is (handler, subject). Waits for so many seconds; None: for ever."""
-        return self._selector.select(timeout) + list(self.always_ready.values())
+        ready = self._selector.select(timeout)
+        return ready + list(self.always_ready.values()) if self.always_ready else ready
 
     def watch(self, source: Any, events: int, handler: Callable[..., None], subject: Any = None) -> None:
         """Have handler(subject, events) called when one of these events is ready."""
@@ -617,14 +610,14 @@ class Chat:
         self._interest: Any = None  # what _wanted was last asked for
         self._others: Any = frozenset()  # what is watched beside the links
         self._changed: Set[Link] = set()  # links that may need other events waited for than before
-        self._unfinished: Set[Link] = set()  # links of which the last flush left something
+        self._unfinished: Dict[Link, Patience] = {}  # links of which the last flush left something
         self._readable: List[Link] = []  # links that have something for us in this turn
         self._turn = 0
         self._busy: Dict[Link, int] = {}  # links whose last read was full, or cost much -> the turn of that read
         self._shares: Dict[Link, int] = {}  # bytes that a link may bring in one turn, if that is less than the others may
         self._typed: Deque[List[ui.Event]] = deque()  # what our user did and is not obeyed yet: some chat, or one key or command
         self._gone: Dict[Link, str] = {}  # why; removed at the end of the turn
-        self._lingering: Deque[Tuple[float, Link]] = deque()  # (when to close it, which) of the links that are closed for writing only
+        self._lingering: Deque[Tuple[float, socket.socket]] = deque()  # (when to close it, which) of those that are closed for writing only
         self._signals, self._signal_source = socket.socketpair()
         for end in (self._signals, self._signal_source):
             end.setblocking(False)
@@ -701,7 +694,7 @@ class Chat:
         """Whether there is nothing left to wait for: all has arrived, or the time is up."""
         if self.status is None:
             return False
-        if all(link.settled() for link in self.links.values()):
+        if not any(link.unsent or link.undelivered() for link in self.links.values()):
             return True
         unsent = sum(link.unsent for link in self.links.values())
         if self._patient and unsent < self._unsent:
@@ -713,8 +706,8 @@ class Chat:
         """Release everything, the terminal first. Safe to call at any moment."""
         self.front.close(self._parting)
         signal.set_wakeup_fd(-1)
-        held: Tuple[Any, ...] = (*self.links.values(), *(link for _, link in self._lingering), *(dial.sock for dial in self.dials),
-                                 *self.lookups, *self.groups, self.listener, self._signals, self._signal_source, self._poll)
+        sockets = [*(link.sock for link in self.links.values()), *(dial.sock for dial in self.dials), *(sock for _, sock in self._lingering)]
+        held: Tuple[Any, ...] = (*sockets, *self.lookups, *self.groups, self.listener, self._signals, self._signal_source, self._poll)
         for closable in held:
             closable.close()
 
@@ -739,9 +732,9 @@ class Chat:
 
     def _read_clocks(self) -> float:
         """Tell the network the time. A sleeping machine stops the one clock, and not the other."""
-        now, wall = time.monotonic(), record_time()
-        self.network.now, self.network.wall = now, wall
-        apart, self._apart = self._apart, wall - now
+        clock, apart = self.network.clock, self._apart
+        clock.now, clock.wall = now, wall = time.monotonic(), record_time()
+        self._apart = wall - now
         if self._apart - apart > SLEPT_SECONDS:
             self.network.woke()
         return now
@@ -789,15 +782,15 @@ class Chat:
 
     def _input_throttled(self) -> bool:
         """Whether our input (a file, perhaps) is faster than some neighbour. It then waits, for HOLD_SECONDS at most."""
-        slow = [link for link in self._unfinished if link.neighbour.lagging and not link.stuck and not link.outrun]
+        slow = [patience for link, patience in self._unfinished.items() if link.neighbour.lagging and not patience.stuck and not patience.outrun]
         if self.front.shows_own or not slow:
             self._held_until = 0.0
             return False
         self._held_until = self._held_until or self.network.now + HOLD_SECONDS
         if self.network.now < self._held_until:
             return True
-        for link in slow:
-            link.outrun = True
+        for patience in slow:
+            patience.outrun = True
         self._held_until = 0.0
         return False
 
@@ -807,7 +800,7 @@ class Chat:
         if self._here_after and self._opened and self._here != (self.network.presence.version, self.network.is_alone):
             times.append(self._here_after)
         if self.dials or self._unfinished or self._lingering or self._accept_after:
-            times += [dial.deadline for dial in self.dials] + [link.deadline for link in self._unfinished]
+            times += [dial.deadline for dial in self.dials] + [patience.deadline for patience in self._unfinished.values()]
             times += [at for at, _ in self._lingering] + [self._accept_after or None, self._held_until or None]
         return min([at for at in times if at is not None], default=None)
 
@@ -824,19 +817,19 @@ class Chat:
 
     def _read_links(self, now: float) -> None:
         """Rule 6. Quiet links are read in every turn; then busy ones, taking turns, for as long as the time lasts."""
-        readable = self._readable
-        if not readable:
-            return
+        readable, self._readable = self._readable, []
+        size = READ_SIZE
         if len(readable) > 1:
             readable.sort(key=self._busy_in)
-        size = max(READ_SIZE // len(readable), LEAST_READ)
-        self._readable, self._turn = [], self._turn + 1
+            size = max(READ_SIZE // len(readable), LEAST_READ)
+        self._turn += 1
         late, began = False, time.monotonic()
         for link in readable:
             is_busy = link in self._busy
             if is_busy and late:
                 return  # it stays readable, and goes before those read in this turn
-            most = min(size, self._shares.get(link, size))
+            most = self._shares.get(link, size)
+            most = most if most < size else size
             is_full, ended = self._receive(link, most), time.monotonic()
             if is_busy or is_full or ended - began >= LINK_SECONDS:
                 self._adjust_share(link, most, is_full, ended - began)
@@ -894,43 +887,41 @@ class Chat:
         self._send(now)
         while self._typed or self.network.actions or self._gone:
             self._obey()
-            self._reap()
+            if self._gone:
+                self._reap()
             self._send(now)
 
     def _send(self, now: float) -> None:
         """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
-        fresh = self.network.to_send()
-        if not fresh and not self._unfinished:
-            return
-        ready = [self.links[neighbour] for neighbour in fresh]
-        if self._unfinished:
-            ready = [link for link in {*ready, *self._unfinished} if link not in self._unfinished or link.due(now)]
-        for link in ready:
+        for link in [link for link, patience in self._unfinished.items() if patience.is_due(now)] if self._unfinished else ():
             self._flush(link, now)
+        for neighbour in self.network.to_send():
+            link = self.links[neighbour]
+            if link not in self._unfinished:
+                self._flush(link, now)
 
     def _flush(self, link: Link, now: float) -> None:
         try:
-            finished = link.flush(now)
+            if not link.flush(now):
+                self._changed.add(link)
+                self._unfinished.setdefault(link, Patience(link, now)).check(now)
+            elif link in self._unfinished:
+                self._changed.add(link)
+                del self._unfinished[link]
         except Gone as gone:
             self._mark(link, gone)
-            return
-        if not finished:
-            self._unfinished.add(link)
-            self._changed.add(link)
-        elif link in self._unfinished:
-            self._unfinished.remove(link)
-            self._changed.add(link)
 
     def _mark(self, link: Link, why: object) -> None:
         """Rules 3 and 7: the one place where a link is marked as gone; the first reason counts."""
         self._gone.setdefault(link, str(why))
 
     def _obey(self) -> None:
-        """Carry out the network's actions; if there are none, first obey what was typed next, so that it stands above its answer."""
-        if not self.network.actions and self._typed:
+        """Do what the network asks; else what was typed next, so that what was said before stands above its answer."""
+        if self._typed and not self.network.actions:
             self._obey_user(self._typed.popleft())
-        while self.network.actions:
-            action = self.network.actions.popleft()
+        actions = self.network.actions
+        while actions:
+            action = actions.popleft()
             self._deeds[type(action)](action)
 
     def _reap(self) -> None:
@@ -939,7 +930,7 @@ class Chat:
             del self.links[link.neighbour]
             self._busy.pop(link, None)
             self._shares.pop(link, None)
-            self._unfinished.discard(link)
+            self._unfinished.pop(link, None)
             self._changed.discard(link)
             self._poll.unwatch(link.sock)
             lost = link.undelivered()
@@ -954,10 +945,10 @@ class Chat:
         SIGPIPE: 2 of 12 stopped C programs died of a probe that was closed at once.
         """
         neighbour = link.neighbour
-        if not neighbour.attempt or not neighbour.ending or not neighbour.may_be_c or not link.finish():
-            link.close()
+        if not neighbour.attempt or not neighbour.ending or not neighbour.may_be_c or not close_for_writing(link.sock):
+            link.sock.close()
             return
-        self._lingering.append((time.monotonic() + LINGER_SECONDS, link))
+        self._lingering.append((time.monotonic() + LINGER_SECONDS, link.sock))
         if len(self._lingering) > MAX_LINGERING:
             self._lingering.popleft()[1].close()
 

@@ -1200,13 +1200,11 @@ class Network:
         if self.author.is_ours(origin):
             self._own(neighbour, origin, run.frames)
             return
-        have = log.have.get(origin, 0)
+        last, have = first + len(run.frames) - 1, log.have.get(origin, 0)
+        is_known = last <= have and not log.may_lack(origin, first, neighbour.has_learned(origin, first))
         if first > have:  # as a rule
             self._extend(neighbour, run, False)
-            return
-        last = first + len(run.frames) - 1
-        is_known = last <= have and not log.may_lack(origin, first, neighbour.has_learned(origin, first))
-        if not is_known:
+        elif not is_known:
             for low, high, late in log.news(origin, first, last):
                 self._extend(neighbour, run.part(low - first, high - first + 1), late)
         if not is_known or origin != neighbour.origin:  # else our copy may be forged, and its owner must see it
@@ -1223,7 +1221,6 @@ class Network:
         number = log.extend(origin, last, run.frames, self.clock.now, late, is_live)
         if up_to_date:
             neighbour.position = log.end  # move our cursor past what it sent us
-        neighbour.has(origin, first, last)
         if log.holes.count:
             self._replan |= origin in log.holes
         if is_live and not late and first > self._before.get(origin, 0):  # as a rule

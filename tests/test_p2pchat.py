@@ -351,7 +351,7 @@ def test_our_own_burst_of_2000_lines_reaches_a_pausing_c_peer_whole(members, cpe
     typed = 0
     while typed < 2000:
         carl.pause_reading()
-        while typed < 2000 and not any(link.cramped for link in ann.chat.links.values()):
+        while typed < 2000 and not any(link.segmenter.retry_at for link in ann.chat.links.values()):
             ann.type(f"line {typed}")
             typed += 1
             ann.chat.step(0.001)
@@ -745,16 +745,16 @@ def test_an_idle_member_sleeps_until_a_ping_is_due_and_without_mesh_links_for_ev
 
 def check_what_is_waited_for(chat):
     """What the loop remembers, against the same worked out anew from everything there is (rule 5)."""
-    assert chat._unfinished == {link for link in chat.links.values() if link.unsent}
+    assert set(chat._unfinished) == {link for link in chat.links.values() if link.unsent}
     chat._rewatch()
     reading, writing = {chat._signals, *chat.front.hangup_fds, *(lookup.output for lookup in chat.lookups)}, set(chat.front.output_fds)
     reading |= {chat.listener} if chat.status is None and not chat._accept_after else set()
-    throttled = any(link.neighbour.lagging and not link.stuck for link in chat.links.values())
+    throttled = any(link.neighbour.lagging and not patience.stuck for link, patience in chat._unfinished.items())
     reading |= {chat.front.input_fd} if chat.front.input_fd is not None and not throttled else set()
     reading |= {link.sock for link in chat.links.values()}
     writing |= {dial.sock for dial in chat.dials} | {link.sock for link in chat.links.values() if link.blocked}
     assert chat._poll.watched == {source: p2pchat.READ * (source in reading) | p2pchat.WRITE * (source in writing) for source in reading | writing}
-    planned = [chat.network._plan(), chat.front.deadline, *(timed.deadline for timed in (*chat.links.values(), *chat.dials))]
+    planned = [chat.network._plan(), chat.front.deadline, *(timed.deadline for timed in (*chat._unfinished.values(), *chat.dials))]
     first = min((at for at in planned if at is not None), default=None)
     assert first is None or chat._deadline() <= first
 

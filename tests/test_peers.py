@@ -272,6 +272,11 @@ def test_a_named_peer_that_says_goodbye_is_not_dialled_again(room):
 
 # Real sockets --------------------------------------------------------------------------------
 
+def cramped(link):
+    """Whether the far end's window, that of a C program, is too small for what is to be sent next."""
+    return link.segmenter.retry_at is not None
+
+
 @pytest.fixture
 def linked():
     """A Link and the plain blocking socket at its far end."""
@@ -281,7 +286,7 @@ def linked():
     sock, host = accept(listener)
     link = Link(sock, Neighbour(host, None, LinkKind.PLAIN, 0, 0))
     yield link, far
-    for closable in (link, far, listener):
+    for closable in (sock, far, listener):
         closable.close()
 
 
@@ -320,14 +325,14 @@ def test_a_far_end_that_stops_reading_makes_the_link_wait_and_gets_all_of_it_lat
     link, far = linked
     pieces = [b"%06d" % number * 100 for number in range(20_000)]
     link.neighbour.queue(join(pieces))
-    while not link.cramped:
+    while not cramped(link):
         link.flush(0)
-    assert 0 < link.unsent < 12_000_000 and not link.settled() and not link.due(0)
+    assert 0 < link.unsent < 12_000_000 and not p2pchat.Patience(link, 0).is_due(0)
     arrived = bytearray()
     while len(arrived) < 12_000_000:
         arrived += far.recv(1 << 20)
         link.flush(0)
-    assert arrived == b"".join(pieces) and not link.unsent and not link.cramped and link.deadline is None
+    assert arrived == b"".join(pieces) and not link.unsent and not cramped(link)
 
 
 def test_a_write_that_was_taken_in_part_goes_on_where_it_stopped(linked):
@@ -338,50 +343,51 @@ def test_a_write_that_was_taken_in_part_goes_on_where_it_stopped(linked):
     said = b"".join(b"%07d " % number for number in range(1_000_000))
     link.neighbour.queue(join([said]))
     link.flush(0)
-    assert 0 < link.unsent < len(said) and link.blocked and not link.due(0)
+    assert 0 < link.unsent < len(said) and link.blocked and not p2pchat.Patience(link, 0).is_due(0)
     arrived = bytearray()
     while len(arrived) < len(said):
         arrived += far.recv(1 << 20)
         link.flush(0)
-    assert arrived == said and not link.unsent and not link.blocked and link.deadline is None
+    assert arrived == said and not link.unsent and not link.blocked
 
 
 def test_nothing_is_sent_into_a_window_that_it_does_not_fit(linked):
     link, far = linked
     link.neighbour.queue(join([b"x" * 1000] * 20_000))
-    while not link.cramped:
+    while not cramped(link):
         link.flush(0)
-    joined, room = link._segmenter._look()
+    joined, room = link.segmenter._look()
     assert room < 1000 < joined
 
 
 def test_a_link_that_takes_nothing_is_let_go_after_a_while_and_not_before(linked):
     link, far = linked
     link.neighbour.queue(join([b"x" * 1000] * 20_000))
-    while not link.cramped:
+    while not cramped(link):
         link.flush(5)
-    pauses, now = [], 5
+    pauses, now, patience = [], 5, p2pchat.Patience(link, 5)
     while now < 6:
-        pauses.append(link.deadline - now)
-        now = link.deadline
+        pauses.append(patience.deadline - now)
+        now = patience.deadline
         link.flush(now)
-    assert pauses[0] < 0.002 and max(pauses) == pytest.approx(p2pchat.WINDOW_POLLS[1])
-    link.flush(5 + p2pchat.STALL_SECONDS - 0.1)
+        patience.check(now)
+    assert pauses[0] < 0.002 and max(pauses) == pytest.approx(p2pchat.WINDOW_POLLS[1]) and patience.stuck
+    patience.check(5 + p2pchat.STALL_SECONDS - 0.1)
     before = link.unsent
     while link.unsent == before:  # until the kernel has heard that there is room again
         far.recv(1 << 24)
         link.flush(20)
-    while not link.cramped:
-        link.flush(20)
-    link.flush(20 + p2pchat.STALL_SECONDS - 0.1)
+    patience.check(20)
+    assert not patience.stuck
+    patience.check(20 + p2pchat.STALL_SECONDS - 0.1)
     with pytest.raises(Gone, match="took nothing for 30 seconds"):
-        link.flush(20 + p2pchat.STALL_SECONDS)
+        patience.check(20 + p2pchat.STALL_SECONDS)
 
 
 def test_one_flush_costs_a_bounded_number_of_sends(linked, monkeypatch):
     monkeypatch.setattr(p2pchat, "SENDS_PER_TURN", 2)
     link, _ = linked
-    link._segmenter._look = lambda: (100, 1000)
+    link.segmenter._look = lambda: (100, 1000)
     link.neighbour.queue(join([b"x" * 100] * 3))
     link.flush(0)
     assert link.unsent == 100 and link.blocked
@@ -391,7 +397,7 @@ def test_one_flush_costs_a_bounded_number_of_sends(linked, monkeypatch):
 def test_no_send_is_longer_than_a_segment_unless_it_is_a_single_piece(linked):
     link, _ = linked
     sends, send = [], link._send_chunk
-    link._send_chunk = lambda chunk, now: sends.append((len(chunk), link._segmenter._look()[0])) or send(chunk, now)
+    link._send_chunk = lambda chunk, now: sends.append((len(chunk), link.segmenter._look()[0])) or send(chunk, now)
     link.neighbour.queue(join([b"x" * 100] * 1000))
     link.flush(0)
     assert 1 < len(sends) < 10 and sum(size for size, _ in sends) == 100_000
