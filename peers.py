@@ -53,7 +53,6 @@ Key = Union[int, bytes]  # a person: a member by its origin, or a C user by name
 Part = Union[str, bytes]  # of a notice: ours, or a stranger's
 
 
-
 class Show(NamedTuple):
     """Show chat messages of one name. They are a stranger's raw bytes: whoever shows them cleans them."""
     name: bytes
@@ -477,6 +476,7 @@ class Links:
 
 RESAY_SECONDS = 60  # in which our words may not have reached everybody: a dead link is noticed after 40
 MAX_OWN = 256  # origins of ours that are remembered; whenever somebody forges the present one, we take another
+FORGED = 2 ** 64 - 1  # the sequence in the LOST of an origin that its owner gave up: nothing comes after it
 
 
 class Author:
@@ -719,6 +719,7 @@ EARLIER_SECONDS = 10  # a message that a new link brings is marked as earlier if
 AGAIN_SECONDS = 10  # between two notices that we are connected again
 ALONE_SECONDS = 1.5  # after the last link was lost, until our user is told; by then another one may be up
 RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two new origins of ours; between two notices that somebody forges our name
+MAX_NAMED_AT_ONCE = 8  # names in a notice about one link
 
 
 class Network:
@@ -1376,6 +1377,8 @@ def _heard_at(neighbour: Neighbour) -> float:
     return neighbour.heard_at
 
 
+# Hosts ---------------------------------------------------------------------------------------
+
 def is_loopback(host: str) -> bool:
     """Whether this numeric host means the speaker's own machine."""
     return host.startswith("127.") or host == "::1"
@@ -1399,28 +1402,9 @@ def is_dialable(host: str) -> bool:
 
 # Which links to have -------------------------------------------------------------------------
 
-# tests/simulator.py measures the mesh: with 4 and 6 a delivery costs 4 copies instead of 6, but more hops
-WANT_LINKS, MAX_MESH_LINKS = 5, 8  # the active view: five random links hold a network together when half of it dies
-MAX_LINKS = 1024  # of all kinds; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
-DIAL_SECONDS = 10  # for all addresses of a peer that our user named, together, to answer
-MAX_DIALS = 3  # probes under way at once
-MESH_DIAL_SECONDS = 5  # for an address that the network picked to answer
-SHUFFLE_SECONDS = 15, 45  # between two swaps
-FRIEND_SHARE = 0.3  # of swaps that try a friend first
-OUTBOUND_QUOTA = 3  # the last links that we dialled, never given up for a caller (as in gossipsub v1.1)
-ELDEST_CALLERS = 3  # the oldest callers, never given up for another, or a crowd of strangers would leave us nobody else
-SETTLED_SECONDS = 10  # by then a neighbour has other links, so that somebody notices if it dies after we let it go
-RESERVE_FIRST, RESERVE_MOST = 1, 30  # seconds between two dials of old acquaintances, doubled each time
 FAILED_PAUSE = 0, 60  # seconds for which a failed address is not dialled
-NO_ROOM_PAUSE = 1, 3  # the same where there was no room (whoever lost all links finds room anywhere)
-CLOSED_PAUSE = 0, 10  # the same where a link was closed
 MAX_BOOK = 128  # addresses heard of
 MAX_FRIENDS = 8  # addresses of members we once met, to find the other half after a split: a reservoir sample
-# Never let a peer use us as a port scanner. Dials to addresses where no member ever answered us: so many at once, then
-# one in so many seconds, 54 a minute at most. With more at once, 1,000 members of which 90 % died heal no sooner.
-UNPROVEN_DIALS, UNPROVEN_SECONDS = 24, 2
-MAX_NAMED, NAMED_SECONDS = 16, 4  # addresses that one host may name at once, and one more in so many seconds
-MAX_NAMING = 256  # hosts of which that is remembered
 
 
 class Book:
@@ -1486,6 +1470,27 @@ class Book:
     def next_fresh(self) -> Optional[float]:
         """When the next shunned address may be dialled again, or None."""
         return min((until for address, until in self.shunned.items() if address in self.heard), default=None)
+
+
+# tests/simulator.py measures the mesh: with 4 and 6 a delivery costs 4 copies instead of 6, but more hops
+WANT_LINKS, MAX_MESH_LINKS = 5, 8  # the active view: five random links hold a network together when half of it dies
+MAX_LINKS = 1024  # of all kinds; each costs a descriptor and a few KB, and a stranger can ask for as many as it likes
+DIAL_SECONDS = 10  # for all addresses of a peer that our user named, together, to answer
+MAX_DIALS = 3  # probes under way at once
+MESH_DIAL_SECONDS = 5  # for an address that the network picked to answer
+SHUFFLE_SECONDS = 15, 45  # between two swaps
+FRIEND_SHARE = 0.3  # of swaps that try a friend first
+OUTBOUND_QUOTA = 3  # the last links that we dialled, never given up for a caller (as in gossipsub v1.1)
+ELDEST_CALLERS = 3  # the oldest callers, never given up for another, or a crowd of strangers would leave us nobody else
+SETTLED_SECONDS = 10  # by then a neighbour has other links, so that somebody notices if it dies after we let it go
+RESERVE_FIRST, RESERVE_MOST = 1, 30  # seconds between two dials of old acquaintances, doubled each time
+NO_ROOM_PAUSE = 1, 3  # seconds for which an address is not dialled where there was no room (a member without links finds room anywhere)
+CLOSED_PAUSE = 0, 10  # the same for an address whose link was closed
+# Never let a peer use us as a port scanner. Dials to addresses where no member ever answered us: so many at once, then
+# one in so many seconds, 54 a minute at most. With more at once, 1,000 members of which 90 % died heal no sooner.
+UNPROVEN_DIALS, UNPROVEN_SECONDS = 24, 2
+MAX_NAMED, NAMED_SECONDS = 16, 4  # addresses that one host may name at once, and one more in so many seconds
+MAX_NAMING = 256  # hosts of which that is remembered
 
 
 class Overlay:
@@ -1728,25 +1733,11 @@ OTHER_CLOCK_SECONDS = 5  # the same by their records' times, which are whole sec
 LATE_WORDS_SECONDS = 60  # the same at a quiet link: a C program that was stopped may bring old lines
 MAX_WORDS = 4096  # lines of C users that are remembered for that
 MAX_TELLERS = 16  # gateways and links that are counted for one line
-QUIET_SECONDS, RANK_SECONDS, QUIET_SPREAD = 2.5, 0.75, 0.25  # that a quiet link waits; more for each gateway before it; a random part
-MAX_RANK = 3  # so that even the last one takes over within 5 seconds
-DECIDED_SECONDS = 2  # after one of two links of our own went quiet, until another one may
-MAX_CARRIED = 20_000  # lines that came through C programs only, and may come again through the mesh
-FIND_SECONDS = 2  # between two dials to a gateway that is not here through the mesh
-MAX_GATEWAYS = 16  # remembered for one link: those whose marks came over it
-MAX_SEEN_MARKS, LEAST_SEEN_MARKS = 20_000, 64  # marks that came before, or instead of, the mesh's record; the links share these
-MAX_HEARD, MAX_HEARD_BYTES = 4096, 1 << 20  # lines of C users that wait at a quiet link for another gateway to tell them
 OURSELVES = "ourselves"  # stands for us among the gateways that told a line, since our origin may change
-MESH_SECONDS, LOOK_SECONDS = 4, 1  # until a line that the mesh should have brought is taken from a C program; between two looks
-MAX_AWAITED, MAX_AWAITING = 256, 16  # such lines of one member; such members
-GARBLED_LINES, GARBLED_SECONDS = 3, 10  # this many within this time, and a C program that we dialled is dialled again
-MAX_MARKERS = 16  # kept: one for each address of this machine
-CONVERTED, MAX_CONVERTED = 512, 80  # records of the log that are made into pairs at once; results kept, for all links together
 
 
 Teller = Union[int, str]  # a gateway's origin, or OURSELVES
 Line = Any  # what Words knows of a line: when it was last told or heard, {Teller: times told}, {link: times heard}
-Awaited = tuple[float, Neighbour, bytes, bytes, Mark, bytes]  # when a line came, over which link; its frame, name, mark and text
 
 
 class Words:
@@ -1857,6 +1848,22 @@ class Outlet:
         self.heard_size = 0  # bytes that came into it since it was empty
         self.spread = 0.0  # seconds, random
         self.garbled: list[float] = []  # when lines with a wrong checksum came
+
+
+QUIET_SECONDS, RANK_SECONDS, QUIET_SPREAD = 2.5, 0.75, 0.25  # that a quiet link waits; more for each gateway before it; a random part
+MAX_RANK = 3  # so that even the last one takes over within 5 seconds
+DECIDED_SECONDS = 2  # after one of two links of our own went quiet, until another one may
+MAX_CARRIED = 20_000  # lines that came through C programs only, and may come again through the mesh
+FIND_SECONDS = 2  # between two dials to a gateway that is not here through the mesh
+MAX_GATEWAYS = 16  # remembered for one link: those whose marks came over it
+MAX_SEEN_MARKS, LEAST_SEEN_MARKS = 20_000, 64  # marks that came before, or instead of, the mesh's record; the links share these
+MAX_HEARD, MAX_HEARD_BYTES = 4096, 1 << 20  # lines of C users that wait at a quiet link for another gateway to tell them
+MESH_SECONDS, LOOK_SECONDS = 4, 1  # until a line that the mesh should have brought is taken from a C program; between two looks
+MAX_AWAITED, MAX_AWAITING = 256, 16  # such lines of one member; such members
+GARBLED_LINES, GARBLED_SECONDS = 3, 10  # so many in so many seconds, and a C program that our user named is dialled again
+MAX_MARKERS = 16  # kept: one for each address of this machine
+CONVERTED, MAX_CONVERTED = 512, 80  # records of the log that are made into pairs at once; results kept, for all links together
+Awaited = tuple[float, Neighbour, bytes, bytes, Mark, bytes]  # when a line came, over which link; its frame, name, mark and text
 
 
 class Bridge:
@@ -2509,24 +2516,6 @@ def wire_id(frame: bytes) -> tuple[int, int, int]:
 
 # Who is here ---------------------------------------------------------------------------------
 
-MAX_MEMBERS = 10_000  # persons remembered for :who
-MAX_NAMED_AT_ONCE = 8  # names in a notice about one link
-MAX_IN_NOTICE = 3  # names in a notice of who came or went; the rest is counted
-MAX_COMPARED = 64  # bearers of one name whose origins are compared; more are told apart by the whole origin
-SUSPECT_SECONDS = 1, 2  # until all are told of a lost neighbour that nobody has heard of; random, so that one of five tells
-DOUBT_SECONDS = 2  # for a member that somebody calls lost to contradict
-CONTRADICT_SECONDS = 0.5  # between two HEREs of ours: a liar can call us lost a thousand times a second
-CALL_SECONDS, ANSWER_SECONDS = 8, 2  # of a roll call: until whoever was not heard seems lost; in which all answer, at random
-ANSWER_PAUSE = 3  # seconds between two answers: a liar can miss somebody a thousand times a second
-TELLER_SECONDS, MAX_TELLER = 0.5, 10  # between two members who may tell who did not answer; how many take such turns
-CALLS, CALL_PAUSE = 3, 30  # roll calls at once, and one more in so many seconds: each makes every member speak
-NEWS_SECONDS = {"joined": 2, "is back": 1, "left": 0, "lost": 1}  # until our user is told, of all together
-NAMESAKE_SECONDS = 2  # until our user is told of a namesake: by then an earlier run of ours that crashed is lost
-NOTICES, NOTICE_SECONDS = 50, 10  # of members who came and went, at once; and one more in so many seconds
-FORGED = 2 ** 64 - 1  # the sequence in the LOST of an origin that its owner gave up: nothing comes after it
-LABEL_LIKE = re.compile(rb"~([0-9a-f]{2,16}|C)$").search  # a name that ends as a label may
-
-
 class Person:
     """Somebody on the network, as :who lists them: a member by its origin, or a C user by name."""
 
@@ -2549,6 +2538,10 @@ class Person:
     def label(self) -> bytes:
         """Its label at every member: the name, with some digits of its origin if several bear that name."""
         return self._bearers.label(self.key, self.name)
+
+
+MAX_COMPARED = 64  # bearers of one name whose origins are compared; more are told apart by the whole origin
+LABEL_LIKE = re.compile(rb"~([0-9a-f]{2,16}|C)$").search  # a name that ends as a label may
 
 
 class Bearers:
@@ -2583,6 +2576,11 @@ class Bearers:
 
 def _digits(origin: int) -> bytes:
     return b"%016x" % origin
+
+
+MAX_IN_NOTICE = 3  # names in a notice of who came or went; the rest is counted
+NEWS_SECONDS = {"joined": 2, "is back": 1, "left": 0, "lost": 1}  # until our user is told, of all together
+NOTICES, NOTICE_SECONDS = 50, 10  # of members who came and went, at once; and one more in so many seconds
 
 
 class News:
@@ -2671,6 +2669,11 @@ def _listed(labels: Sequence[bytes]) -> tuple[str, tuple[Part, ...]]:
     return (", ".join(words[:-1]) + " and " if len(words) > 1 else "") + "".join(words[-1:]), tuple(labels)
 
 
+CALL_SECONDS, ANSWER_SECONDS = 8, 2  # of a roll call: until whoever was not heard seems lost; in which all answer, at random
+ANSWER_PAUSE = 3  # seconds between two answers: a liar can miss somebody a thousand times a second
+CALLS, CALL_PAUSE = 3, 30  # roll calls at once, and one more in so many seconds: each makes every member speak
+
+
 class RollCall:
     """Who is still here? After a loss every member says so, and whoever is not heard is lost, too. (Presence asks and tells.)"""
 
@@ -2730,6 +2733,14 @@ class RollCall:
     def ends_at(self) -> Optional[float]:
         """When whoever was not heard is lost (seconds), or None."""
         return None if self.since is None else self.since + CALL_SECONDS
+
+
+MAX_MEMBERS = 10_000  # persons remembered for :who
+SUSPECT_SECONDS = 1, 2  # until all are told of a lost neighbour that nobody has heard of; random, so that one of five tells
+DOUBT_SECONDS = 2  # for a member that somebody calls lost to contradict
+CONTRADICT_SECONDS = 0.5  # between two HEREs of ours: a liar can call us lost a thousand times a second
+TELLER_SECONDS, MAX_TELLER = 0.5, 10  # between two members who may tell who did not answer; how many take such turns
+NAMESAKE_SECONDS = 2  # until our user is told of a namesake: by then an earlier run of ours that crashed is lost
 
 
 class Presence:
