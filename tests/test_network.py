@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from functools import lru_cache
 
 import pytest
 
@@ -111,7 +110,7 @@ def test_in_a_larger_network_nobody_has_more_links_than_allowed_at_any_moment():
 
 
 def test_a_full_member_refuses_with_addresses_but_takes_one_that_is_urgent():
-    world = network_of(24)
+    world = network_of(24, seconds=2)
     full = max(world.members, key=lambda member: len(member.mesh()))
     while len(full.mesh()) < peers.MAX_MESH_LINKS:
         other = next(member for member in world.members if member is not full and member not in full.mesh())
@@ -128,9 +127,8 @@ def test_a_full_member_refuses_with_addresses_but_takes_one_that_is_urgent():
     assert len(full.mesh()) <= peers.MAX_MESH_LINKS
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_half_killed_at_once_the_rest_is_one_network_within_three_seconds(seed):
-    world = network_of(20, seed)
+def test_half_killed_at_once_the_rest_is_one_network_within_three_seconds():
+    world = network_of(20, seconds=2)
     first = world.members[0]
     for victim in [first, *world.rng.sample(world.members[1:], 9)]:
         world.kill(victim)
@@ -142,7 +140,7 @@ def test_half_killed_at_once_the_rest_is_one_network_within_three_seconds(seed):
 
 
 def test_without_a_sign_the_dead_are_noticed_by_their_silence():
-    world = network_of(20)
+    world = network_of(20, seconds=2)
     for victim in world.rng.sample(world.members, 10):
         world.kill(victim, sign=False)
     world.run(45)
@@ -154,7 +152,7 @@ def test_without_a_sign_the_dead_are_noticed_by_their_silence():
 
 
 def test_a_member_whose_neighbours_all_died_comes_back_through_its_book():
-    world = network_of(24)
+    world = network_of(20, seconds=2)
     lonely = world.members[12]
     for neighbour in lonely.mesh():
         world.kill(neighbour)
@@ -165,7 +163,7 @@ def test_a_member_whose_neighbours_all_died_comes_back_through_its_book():
 
 
 def test_stir_finds_the_other_half_after_a_long_split():
-    world = network_of(12, seconds=20, lazy=True)
+    world = network_of(8, seconds=20, lazy=True)
     half = world.members[::2]
     world.partition(half)
     world.run(300)
@@ -176,11 +174,11 @@ def test_stir_finds_the_other_half_after_a_long_split():
     world.check_complete()
 
 
-def test_friends_find_the_other_half_when_the_seed_is_dead_and_the_split_lasted_half_an_hour():
-    world = network_of(8, seconds=60, lazy=True)
+def test_friends_find_the_other_half_when_the_seed_is_dead_and_the_split_lasted_a_quarter_of_an_hour():
+    world = network_of(6, seconds=60, lazy=True)
     world.kill(world.members[0])
     world.partition(world.members[::2])
-    world.run(1800)
+    world.run(900)
     everybody_speaks(world)
     world.heal()
     world.run_until(world.is_one, MOST_SECONDS)
@@ -336,11 +334,10 @@ def test_when_the_history_window_is_exceeded_the_user_is_told_how_many_are_missi
     assert away.last[author.ident] == author.number
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_two_who_were_away_together_for_longer_than_the_log_are_taken_back(monkeypatch, seed):
+def test_two_who_were_away_together_for_longer_than_the_log_are_taken_back(monkeypatch):
     """History: each waited for the other to bring what both were missing, and refused everybody else, for ever."""
     monkeypatch.setattr(message, "LOG_MESSAGES", 100)
-    world = network_of(10, seed)
+    world = network_of(8)
     world.gaps = True
     away, others = world.members[:2], world.members[2:]
     everybody_speaks(world)
@@ -418,8 +415,8 @@ def test_two_networks_without_a_route_between_them_are_one_through_a_machine_in_
 
 
 def test_a_slept_laptop_rejoins_and_catches_up_by_itself():
-    world = network_of(8)
-    sleeper = world.members[4]
+    world = network_of(5)
+    sleeper = world.members[3]
     world.stop(sleeper)
     world.unplug(sleeper)
     for _ in range(5):
@@ -563,7 +560,7 @@ def talk(world, speakers, seconds=20):
     world.run(6)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("first", ["members", "C users"])
 def test_in_a_circle_through_c_programs_each_line_is_seen_once(seed, first):
     """History: the first version sent each line of a C user around for ever; the next one closed links to stop that."""
@@ -581,7 +578,7 @@ def test_in_a_circle_through_c_programs_each_line_is_seen_once(seed, first):
 
 
 @pytest.mark.parametrize("first", ["a member", "a C user"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_in_a_chain_of_members_and_c_programs_each_line_is_seen_once(seed, first):
     """History: both gateways of one island went quiet, and a line told late by another one was taken for a new one."""
     world = simulator.World(seed)
@@ -632,7 +629,7 @@ def any_shape(seed):
     return world, members, c_users
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_in_a_network_of_any_shape_each_line_is_seen_once(seed):
     """History: of 700 shapes, 33 lost a line to a C program, or showed it lines twice long after each circle was found."""
     world, members, c_users = any_shape(seed)
@@ -706,7 +703,7 @@ def plain_links(world):
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped", "cut off"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_quiet_link_takes_over_exactly_what_did_not_come(seed, how):
     world, left, right = ring_of(seed)
     talk(world, world.members + [left, right], 5)
@@ -1260,7 +1257,8 @@ def test_a_lie_that_somebody_was_forged_hides_nothing_that_was_missing():
     assert log.news(5, 2, 4) == [(2, 4, True)] and not log.holes.tell(100)
 
 
-def test_lying_sequences_cost_nobody_anything():
+def test_lying_sequences_cost_nobody_anything(monkeypatch):
+    monkeypatch.setattr(message, "MAX_HOLES", 500)
     world = network_of(5)
     world.strict = False
     liar = Liar(world).join(world.members[0])
@@ -1313,7 +1311,7 @@ def test_mutated_real_streams_never_reach_a_third_member_and_raise_nothing():
     stream = b"".join(world.taps[real, world.members[0]])
     assert len(stream) > 1000
     rng = random.Random(7)
-    for case in range(250):
+    for case in range(100):
         mutated_once(mutated(stream, rng), case, rng)
 
 
@@ -1373,16 +1371,17 @@ def test_a_loopback_address_means_the_machine_of_who_says_it():
 
 
 def test_more_addresses_and_origins_than_are_remembered_leave_bounded_memory(monkeypatch):
-    monkeypatch.setattr(peers, "MAX_MEMBERS", 1000)
+    monkeypatch.setattr(peers, "MAX_MEMBERS", 300)
+    monkeypatch.setattr(peers, "MAX_BOOK", 64)
     world = network_of(3)
     world.strict, world.gaps = False, True
     target = world.members[0]
     for number in range(2 * peers.MAX_BOOK // 8):
         liar = Liar(world, origin=1000 + number).join(
-            target, addresses=tuple((f"10.200.{number}.{part}", 4000) for part in range(8)), vector={key: 5 for key in range(2000)})
+            target, addresses=tuple((f"10.200.{number}.{part}", 4000) for part in range(8)), vector={key: 5 for key in range(600)})
         world.run(0.3)
         liar.record(Kind.SAY, 1, b"x")
-    for number in range(1200):
+    for number in range(400):
         liar.record(Kind.HERE, 1, origin=10 ** 6 + number, name=b"n%d" % number)
     world.run(20)
     world.check_bounds()
@@ -1404,6 +1403,9 @@ def test_an_idle_member_wakes_for_pings_and_stirs_only():
 
 
 # The oracle itself: break the core (mutants.py), and it must notice ----------------------------------
+
+FEW_LINKS = {"WANT_LINKS, MAX_MESH_LINKS": (3, 5)}  # so that few members are no full mesh
+
 
 def circles(seed):
     """A circle through C programs, whose active gateway is killed."""
@@ -1443,9 +1445,10 @@ def holes(seed):
         raise Violation(f"{reader} lacks {missing}")
 
 
+@faults.limited(FEW_LINKS)
 def ghosts(seed):
     """Eight of ten die at once."""
-    world = network_of(10, seed)
+    world = network_of(10, seed, seconds=5)
     for victim in world.rng.sample(world.members, 8):
         world.kill(victim)
     world.run(15)
@@ -1458,17 +1461,18 @@ def ghosts(seed):
             raise Violation(f"{member} lists {len(listed)}")
 
 
+@faults.limited({**FEW_LINKS, "MAX_BOOK": 16})
 def crowd(seed):
-    """Eleven join through one, and speak."""
+    """Nine join through one, and speak."""
     world = World(seed)
     first = world.member()
-    for number in range(11):
+    for number in range(9):
         world.at(number * 0.1, lambda: world.member().join(first))
-    for _ in range(5):
+    for _ in range(3):
         world.run(1)
         world.check_bounds()
     everybody_speaks(world)
-    world.run(5)
+    world.run(3)
     world.check_complete()
     world.check_bounds()
 
@@ -1482,12 +1486,6 @@ def cross(seed):
     world.run(1.8)
     if len(link(one, other)) != 1 or len(link(other, one)) != 1 or one.mesh() != [other]:
         raise Violation(f"{len(link(one, other))} and {len(link(other, one))} links")
-
-
-@lru_cache(maxsize=None)
-def passes_while_the_core_is_whole(scenario):
-    for seed in range(3):
-        scenario(seed)
 
 
 def clocks(seed):
@@ -1515,20 +1513,23 @@ def forgers(seed):
     world.check_who()
 
 
-@lru_cache(maxsize=None)
-def passes_while_the_core_is_whole(scenario):
-    for seed in range(3):
-        scenario(seed)
+def first_to_fail(scenario):
+    """The first seed with which this scenario does."""
+    for seed in range(30):
+        try:
+            scenario(seed)
+        except Violation:
+            return seed
+    raise AssertionError("no seed finds it")
 
 
 @pytest.mark.parametrize("mutant", mutants.FINDERS, ids=lambda mutant: mutant.__name__)
-def test_the_oracle_notices_when_the_core_is_broken(mutant, monkeypatch):
+def test_the_oracle_notices_when_the_core_is_broken_and_only_then(mutant, monkeypatch):
     scenario = globals()[mutants.FINDERS[mutant]]
-    passes_while_the_core_is_whole(scenario)
     mutant(monkeypatch.setattr)
-    with pytest.raises(Violation):
-        for seed in range(30):
-            scenario(seed)
+    seed = first_to_fail(scenario)
+    monkeypatch.undo()
+    scenario(seed)
 
 
 # Nobody is connected --------------------------------------------------------------------------
