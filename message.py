@@ -84,9 +84,12 @@ class FrameDecoder:
             if length > self.limit:
                 raise ProtocolError(f"sent a frame of {length} bytes ({self.limit} at most)")
             stop = body + length
-            if stop <= end:
+            if stop < end:
                 self._at = stop
                 return rest[at:stop]
+            if stop == end:  # as a rule: messages come one at a time
+                self._rest, self._at = b"", 0
+                return rest[at:]
         self._rest, self._at = rest[at:], 0
         return None
 
@@ -510,10 +513,10 @@ class RecordDecoder(FrameDecoder):
             else:
                 kind, origin, sequence, when, name, text = _decode_record(frame)
                 run = Run(kind, origin, sequence, when, name, [frame], [text])
-                if self._at < len(self._rest):
+                if self._rest:
                     self._extend(run)
                 yield run
-            frame = self._next()
+            frame = self._next() if self._rest else None
 
     def _extend(self, run: Run) -> None:
         """Add what follows the first record: same kind, origin and name, and the next sequence each time."""

@@ -732,10 +732,11 @@ class Chat:
 
     def _read_clocks(self) -> float:
         """Tell the network the time. A sleeping machine stops the one clock, and not the other."""
-        clock, apart = self.network.clock, self._apart
-        clock.now, clock.wall = now, wall = time.monotonic(), record_time()
-        self._apart = wall - now
-        if self._apart - apart > SLEPT_SECONDS:
+        clock = self.network.clock
+        clock.now = now = time.monotonic()
+        clock.wall = wall = record_time()
+        apart, self._apart = self._apart, wall - now
+        if wall - now - apart > SLEPT_SECONDS:
             self.network.woke()
         return now
 
@@ -759,11 +760,11 @@ class Chat:
         listening = self.status is None and not self._accept_after
         front = self.front
         if not self._opened:
-            return listening, self.groups, None, (), (), (*self.dials,), (*self.lookups,)
+            return listening, self.groups, None, [], [], (*self.dials,), (*self.lookups,)
         typing = None if self._unfinished and self._input_throttled() else front.input_fd
-        return listening, self.groups, typing, (*front.output_fds,), (*front.hangup_fds,), (*self.dials,), (*self.lookups,)
+        return listening, self.groups, typing, front.output_fds, front.hangup_fds, (*self.dials,), (*self.lookups,)
 
-    def _wanted(self, listening: bool, groups: Tuple[Group, ...], typing: Optional[int], writing: Tuple[int, ...], watching: Tuple[int, ...],
+    def _wanted(self, listening: bool, groups: Tuple[Group, ...], typing: Optional[int], writing: List[int], watching: List[int],
                 dials: Tuple[Dial, ...], lookups: "Tuple[Lookup, ...]") -> Iterator[Tuple[Any, int, Callable[..., None], Any]]:
         """Rule 5: everything but links that the loop waits for, as (file object, events, handler, its subject)."""
         yield self._signals, READ, self._on_signal, None
@@ -1136,13 +1137,12 @@ class Chat:
     # What to do: what the network asks for
 
     def _show(self, action: peers.Show) -> None:
-        if action.earlier and action.earlier < self._since:
+        name, texts, mine, earlier = action
+        if earlier and earlier < self._since:
             return
-        if not action.mine and self.commands.is_ignored(action.name):
+        if not self.front.shows_own if mine else self.commands.is_ignored(name):
             return
-        if self.front.shows_own or not action.mine:
-            when = int(meant(action.earlier)) if action.earlier else int(time.time())
-            self.front.show(action.name, action.texts, when, action.mine, action.earlier != 0)
+        self.front.show(name, texts, int(meant(earlier) if earlier else time.time()), mine, earlier != 0)
 
     def _notice(self, action: peers.Notice) -> None:
         parts = [ui.clean_name(part) if isinstance(part, bytes) else part for part in action.parts]

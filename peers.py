@@ -167,7 +167,7 @@ class LinkKind(Enum):
 
 
 # Looked up for every message: in Python 3.9 to 3.11 LinkKind.MESH costs a quarter of a microsecond.
-OURS, KNOWN = (LinkKind.MESH, LinkKind.GREETING), (LinkKind.MESH, LinkKind.PLAIN)
+MESH, OURS, KNOWN = LinkKind.MESH, (LinkKind.MESH, LinkKind.GREETING), (LinkKind.MESH, LinkKind.PLAIN)
 MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C program (a member lags behind in the log instead)
 MAX_OUT = 4096  # pieces on their way to a named C program that are remembered, because they may have to be sent again
 PIECE_COST = 40  # bytes of memory that a waiting piece costs beside its own bytes
@@ -224,7 +224,7 @@ class Neighbour:
     @property
     def is_linked(self) -> bool:
         """Whether it hears what is said here."""
-        return (self.kind is LinkKind.MESH or self.kind is LinkKind.PLAIN) and not self.ending
+        return (self.kind is MESH or self.kind is LinkKind.PLAIN) and not self.ending
 
     @property
     def may_be_c(self) -> bool:
@@ -432,7 +432,7 @@ class Links:
 
     def mesh(self, greeting: bool = False) -> list[Neighbour]:
         """The neighbours at mesh links; with `greeting`, also those about to be."""
-        return [neighbour for neighbour in self.ours if (greeting or neighbour.kind is LinkKind.MESH) and not neighbour.ending]
+        return [neighbour for neighbour in self.ours if (greeting or neighbour.kind is MESH) and not neighbour.ending]
 
     def is_ours(self, neighbour: Neighbour, kind: LinkKind) -> None:
         """A member is at the far end of this link, which is of this kind from now on."""
@@ -941,16 +941,16 @@ class Network:
     def received(self, neighbour: Neighbour, data: bytes) -> None:
         """Bytes came from this neighbour, in whatever pieces."""
         neighbour.heard_at, neighbour.pings = self.clock.now, 0
-        self._replan |= neighbour.kind not in KNOWN
         neighbour.frames.feed(data)
-        kind = None
         try:
-            while neighbour.kind is not kind and not neighbour.ending:  # what it says may change the kind of link
-                kind = neighbour.kind
+            if neighbour.kind is not MESH:
                 self._read(neighbour)
+            if neighbour.kind is MESH and not neighbour.ending:
+                self._read_records(neighbour)
         except ProtocolError as error:
             self.links.hang_up(neighbour, str(error))
-        self._replan |= self.bridge.grew()
+        if self.bridge.grew():
+            self._replan = True
 
     def closed(self, neighbour: Neighbour, reason: str, lost: int = 0) -> None:
         """This neighbour's link is closed; `reason` is a sentence without its subject.
@@ -963,7 +963,7 @@ class Network:
         self.links.outbox.discard(neighbour)
         if neighbour.kind is LinkKind.PROBING:
             self._probe_failed(neighbour, reason)
-        elif neighbour.kind is LinkKind.MESH:
+        elif neighbour.kind is MESH:
             self._mesh_closed(neighbour, reason)
         elif neighbour.kind is LinkKind.PLAIN:
             neighbour.keep_place(lost)
@@ -1010,14 +1010,17 @@ class Network:
     # One link: dispatch on what it is --------------------------------------------------------
 
     def _read(self, neighbour: Neighbour) -> None:
-        if neighbour.kind is LinkKind.MESH:
-            self._read_records(neighbour)
-        elif neighbour.kind is LinkKind.PROBING:
-            self.handshake.read_answer(neighbour)
-        elif neighbour.kind is LinkKind.GREETING:
-            self.handshake.read_hello(neighbour)
-        else:
-            self._read_pairs(neighbour)
+        """Read until it is a mesh link, or all was read: what is said over a link may change its kind."""
+        self._replan |= neighbour.kind not in KNOWN
+        kind = None
+        while neighbour.kind is not kind and not neighbour.ending:
+            kind = neighbour.kind
+            if kind is LinkKind.PROBING:
+                self.handshake.read_answer(neighbour)
+            elif kind is LinkKind.GREETING:
+                self.handshake.read_hello(neighbour)
+            elif kind is not MESH:
+                self._read_pairs(neighbour)
 
     def _read_pairs(self, neighbour: Neighbour) -> None:
         for name, texts in neighbour.pairs.runs(neighbour.frames):
@@ -1048,7 +1051,7 @@ class Network:
     def _met(self, neighbour: Neighbour, hello: Hello) -> None:
         """Both have said hello: a mesh link from here on."""
         is_first, alone = not self.overlay.book.met, not self.links.mesh()
-        self.links.is_ours(neighbour, LinkKind.MESH)
+        self.links.is_ours(neighbour, MESH)
         self._connected(neighbour)
         neighbour.name = hello.name
         neighbour.vector_at_hello = hello.vector
@@ -1092,12 +1095,12 @@ class Network:
         """When something is due on this link; None: never."""
         if neighbour.ending:
             return None
-        if neighbour.kind is LinkKind.MESH:
+        if neighbour.kind is MESH:
             return max(neighbour.heard_at, neighbour.pinged_at) + PING_SECONDS
         return self.handshake.due(neighbour)
 
     def _overdue(self, neighbour: Neighbour) -> None:
-        if neighbour.kind is not LinkKind.MESH:
+        if neighbour.kind is not MESH:
             self.handshake.overdue(neighbour)
         elif neighbour.pings >= MOST_PINGS:
             sometimes("a silent neighbour is given up")

@@ -1945,9 +1945,10 @@ class Output:
     """
 
     def __init__(self, fd: int, limit: int) -> None:
-        self.fd, self.dropped = fd, 0
+        self.fd, self.dropped, self.unsent = fd, 0, bytearray()
         self._own = reopened(fd)                # a terminal may say "writable" and block all the same
-        self._limit, self._unsent = limit, bytearray()
+        self._target = fd if self._own is None else self._own
+        self._limit = limit
         kind, terminal = os.fstat(fd).st_mode, os.isatty(fd)
         self._at_once = stat.S_ISREG(kind) or stat.S_ISCHR(kind) and not terminal
         self._step = limit if self._at_once else 256 if terminal else select.PIPE_BUF
@@ -1959,20 +1960,17 @@ class Output:
         if self._own is not None:
             os.close(self._own)
 
-    def __len__(self) -> int:
-        return len(self._unsent)
-
     @property
     def waits(self) -> bool:
         """Whether the loop has to wait until the descriptor is writable."""
-        return bool(self._unsent) and not self._at_once
+        return bool(self.unsent) and not self._at_once
 
     def put(self, data: bytes, messages: int = 1) -> None:
         """Queue all of it, or count its messages as dropped."""
-        if len(self._unsent) + len(data) > self._limit:
+        if len(self.unsent) + len(data) > self._limit:
             self.dropped += messages
-            return
-        self._unsent += data
+        else:
+            self.unsent += data
 
     def check(self) -> None:
         """Raise BrokenPipeError if nobody can read any more: a write would also say so, but there may be none for hours."""
@@ -1984,15 +1982,13 @@ class Output:
 
         Raises OSError.
         """
-        if not self._unsent:
-            return
-        writes, until = 0, time.monotonic() + seconds
-        while self._unsent and (seconds or writes < WRITES_PER_TURN):
+        unsent, writes, until = self.unsent, 0, time.monotonic() + seconds
+        while unsent and (writes < WRITES_PER_TURN or seconds):
             if not self._at_once and not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
                 return
             try:
                 # A write may be partial: what was taken is dropped, and the rest goes first in the next one.
-                del self._unsent[:os.write(self.fd if self._own is None else self._own, self._unsent[:self._step])]
+                del unsent[:os.write(self._target, unsent[:self._step])]
             except BlockingIOError:             # our parent made it non-blocking, and it is full after all
                 return
             writes += 1
@@ -2029,7 +2025,7 @@ class Lines:
 
     @property
     def output_fds(self) -> List[int]:
-        return [outlet.fd for outlet in (self._out, self._err) if outlet is not None and outlet.waits]
+        return [output.fd for output in (self._out, self._err) if output is not None and output.unsent and output.waits]
 
     @property
     def hangup_fds(self) -> List[int]:
@@ -2133,26 +2129,25 @@ class Lines:
 
     def _push(self, seconds: float = 0.0) -> None:
         try:
-            self._push_out(seconds)
+            if self._out is not None:
+                self._push_out(self._out, seconds)
         except OSError as error:
             self._out, self._lost = None, True
             if error.errno not in (errno.EPIPE, errno.ECONNRESET):      # those are normal: `| head`
                 self.failed = True
                 self.notice(f"cannot write any more: {os.strerror(error.errno or 0)}")
         try:
-            if self._err is not None:
+            if self._err is not None and self._err.unsent:
                 self._err.push(seconds)
         except OSError:
             self._err = None                    # nobody listens; carry on
 
-    def _push_out(self, seconds: float) -> None:
-        if self._out is None:
-            return
-        self._out.push(seconds)
-        self._out.check()
-        if self._out.dropped and len(self._out) < UNSENT_LIMIT // 2:
-            self.notice(f"dropped {self._out.dropped:,} lines because standard output was not read fast enough")
-            self._out.dropped = 0
+    def _push_out(self, out: Output, seconds: float) -> None:
+        out.push(seconds)
+        out.check()
+        if out.dropped and len(out.unsent) < UNSENT_LIMIT // 2:
+            self.notice(f"dropped {out.dropped:,} lines because standard output was not read fast enough")
+            out.dropped = 0
 
     def _bad_news(self) -> List[Event]:
         lost, self._lost = self._lost, False
