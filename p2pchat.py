@@ -159,7 +159,7 @@ class Link:
 
 
 class Patience:
-    """How long a link is waited for that does not take all that is to be sent: from its first flush that fell short on."""
+    """How long we wait for a link that does not take all that is to be sent. It begins with the first flush that falls short."""
 
     def __init__(self, link: Link, now: float) -> None:
         self._link, self._since = link, now
@@ -181,7 +181,7 @@ class Patience:
         return not self._link.blocked and self._link.segmenter.retry_at is None or self.deadline <= now
 
     def check(self, now: float) -> None:
-        """Once more a flush fell short. Raises Gone after STALL_SECONDS in which nothing was taken."""
+        """Another flush fell short. Raises Gone after STALL_SECONDS in which nothing was taken."""
         self.stuck = now >= self._moved_at + SLOW_SECONDS
         if now >= self._moved_at + STALL_SECONDS:
             raise Gone(f"took nothing for {STALL_SECONDS} seconds")

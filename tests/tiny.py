@@ -9,7 +9,7 @@ What it leaves out, and where the real program does it:
   a line that goes around in a circle             Log.news, and Bridge among C programs
   a network that falls apart and mends itself     Overlay.fill, Network.closed
   what was said before somebody joined            Neighbour.take
-  a neighbour that takes nothing, for ever        Link.flush
+  a neighbour that takes nothing, for ever        Patience.check
   half a header, which makes a C program deaf     Segmenter; towards one, this file is a gamble
   no descriptor left; a name service that is slow accept; Lookup
   a text that is too long for one frame           split_text, plain_texts
