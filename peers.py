@@ -2086,7 +2086,8 @@ class Bridge:
 
     def _note_mark(self, neighbour: Neighbour, mark: Mark, text: bytes) -> None:
         outlet, now = neighbour.outlet, self._clock.now
-        outlet.marks[mark.origin, mark.sequence, hash(text)] = None  # a stranger may use the same identity for other words
+        if outlet.is_quiet or mark.gateway <= self._author.origin:  # one with a higher origin must hear our mark, and go quiet
+            outlet.marks[mark.origin, mark.sequence, hash(text)] = None  # a stranger may use the same identity for other words
         outlet.marked_at = now
         if len(outlet.marks) > max(MAX_SEEN_MARKS // len(self._plain), LEAST_SEEN_MARKS):
             outlet.marks.popitem(last=False)

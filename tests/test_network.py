@@ -702,6 +702,30 @@ def plain_links(world):
     return [neighbour for member in world.members for neighbour in member.network.neighbours if neighbour.kind is LinkKind.PLAIN]
 
 
+def test_a_gateway_that_is_slower_than_the_c_program_is_known_at_the_first_line():
+    """History: it sent nothing that had come back already, so the others did not know of it, and one line in between came twice."""
+    world = simulator.World(1, delay=(0.01, 0.01))
+    members, peer = [world.member() for _ in range(3)], world.c_peer()
+    peer.most_times = 3
+    for member in members:
+        for other in [members[0], peer][member is members[0]:]:
+            member.join(other)
+            world.run(2)
+    ends = [end for conn in world.conns for end in (conn.a, conn.b) if peer not in (conn.a.node, conn.b.node)]
+    assert len(ends) == 6
+    for end in ends:
+        end.delay = 1  # so the C program relays a line to the other two before the mesh brings it
+    max(members, key=lambda member: member.network.author.origin).say()
+    world.run(4)
+    assert len(quiet_links(world)) == 2
+    assert max(peer.shown_times.values()) <= 3, "once for each link, before the circle is found"
+    for end in ends:
+        end.delay = 0.001
+    shown = dict(peer.shown_times)
+    talk(world, [*members, peer], 3)
+    assert not [text for text, times in peer.shown_times.items() if times > 1 and text not in shown]
+
+
 @pytest.mark.parametrize("how", ["killed", "stopped", "cut off"])
 @pytest.mark.parametrize("seed", range(2))
 def test_a_quiet_link_takes_over_exactly_what_did_not_come(seed, how):
