@@ -405,7 +405,7 @@ MAX_ADDRESSES = 8  # in a hello, a bye or peers
 MAX_RECORD_TEXT = 32 * 1024  # bytes of text in one record; a longer one goes as several
 
 MAGIC = b"p2pchat\x01"  # the protocol's name and version; another version is another protocol
-PROBE = b":q\0"  # what a C program reads of a hello: a guest who leaves at once
+PROBE = b":q\0"  # all that a C program reads of our first hello: a guest who leaves at once, so it shows nothing
 
 Address = tuple[str, int]  # a numeric host and a port
 Range = tuple[int, int, int]  # an origin, and its first and last sequence meant

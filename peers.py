@@ -723,14 +723,17 @@ MAX_NAMED_AT_ONCE = 8  # names in a notice about one link
 
 
 class Network:
-    """Which links there are, and who is sent what. Report what happened, then carry out `actions`.
+    """A whole member, but for its sockets and its screen. Report what happened, then carry out `actions`.
 
-    A replicated log over a bounded random graph: each neighbour is sent what it lacks of the log, in the
-    log's order (anti-entropy, with a version vector in each hello). C programs are at the edge, on plain
-    links, and see nothing of it.
+    A replicated log over a bounded random graph: each neighbour is sent what it lacks of the log, in the log's order
+    (anti-entropy, with a version vector in each hello). C programs are at the edge, on plain links, and see nothing of it.
 
-    The caller sets `now` (seconds of a monotonic clock) and `wall` (seconds since 1970) before each
-    call; `rng` is the only source of chance. So a simulator can run it, and replay a run.
+    Catching up is nothing special. A member that is stopped for a moment finds the rest waiting in its links. One that
+    was stopped longer has lost them (_overdue), dials again (Overlay.fill), and its new neighbours start from the vector
+    in its hello (_met, Neighbour._take_records), as with a latecomer.
+
+    The caller sets `now` (seconds of a monotonic clock) and `wall` (seconds since 1970) before each call; `rng` is the
+    only source of chance. So a simulator can run it, and replay a run.
     """
 
     def __init__(self, name: bytes, port: int, rng: Random, now: float = 0.0, wall: float = 0) -> None:
@@ -1199,7 +1202,7 @@ class Network:
     # What other members tell -----------------------------------------------------------------
 
     def _take_run(self, neighbour: Neighbour, run: Run) -> None:
-        """Take what is new in a run. What is not new tells only what this neighbour has."""
+        """Take what is new in a run: a copy that came around a circle is not. It only shows what this neighbour has."""
         origin, first, log = run.origin, run.sequence, self.log
         if self.author.is_ours(origin):
             self._own(neighbour, origin, run.frames)
@@ -1870,12 +1873,12 @@ Awaited = tuple[float, Neighbour, bytes, bytes, Mark, bytes]  # when a line came
 
 
 class Bridge:
-    """Serves C programs, without ever sending a line around in a circle.
+    """Serves C programs, without ever sending a line around in a circle. A gateway is a member with a link to one.
 
-    A message that we send to a C program carries its identity in a mark. A message that comes back with one is known,
-    and shows that there is a circle: this link leads where another gateway's link leads. Of the two members, the one
-    with the higher origin goes quiet on its link: it reads on, but sends nothing into it and passes nothing on. The
-    subtle spot: a quiet link trusts nobody. Its position in the log stands still at the first line that has not come
+    A message that we send to a C program carries its identity in a mark. A message that comes back with one is known
+    (_is_known), and shows that there is a circle: this link leads where another gateway's link leads. Of the two
+    gateways, the one with the higher origin goes quiet on its link: it reads on, but sends nothing into it and passes
+    nothing on. (A C user's own line has no mark: see Words.) The subtle spot: a quiet link trusts nobody. Its position in the log stands still at the first line that has not come
     back over it, and what has not come back within QUIET_SECONDS is sent after all. So a circle that was wrong or
     forged, or a gateway that is killed, stopped or cut off, costs seconds but no line.
     """
