@@ -1878,9 +1878,10 @@ class Bridge:
     A message that we send to a C program carries its identity in a mark. A message that comes back with one is known
     (_is_known), and shows that there is a circle: this link leads where another gateway's link leads. Of the two
     gateways, the one with the higher origin goes quiet on its link: it reads on, but sends nothing into it and passes
-    nothing on. (A C user's own line has no mark: see Words.) The subtle spot: a quiet link trusts nobody. Its position in the log stands still at the first line that has not come
-    back over it, and what has not come back within QUIET_SECONDS is sent after all. So a circle that was wrong or
-    forged, or a gateway that is killed, stopped or cut off, costs seconds but no line.
+    nothing on. (A C user's own line has no mark: see Words.) The subtle spot: a quiet link trusts nobody. Its position
+    in the log stands still at the first line that has not come back over it, and what has not come back within
+    QUIET_SECONDS is sent after all. So a circle that was wrong or forged, or a gateway that is killed, stopped or cut
+    off, costs seconds but no line.
     """
 
     def __init__(self, author: Author, port: int, clock: Clock, rng: Random, log: Log, links: Links, presence: Presence,
