@@ -188,9 +188,9 @@ UNSEEN_BLANK = re.compile(r"^\s|\s$|(?<=\s)\s|\n")     # with these, "ann " woul
 FORGED = re.compile(r":(?= |$)|(?<=^\d\d):(?=\d\d)|(?<=\(\d\d):(?=\d\d\)$)"
                     "|[\u02d0\u02f8\u0589\u05c3\u0703\u0704\u1361\u16ec\u1803\u1809\u205a\u205d\u205e\u2236\u2237\u22ee\u2806\u2830\u2982"
                     "\ua789\ufe13\ufe19\ufe30\ufe55\uff1a]")
-# What looks like the `--` of a notice: dashes, lines and minus signs; and a letter that does when there are two.
+# What looks like the `--` of a notice: dashes, lines and minus signs; a letter that does when there are two; and `__` on its own.
 DASH = re.compile("[\u00ac\u00af\u02c9\u02d7\u1428\u1c7c\u2043\u2053\u207b\u208b\u2212\u223c\u23af\u23ba-\u23bd\u23e4\u2500-\u257f\u25ac\u2796\ua4fe\uff3f]"
-                  "|[\u30fc\uff70\u3161\u1173\u4e00](?=[\\s\u30fc\uff70\u3161\u1173\u4e00])")
+                  "|[\u30fc\uff70\u3161\u1173\u4e00](?=[\\s\u30fc\uff70\u3161\u1173\u4e00])|_(?=_+\\s)")
 
 
 def clean_name(data: bytes) -> str:

@@ -104,6 +104,7 @@ def test_text_that_hides_or_paints_over_is_shown(data, shown):
     ("ーー x".encode(), "\ufffdー x"), ("ー x".encode(), "\ufffd x"), ("一郎".encode(), "一郎"), ("一 x".encode(), "\ufffd x"), ("ㅡㅡ".encode(), "\ufffdㅡ"),
     ("➖➖ x".encode(), "\ufffd➖ x"), ("ann∶ hi".encode(), "ann\ufffd hi"), ("ann：hi".encode(), "ann\ufffdhi"), ("bob (12∶03)".encode(), "bob (12\ufffd03)"),
     ("ann\ufe30 hi".encode(), "ann\ufffd hi"), ("ann\u2237 hi".encode(), "ann\ufffd hi"), ("▬▬ x".encode(), "\ufffd▬ x"), ("\u223c\u223c x".encode(), "\ufffd\u223c x"),
+    (b"__ bob", "\ufffd_ bob"), (b"___ lost bob", "\ufffd__ lost bob"), (b"__init__ x", "__init__ x"), (b"_ x", "_ x"), (b"__", "__"),
     (b"SERVER~2", "peer SERVER~2"), (b"error~12", "peer error~12"), (b"SERVER~3f", "peer SERVER~3f"), (b"server~C", "peer server~C"),
     ("\u0405ERV\u0415R".encode(), "peer \u0405ERV\u0415R"), ("\u0455\u0435rv\u0435r".encode(), "peer \u0455\u0435rv\u0435r"), (b"x" * 99 + b"~3f", "x" * 28 + "\u2026~3f"), ("ＳＥＲＶＥＲ".encode(), "peer ＳＥＲＶＥＲ"), (b"SERVER~x", "SERVER~x"),
     (b" -x", "\ufffd-x"), (b"SERVER", "peer SERVER"), (b"Error", "peer Error"), (b"SERVERS", "SERVERS"), (b"12:03 al", "12\ufffd03 al"),
