@@ -475,7 +475,7 @@ class Links:
 # What we say ---------------------------------------------------------------------------------
 
 RESAY_SECONDS = 60  # in which our words may not have reached everybody: a dead link is noticed after 40
-MAX_OWN = 256  # origins of ours that are remembered; whenever somebody forges the present one, we take another
+MAX_OWN = 256  # of our own origins that are remembered; whenever somebody forges the present one, we take another
 FORGED = 2 ** 64 - 1  # the sequence in the LOST of an origin that its owner gave up: nothing comes after it
 
 
@@ -718,7 +718,7 @@ PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings befo
 EARLIER_SECONDS = 10  # a message that a new link brings is marked as earlier if it was said longer ago
 AGAIN_SECONDS = 10  # between two notices that we are connected again
 ALONE_SECONDS = 1.5  # after the last link was lost, until our user is told; by then another one may be up
-RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two new origins of ours; between two notices that somebody forges our name
+RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two changes of our origin; between two notices that somebody forges our name
 MAX_NAMED_AT_ONCE = 8  # names in a notice about one link
 
 
@@ -2746,7 +2746,7 @@ class RollCall:
 MAX_MEMBERS = 10_000  # persons remembered for :who
 SUSPECT_SECONDS = 1, 2  # until all are told of a lost neighbour that nobody has heard of; random, so that one of five tells
 DOUBT_SECONDS = 2  # for a member that somebody calls lost to contradict
-CONTRADICT_SECONDS = 0.5  # between two HEREs of ours: a liar can call us lost a thousand times a second
+CONTRADICT_SECONDS = 0.5  # between two HEREs that we send: a liar can call us lost a thousand times a second
 TELLER_SECONDS, MAX_TELLER = 0.5, 10  # between two members who may tell who did not answer; how many take such turns
 NAMESAKE_SECONDS = 2  # until our user is told of a namesake: by then an earlier run of ours that crashed is lost
 

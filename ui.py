@@ -1420,7 +1420,7 @@ class Screen:
 
     shows_own = True        # a user's own messages have to be passed to show()
     hangup_fds: List[int] = []      # a terminal's end is seen by reading
-    failed = False          # a terminal that goes away is no failure
+    failed = False          # a terminal that goes away does not count as a failure
 
     def __init__(self, input_fd: int = 0, output_fd: int = 1, clock: Callable[[], float] = time.time) -> None:
         self._input: Optional[int] = input_fd           # None: it hung up

@@ -64,7 +64,7 @@ def hello(name, origin, port=0, addresses=(), vector=None, urgent=True):
 
 
 def probe(name, origin, port=0, urgent=True):
-    """The first thing that one of ours says."""
+    """The first thing that a member says."""
     return pair(name, b":q\0" + hello(b"", origin, port, urgent=urgent))
 
 

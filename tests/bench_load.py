@@ -267,7 +267,7 @@ def mark_at(data, at):
 
 
 def unmarked(data, marks):
-    """Messages as they were said, each without so many bytes of mark; what is no mark stays, and will not compare."""
+    """Messages as they were said, each without so many bytes of mark; anything else stays, and will not compare."""
     return marked(marks).sub(NAME_FRAME + rb"\1", data) if marks else data
 
 

@@ -120,7 +120,7 @@ def never_go_quiet(patch):
 
 
 def forget_what_is_missing(patch):
-    """What a neighbour skips is not noted, so it is no news when it comes."""
+    """What a neighbour skips is not noted, so it is not shown when it comes."""
     patch(message.Holes, "add", lambda self, *hole: None)
 
 
@@ -167,7 +167,7 @@ def never_relay(patch):
 
 
 def trust_a_clock(patch):
-    """What another clock calls long ago is no news."""
+    """What another clock calls long ago is not announced."""
     def told(self, record, is_news):
         original(self, record, is_news and abs(self.wall - record.when) < 10)
     original = peers.Network._told

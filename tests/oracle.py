@@ -27,7 +27,7 @@ class Oracle:
     def __init__(self):
         self.said, self.names = {}, set()
         self.parts = {}  # of what was said, as a C program sees it -> the whole
-        self.tainted = False  # two of ours reach each other through C programs: no order is promised then
+        self.tainted = False  # two members reach each other through C programs: no order is promised then
         self.strict, self.gaps = True, False  # whether only what was said is shown; whether a log was too small for some
         self.two_ways = False  # two members lead to one C program, and cables are cut: a C user's line has no identity
         self.forged = set()  # idents in whose name a liar spoke: what that covered is said again, perhaps twice

@@ -202,7 +202,7 @@ def test_a_forged_packet_is_good_for_one_dial_and_a_thousand_for_a_few():
 @pytest.mark.parametrize("host, port, room", [
     ("10.9.9.9", 80, b"lobby"), ("10.9.9.9", 0, b"lobby"), ("224.0.0.1", 40000, b"lobby"), ("0.0.0.0", 40000, b"lobby"),
     ("255.255.255.255", 40000, b"lobby"), ("10.9.9.9", 40000, b"Lobby")])
-def test_what_is_no_member_of_this_room_is_not_dialled(host, port, room):
+def test_an_address_that_no_member_of_this_room_can_have_is_not_dialled(host, port, room):
     world = World(1)
     alone = enter(world)
     announce(world, alone, encode_announcement(Announcement(TELLS, 7, port, room)), host)

@@ -78,7 +78,7 @@ def spoken(program, name):
 
 
 def known(program):
-    """How many others it knows to be here: those who joined before it are no news and get no notice."""
+    """How many others it knows to be here: those who joined before it are not announced."""
     program.type(":who")
     counts = [int(line.split()[1]) for line in program.err if re.match(r"-- \d+ others? here", line)]
     return counts[-1] if counts else 0

@@ -1,6 +1,6 @@
 """Hostile neighbours, in a few seconds: every attack of attacker.py for a moment, and what they showed once. For minutes: torture.py.
 
-Delays are counted in turns of the loop, and work in steps, not in seconds: a slow machine is no failure.
+Delays are counted in turns of the loop, and work in steps, not in seconds: a slow machine fails nothing.
 """
 
 import contextlib
@@ -423,7 +423,7 @@ def few_links(monkeypatch):
 
 
 @pytest.mark.parametrize("crowd", [b"", pair(b"eve", b"x")[:12], probe(b"eve", 5, 0), pair(b"eve", b"x")])
-def test_a_crowd_shuts_out_neither_a_newcomer_nor_who_is_just_quiet(members, strangers, few_links, crowd):
+def test_a_crowd_shuts_out_neither_a_newcomer_nor_a_quiet_user(members, strangers, few_links, crowd):
     """History: 1,024 connections that said nothing shut out everybody, for ever."""
     ann, = members("ann")
     (dora,), (cy,) = strangers(ann, host="127.0.0.4"), strangers(ann)  # cy's host is the crowd's, but cy was there first
@@ -458,7 +458,7 @@ def strangers_of(member):
     return [one for one in member.chat.network.neighbours if one.kind is LinkKind.STRANGER]
 
 
-def test_without_descriptors_silent_strangers_give_way_to_who_speaks():
+def test_without_descriptors_silent_strangers_give_way_to_those_who_speak():
     script = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)); import os; os.execv(sys.argv[1], sys.argv[1:])"
     with Program("ann", "--bind", "127.0.0.1", command=python("-c", script, BUILT)) as ann:
         crowd = [Stranger(ann.port) for _ in range(40)]
@@ -665,7 +665,7 @@ def test_c_peers_that_do_not_read_share_what_waits_for_them(monkeypatch):
     assert 0 < sum(neighbour.ending for neighbour in stuck) < len(stuck) and not reader.ending
 
 
-def test_a_crowd_of_newcomers_does_not_delay_who_is_known(members, strangers, monkeypatch):
+def test_a_crowd_of_newcomers_does_not_delay_known_members(members, strangers, monkeypatch):
     """A hello costs milliseconds where the log is full, and a crowd may send a hundred of them at once."""
     ann, = members("ann")
     bob, = strangers(ann)
@@ -690,7 +690,7 @@ UNSHOWN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202
 
 
 class Fed:
-    """A Network with two other neighbours, a C peer and one of ours, which take bytes from a stranger and must stay whole."""
+    """A Network with two other neighbours, a C peer and a member, which take bytes from a stranger and must stay whole."""
 
     def __init__(self, mesh):
         self.rng = random.Random(1)
@@ -810,7 +810,7 @@ def test_rubbish_through_real_sockets_leaves_a_strict_terminal_whole():
 
 # Memory ---------------------------------------------------------------------------------------------------------------
 
-def test_who_speaks_in_our_name_again_and_again_costs_bounded_memory_and_not_our_voice():
+def test_forging_our_name_again_and_again_costs_bounded_memory_and_does_not_mute_us():
     """History: each time we take another origin, and all of them were remembered."""
     network = Network(b"me", 1, random.Random(1))
     liar = meet(network, "10.6.6.6", 666)

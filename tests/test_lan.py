@@ -21,7 +21,7 @@ def hears(program, line):
     program.wait(lambda program: any(out.endswith(line) for out in program.out))
 
 
-def test_who_joined_by_a_link_local_address_stay_together_when_that_member_dies(segments):
+def test_members_who_joined_by_a_link_local_address_stay_together_when_that_one_dies(segments):
     """History: everybody kept one link, since the interface of a neighbour's address was lost, and then none."""
     machines = [segments.machine("left", ipv4=False) for _ in range(3)]
     with Program("ann", "--bind", link_local(machines[0]), before=machines[0].enter) as ann:
@@ -37,7 +37,7 @@ def test_who_joined_by_a_link_local_address_stay_together_when_that_member_dies(
             cy.wait(lambda program: any("lost contact with ann" in line for line in program.err))
 
 
-def test_one_of_ours_joins_ipv4_only_and_ipv6_only_members_of_two_segments_with_small_packets(segments):
+def test_a_member_joins_ipv4_only_and_ipv6_only_members_of_two_segments_with_small_packets(segments):
     old, hub, new = segments.machine("left"), segments.machine("left", "right"), segments.machine("right", ipv4=False)
     old.ip("link set eth0 mtu 576")
     with Program("hub", before=hub.enter) as program:

@@ -141,7 +141,7 @@ def test_newlines_and_nuls_never_reach_a_plain_link():
     assert plain_texts(b"a\r\nb\nc\0d") == ["a b c\ufffdd".encode()]
 
 
-def test_bytes_that_are_no_utf8_are_split_too():
+def test_bytes_that_are_not_utf8_are_split_too():
     text = b"\x80" * 10_000
     parts = plain_texts(text)
     assert b"".join(parts) == text and all(0 < len(part) <= MAX_PLAIN_FRAME for part in parts)

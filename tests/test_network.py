@@ -162,7 +162,7 @@ def test_a_member_whose_neighbours_all_died_comes_back_through_its_book():
     world.check_complete([lonely], world.members)
 
 
-def test_stir_finds_the_other_half_after_a_long_split():
+def test_a_shuffle_finds_the_other_half_after_a_long_split():
     world = network_of(8, seconds=20, lazy=True)
     half = world.members[::2]
     world.partition(half)
@@ -308,7 +308,7 @@ def test_a_late_joiner_is_shown_the_history_in_order_marked_as_earlier_with_its_
     assert len(seen) == 20
     assert all(EPOCH < event.earlier <= EPOCH + world.now - 30 for event in seen)
     assert [event.earlier for event in seen] == sorted(event.earlier for event in seen)
-    assert not notices(newcomer, "m2 joined"), "who joined long ago is no news"
+    assert not notices(newcomer, "m2 joined"), "a member who joined long ago is not announced"
     assert {member.label for member in newcomer.network.who()} == {member.name for member in world.members[:-1]}
 
 
@@ -334,7 +334,7 @@ def test_when_the_history_window_is_exceeded_the_user_is_told_how_many_are_missi
     assert away.last[author.ident] == author.number
 
 
-def test_two_who_were_away_together_for_longer_than_the_log_are_taken_back(monkeypatch):
+def test_two_members_away_together_for_longer_than_the_log_are_taken_back(monkeypatch):
     """History: each waited for the other to bring what both were missing, and refused everybody else, for ever."""
     monkeypatch.setattr(message, "LOG_MESSAGES", 100)
     world = network_of(8)
@@ -355,7 +355,7 @@ def test_two_who_were_away_together_for_longer_than_the_log_are_taken_back(monke
     world.check_complete()
 
 
-def test_a_lone_members_words_are_there_for_who_comes():
+def test_what_a_lone_member_said_is_there_for_whoever_joins():
     world = World(1)
     lone = world.member()
     for _ in range(5):
@@ -920,7 +920,7 @@ def losses(member):
     return sum(message.decode_record(frame).kind == Kind.LOST for frame in member.network.log.read(0, member.network.log.end))
 
 
-def test_who_was_alone_for_a_moment_calls_nobody_lost_but_those_it_was_linked_to():
+def test_a_member_alone_for_a_moment_calls_nobody_lost_but_those_it_was_linked_to():
     """History: it waited for answers to a call that nobody had heard, and called all others lost: of 80 members 36 at once."""
     world = network_of(20)
     lonely, other = world.members[10], world.members[3]
@@ -1008,7 +1008,7 @@ def test_a_member_that_says_goodbye_over_the_mesh_and_over_a_plain_link_left_onc
     faults.replay(2124, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0.02}, [(0, 'join', 1, 0), (0.1, 'join', 2, 1), (9.48, 'leave', 1)])
 
 
-def test_who_is_told_that_a_member_is_lost_is_not_told_later_that_it_had_left():
+def test_a_user_told_that_a_member_is_lost_is_not_told_later_that_it_had_left():
     faults.replay(499, {}, {'delay': (0.05, 0.24), 'pieces': 0, 'loss': 0}, [
         (0, 'join', 1, 0),
         (0.5, 'join', 3, 1),
@@ -1054,7 +1054,7 @@ def test_what_was_forged_may_come_after_the_news_that_it_was():
     assert not [action for action in network.actions if isinstance(action, peers.Notice) and "missing" in action.words]
 
 
-def test_who_greets_while_we_take_another_origin_is_told_of_it():
+def test_a_member_that_greets_while_we_take_another_origin_is_told_of_it():
     """History: the old one was listed by that neighbour for as long as they were linked."""
     network = peers.Network(b"me", 1, random.Random(1))
     witness, new = met(network, "10.0.0.2", 8), network.opened("10.0.0.3")
@@ -1107,7 +1107,7 @@ def test_a_member_whose_clock_is_wrong_joins_like_any_other(skew):
     assert all(notices(member, "zoe") == ["zoe joined"] for member in world.members[:-1])
 
 
-def test_restarting_after_a_crash_is_no_news_about_oneself():
+def test_restarting_after_a_crash_announces_nothing_about_ourselves():
     """History: "ann~2 joined", "lost ann~2", about her own dead run."""
     world = network_of(4)
     ann = world.member("ann")
@@ -1181,7 +1181,7 @@ def test_a_stranger_under_a_members_origin_does_not_cost_it_its_links():
     world.check_complete(world.members)
 
 
-def test_who_speaks_in_our_name_makes_us_take_another_one():
+def test_a_forgery_in_our_name_makes_us_take_another_origin():
     world = network_of(4)
     victim, other = world.members[0], world.members[1]
     everybody_speaks(world)
@@ -1222,7 +1222,7 @@ def test_a_liars_jumps_cost_nobody_a_link_and_no_message():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_who_believed_a_jump_while_it_was_alone_is_taken_back(seed):
+def test_a_member_that_believed_a_jump_while_alone_is_taken_back(seed):
     """History: one forged record in its log, and each of the others refused it as one who skips, for ever."""
     world = network_of(6, seed)
     world.strict, world.gaps = False, True
@@ -1381,7 +1381,7 @@ def test_addresses_of_ourselves_are_dialled_once_at_most_and_end_there():
     assert link(one, one) == []
 
 
-def test_a_loopback_address_means_the_machine_of_who_says_it():
+def test_a_loopback_address_means_the_machine_of_whoever_says_it():
     world = World(1)
     far, near = world.member(host="10.1.1.1", port=5001), world.member(host="10.1.1.1", port=5002)
     near.do(near.network.join, "near", [("127.0.0.1", 5001)])
@@ -1414,13 +1414,13 @@ def test_more_addresses_and_origins_than_are_remembered_leave_bounded_memory(mon
 
 # Sleep well ---------------------------------------------------------------------------------------
 
-def test_an_idle_member_wakes_for_pings_and_stirs_only():
+def test_an_idle_member_wakes_only_for_pings_and_shuffles():
     world = network_of(6)
     ticks = []
     for member in world.members:
         member.network.tick = lambda tick=member.network.tick: (ticks.append(world.now), tick())
     world.run(600)
-    # A ping for each of 15 links every 10 s, an answer to each, six stirs every 30 s.
+    # A ping for each of 15 links every 10 s, an answer to each, six shuffles every 30 s.
     assert len(ticks) < 600 * (15 * 2 / 10 + 6 / 15)
     alone = World(1).member()
     assert alone.network.deadline is None, "who is alone and knows nobody sleeps"
@@ -1428,7 +1428,7 @@ def test_an_idle_member_wakes_for_pings_and_stirs_only():
 
 # The oracle itself: break the core (mutants.py), and it must notice ----------------------------------
 
-FEW_LINKS = {"WANT_LINKS, MAX_MESH_LINKS": (3, 5)}  # so that few members are no full mesh
+FEW_LINKS = {"WANT_LINKS, MAX_MESH_LINKS": (3, 5)}  # so that a few members are not a full mesh
 
 
 def circles(seed):

@@ -1,4 +1,4 @@
-"""Whole programs: several of ours turned in this process, C peers beside them, and the built file as a user runs it."""
+"""Whole programs: several of them turned in this process, C peers beside them, and the built file as a user runs it."""
 
 import contextlib
 import errno
@@ -122,7 +122,7 @@ def test_end_of_input_leaves_after_everything_is_sent(members):
     assert ann.out == ["bob: one", "bob: two", "bob: no newline at the end"]
 
 
-def test_a_long_text_reaches_ours_whole_and_a_c_peer_in_parts_that_lose_nothing(members, cpeers):
+def test_a_long_text_reaches_members_whole_and_a_c_peer_in_parts_that_lose_nothing(members, cpeers):
     ann, bob = pair = members("ann", "bob")
     carl, = cpeers("carl")
     link(pair, (bob, ann))
@@ -135,7 +135,7 @@ def test_a_long_text_reaches_ours_whole_and_a_c_peer_in_parts_that_lose_nothing(
     assert " ".join(line[len("bob: "):] for line in carl.screen).split() == text.split()
 
 
-# A network of ours ----------------------------------------------------------------------------
+# A network of members -------------------------------------------------------------------------
 
 def test_everyone_is_linked_to_everyone_and_says_each_thing_once(members):
     five = members("ann", "bob", "cy", "dan", "eve")
@@ -162,7 +162,7 @@ def test_a_circle_of_links_repeats_nothing(members):
     assert sorted(bob.out) == ["ann: once", "cy: and once"] and ann.out == ["cy: and once"] and cy.out == ["ann: once"]
 
 
-def test_who_comes_late_sees_what_was_said_marked_with_its_time(members):
+def test_a_latecomer_sees_what_was_said_marked_with_its_time(members):
     ann, bob = pair = members("ann", "bob")
     ann.type("said to nobody")
     turn([ann], lambda: ann.chat.network.log.end == 2)
@@ -245,7 +245,7 @@ def test_c_peers_at_both_ends_of_a_chain_through_us(members, cpeers):
     assert bob.out == first.screen and ann.out == first.screen[:2]
 
 
-def test_a_c_peer_as_the_hub_of_ours(members, cpeers):
+def test_a_c_peer_as_the_hub_between_members(members, cpeers):
     ann, bob = pair = members("ann", "bob")
     hub, = cpeers("hub")
     ann.join(hub.port)
@@ -300,7 +300,7 @@ def test_everything_said_reaches_a_c_peer_before_we_leave(members, cpeers, rcvbu
     assert carl.screen == [*(f"ann: line {number} " + "x" * (number % 30) for number in range(1500)), "ann: " + "y" * longest]
 
 
-def test_a_file_waits_for_who_reads_it(members, cpeers, monkeypatch):
+def test_a_file_waits_for_its_readers(members, cpeers, monkeypatch):
     """History: a file on our input outran a C peer that reads 25,000 messages a second, and it was let go."""
     monkeypatch.setattr(peers, "MAX_BACKLOG", 40_000)
     monkeypatch.setattr(peers, "LOG_MESSAGES", 400)
@@ -841,7 +841,7 @@ MISTAKES = {
     "port 65536": (["ann", "localhost", "65536"], "from 1 to 65535"),
     "a port with zeros in front": (["ann", "localhost", "0000099999"], "from 1 to 65535"),
     "a negative port": (["ann", "localhost", "-5"], "from 1 to 65535"),
-    "a port that is no number": (["ann", "localhost", "5x"], "from 1 to 65535"),
+    "a port that is not a number": (["ann", "localhost", "5x"], "from 1 to 65535"),
     "a port in other digits": (["ann", "localhost", "٣"], "from 1 to 65535"),
     "an own port that is none": (["ann", "--port", "99999"], "choose one for --port"),
     "an unknown option and no name": (["-x"], "unrecognized arguments: -x"),

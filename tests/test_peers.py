@@ -99,7 +99,7 @@ def test_a_goodbye_is_not_relayed_and_names_who_left(room):
     assert room.notices() == ["bob left"] and room.network.who() == []
 
 
-def test_one_of_ours_behind_a_plain_link_that_leaves_has_left_for_everybody(room):
+def test_a_member_behind_a_plain_link_that_leaves_has_left_for_everybody(room):
     """History: others were told "lost contact with m2", since a goodbye named nobody but by name."""
     left, other = Network(b"m2", 2, random.Random(2)), room.network.opened("10.0.0.2")
     far = left.opened("10.0.0.1")

@@ -373,7 +373,7 @@ def test_commands_of_the_screen_are_answered_in_line_mode(started):
 
 
 @pytest.mark.clock
-def test_who_comes_late_sees_where_the_earlier_messages_end(started):
+def test_a_latecomer_sees_where_the_earlier_messages_end(started):
     hub = started(Program, "hub")
     ann = started(Program, "ann", "127.0.0.1", hub.port)
     ann.wait(lambda program: program.err)
@@ -546,7 +546,7 @@ def test_a_terminal_that_stops_reading_delays_neither_the_network_nor_the_end(st
     assert bob.process.wait(PATIENCE) == 128 + signal.SIGTERM
     assert termios.tcgetattr(bob.slave) == bob.found
     eve.wait(lambda program: "-- bob left" in program.err)
-    bob.look()  # a frame that was cut in the middle is no trap for the shell either
+    bob.look()  # a frame that was cut in the middle does not trap the shell either
 
 
 def test_line_mode_at_a_terminal_that_stops_reading_delays_nobody(started):
@@ -607,7 +607,7 @@ def test_line_mode_writes_no_escape_sequence_and_leaves_the_terminal_alone(start
     hub.wait_alone()
 
 
-def test_line_mode_when_stdout_is_no_terminal(started):
+def test_line_mode_when_stdout_is_not_a_terminal(started):
     bob = started(Terminal, "bob", stdout=subprocess.PIPE)
     assert re.fullmatch(rb"SERVER: \d+\n", bob.process.stdout.readline())
     bob.type(b"hi\n\x04")

@@ -236,7 +236,7 @@ def attacking(name, port, seconds, rate=RATE):
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
-# What is no attack of the wire ----------------------------------------------------------------
+# What does not attack the wire -----------------------------------------------------------------
 
 def part_descriptors(report):
     """ulimit -n 32."""

@@ -156,7 +156,7 @@ class Node:
 
 
 class Member(Node):
-    """One of ours: a real Network, and around it what p2pchat.py and Link do."""
+    """A member: a real Network, and around it what p2pchat.py and Link do."""
 
     def __init__(self, world, name, host, port, skew=0.0, ident=None):
         super().__init__(world, name, host, port, ident)
@@ -422,7 +422,7 @@ class CPeer(Node):
         self.lines.append((self.name, text))
         self.showed((self.ident, self.number))
         self.last[self.ident] = self.number
-        # What is typed while one of ours asks what this is, on a link that is about to end, reaches nobody there.
+        # What is typed while a member asks what this is, on a link that is about to end, reaches nobody there.
         self.lost |= any(end.peer.attempt is not None and not end.peer.attempt.plain for end in self.ends)
         self.relay(self.name, text)
         return text
