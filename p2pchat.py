@@ -68,9 +68,6 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 READ_SIZE = 64 * 1024  # bytes read in a turn, from one link or from all that are readable together; and joined for one send
 MAX_SEND = READ_SIZE + MAX_FRAME  # bytes in one send: what is joined, and the last record of it
 SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes a lot must not keep the rest waiting
-SLOW_SECONDS = 1  # without taking anything: such a neighbour is not slow but stuck, and our own input no longer waits for it
-HOLD_SECONDS = 2  # for which our own input waits for those that take little
-STALL_SECONDS = 30  # without taking anything, and the link is given up: a C program that got out of step is deaf and does not say so
 
 # Where the end of a send is the end of a segment, a C program gets every header in one piece (see Segmenter).
 # Elsewhere the flag exists but TCP ignores it.
@@ -156,6 +153,10 @@ class Link:
             return kernel_unsent(self.sock) + len(self._rest)
         except OSError:
             return len(self._rest)  # this system does not say
+
+
+SLOW_SECONDS = 1  # without taking anything: such a neighbour is not slow but stuck, and our own input no longer waits for it
+STALL_SECONDS = 30  # without taking anything, and the link is given up: a C program that got out of step is deaf and does not say so
 
 
 class Patience:
@@ -561,13 +562,13 @@ LEAVE_POLL = 0.01  # seconds between two looks: nothing reports that the far end
 TURN_SECONDS = 0.03  # for reading from busy links in one turn; the rest go first in the next. Too short for an eye to see
 LINK_SECONDS = 0.008  # for what one link brings in one turn; if it costs more, less is read from that link
 FIRST_READ = 4 * 1024  # bytes that a newcomer may bring in a turn; so much more after each read that cost little
+HOLD_SECONDS = 2  # for which our own input waits for those that take little
 HERE_SECONDS = 1 / 20_000  # for each member here, between two looks at who is here: liars may change that in every turn
 LEAST_READ = 512  # bytes from one link: with a hundred links or more, less is not worth a system call
 ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
 PACKETS_PER_TURN = 32  # of what is announced nearby; the kernel drops what it has no room for
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
 CROWDED_PAUSE = 30  # seconds between two notices of it
-RECORD_TIMES = 2 ** 32  # seconds until a record's 32 bits of time begin again
 LINGER_SECONDS, MAX_LINGERING = 30, 32  # for which a C program's socket stays open for reading; so many at once
 SLEPT_SECONDS = 2  # by which the two clocks moved apart: the machine slept (or somebody set the clock, which does no harm)
 LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -625,7 +626,7 @@ class Chat:
             ui.Key.LEAVE: self.leave, ui.Key.END: self._input_ended,
             ui.Key.SUSPEND: self.suspend, ui.Key.GONE: self._lose_terminal,
         }
-        self._deeds: Dict[type, Callable[..., None]] = {
+        self._action_methods: Dict[type, Callable[..., None]] = {
             peers.Show: self._show, peers.Notice: self._notice,
             peers.Connect: self._connect, peers.Hangup: self._hang_up, peers.Announce: self._announce,
         }
@@ -917,13 +918,13 @@ class Chat:
         self._gone.setdefault(link, str(why))
 
     def _obey(self) -> None:
-        """Do what the network asks; else what was typed next, so that what was said before stands above its answer."""
+        """Carry out the network's actions; if there are none, first obey what was typed next, so that it stands above its answer."""
         if self._typed and not self.network.actions:
             self._obey_user(self._typed.popleft())
         actions = self.network.actions
         while actions:
             action = actions.popleft()
-            self._deeds[type(action)](action)
+            self._action_methods[type(action)](action)
 
     def _reap(self) -> None:
         """Rule 3: the one place that removes a link and closes its descriptor, once all events were handed out."""
@@ -1210,6 +1211,9 @@ class Chat:
         self.network.woke()
         if self.status is None and self.front.shows_own:
             self.front.resume()
+
+
+RECORD_TIMES = 2 ** 32  # seconds until a record's 32 bits of time begin again
 
 
 def record_time() -> float:

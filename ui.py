@@ -812,7 +812,7 @@ EDIT_KEYS: List[Tuple[str, str, Callable[[Editor], None]]] = [
     ("KEY_BACKSPACE KEY_CTRL_H", "", edit(backspace)),
     ("KEY_DELETE", "", edit(delete)),
 ]
-EDITS = {name: deed for names, _, deed in EDIT_KEYS for name in names.split()}
+EDITS = {name: action for names, _, action in EDIT_KEYS for name in names.split()}
 ESCAPES = ("KEY_ESCAPE", "KEY_ALT_ESCAPE", "KEY_CTRL_LEFT_SQUARE_BRACKET")
 SEARCH_KEYS: Dict[str, Callable[[Editor, Search], None]] = {
     "KEY_CTRL_R": Editor.search_on, "KEY_BACKSPACE": Editor.search_less, "KEY_CTRL_H": Editor.search_less,
@@ -1765,7 +1765,7 @@ class Screen:
         if self._editor.key(name):
             return None
         self._escaped = name in ESCAPES
-        return SCREEN_DEEDS[name](self) if name in SCREEN_DEEDS else None
+        return SCREEN_ACTIONS[name](self) if name in SCREEN_ACTIONS else None
 
     def _insert(self, token: Token) -> None:
         room = INPUT_LIMIT - len(self._editor.line.text)
@@ -1845,8 +1845,8 @@ SCREEN_KEYS: List[Tuple[str, str, Callable[[Screen], Optional[Event]]]] = [
     ("FOCUS_IN", "", Screen._take_focus),
     ("FOCUS_OUT", "", Screen._leave_focus),
 ]
-SCREEN_DEEDS = {name: deed for names, _, deed in SCREEN_KEYS for name in names.split()}
-KEY_NAMES = {*EDITS, *SEARCH_KEYS, *SCREEN_DEEDS}
+SCREEN_ACTIONS = {name: action for names, _, action in SCREEN_KEYS for name in names.split()}
+KEY_NAMES = {*EDITS, *SEARCH_KEYS, *SCREEN_ACTIONS}
 KEYS_HELP = [(readable(names.split()[0]), what) for names, what, _ in [*SCREEN_KEYS, *EDIT_KEYS] if what]
 WHEEL = {"KEY_UP": -1, "KEY_DOWN": 1}       # what a wheel sends on the alternate screen, some at once:
 WHEEL_KEYS = 3
