@@ -2,7 +2,7 @@
 
     python3 tests/attacker.py ATTACK PORT SECONDS SEED RATE     attack the member at PORT with so many bytes a second
 
-Knows: the wire, from the README. It shares no code with the program, so that both can be wrong only each for itself.
+Knows: the wire, from the README. It shares no code with the program, so that a mistake in one cannot hide in the other.
 Leaves out: what the victims feel (test_hostile.py for a moment, torture.py for minutes).
 
 An attack is a generator: it queues bytes on its lines and yields; it goes on when they are on their way. What the

@@ -1,14 +1,14 @@
 """`make demo`: a network on this machine to play with, each member in a pane of tmux, ready to type in.
 
-Knows: how to get panes out of tmux (2.6 or newer), and what to tell who has none.
+Knows: how to get panes out of tmux (2.6 or newer), and what to tell a user without it.
 Must not know: how the chat works. The members are the built program, started as a user starts it; the guide is
 one more member, in line mode, that says its lines and leaves.
 Leaves out: what can be checked without anybody watching; that is watch.py.
 
 Two ways. Outside of tmux: a server of our own, on a private socket and without anybody's configuration, with keys
 for killing and for joining. It ends with its last member or its last viewer, whatever becomes of this process:
-tmux itself sees to that (destroy-unattached). Inside of tmux: one more window of the user's session, no key and no
-option of whose is touched; it ends as any window does, when its last pane is left.
+tmux itself sees to that (destroy-unattached). Inside of tmux: one more window of the user's session, whose keys
+and options stay as they are; it ends as any window does, when its last pane is left.
 """
 
 import os
@@ -30,23 +30,23 @@ POLL = 0.02                 # seconds between two looks at a pane; tmux does not
 TERM = "screen-256color"    # what every tmux is, whatever the user's configuration calls it
 ENDINGS = signal.SIGHUP, signal.SIGTERM, signal.SIGINT
 
-OWN_BAR = " Ctrl-B, then  arrow: go there  K: kill -9 this one  J: one more joins  d: end "
+OWN_BAR = " Ctrl-B, then  arrow: go there  K: kill -9 this one  J: add one more  d: quit "
 OWN_GUIDE = """\
-type here: everybody reads it
-K kills one: the others stay one
-J joins one: it reads all this
+type here; everyone reads it
+K kills one; the rest reconnect
+J adds one, who sees all this
 """
 WINDOW_GUIDE = """\
-type here: everybody reads it
-kill -9 PID: the others stay one
+type here; everyone reads it
+kill -9 PID; the rest reconnect
 more: ./p2pchat me localhost {port}
 """
 WITHOUT_TMUX = """\
-the panes need tmux, and it is not installed. The same in windows of your own, in this directory:
+the panes need tmux, which is not installed. To do the same by hand, open terminals in this directory:
   in the first:       ./p2pchat {0}
-  in the others:      ./p2pchat {1} localhost PORT      (the first line of {0}'s screen says SERVER: PORT)
-Talk; close a window or say kill -9 to one, and see the others stay one network; join late, through anybody, and
-see what was said before. `make watch` shows it without any window."""
+  in each other one:  ./p2pchat {1} localhost PORT      (the first line of {0}'s screen says SERVER: PORT)
+Talk; close a terminal or kill -9 a member, and the rest reconnect; join late, through anyone, and you see what
+was said before. `make watch` shows all that in one terminal."""
 
 
 class Tmux:
@@ -224,7 +224,7 @@ def inside(tmux, names):
         tmux.attempt("kill-window", "-t", window)
         raise
     tmux("select-window", "-t", window)
-    print("The demo has a window of its own, p2pchat. It ends when all its members have left (:quit).")
+    print("The demo has its own tmux window, p2pchat. It closes when all its members have left (:quit).")
 
 
 # The command ------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def counted(text):
     """The number of members that the user wants. Raises ValueError."""
     if text.isascii() and text.isdigit() and 1 <= int(text) <= len(NAMES):
         return int(text)
-    raise ValueError(f"N is {text}, and can be 1 to {len(NAMES)}, as in make demo N=6")
+    raise ValueError(f"N must be a number from 1 to {len(NAMES)}, not {text}, as in make demo N=6")
 
 
 def check_tmux():

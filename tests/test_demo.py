@@ -99,7 +99,7 @@ def test_outside_of_tmux_the_demo_has_a_server_of_its_own_that_ends_with_its_vie
     tmux, panes = own_server(user, place, 4)
     ann, *others = panes
     assert len(panes) == 4
-    until_all(tmux, panes, "guide: J joins one")
+    until_all(tmux, panes, "guide: J adds one")
     user("send-keys", "hello", "Enter")
     until_all(tmux, panes, "ann: hello")
     user("send-keys", "C-b", "K")
@@ -162,7 +162,7 @@ def test_inside_of_tmux_the_demo_is_one_more_window_and_nothing_else_is_touched(
 
 @pytest.mark.parametrize("number", ["0", "10", "x", "-1", "", "²"])
 def test_a_number_of_members_is_1_to_9(number):
-    with pytest.raises(ValueError, match=f"N is {number}, and can be 1 to 9"):
+    with pytest.raises(ValueError, match=f"N must be a number from 1 to 9, not {number}"):
         demo.main([number])
 
 

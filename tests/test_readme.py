@@ -1,4 +1,4 @@
-"""What the README says is so: its bytes, limits, names, options and commands are the code's, and what it tells to type works."""
+"""What the README says is true: its bytes, limits, names, options and commands are the code's, and what it says to type works."""
 
 import contextlib
 import os
