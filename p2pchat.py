@@ -185,7 +185,7 @@ class Patience:
         """Another flush fell short. Raises Gone after STALL_SECONDS in which nothing was taken."""
         self.stuck = now >= self._moved_at + SLOW_SECONDS
         if now >= self._moved_at + STALL_SECONDS:
-            raise Gone(f"took nothing for {STALL_SECONDS} seconds")
+            raise Gone(f"read nothing for {STALL_SECONDS} seconds")
 
 
 WINDOW_POLLS = 0.001, 0.1  # seconds until a link without room in the far end's window is tried again: first, at most
@@ -1610,7 +1610,7 @@ class TracedChat(Chat):
             complete, reason = False, os.strerror(error.errno or 0)
         if not complete:
             self._end_trace()
-            self.network.actions.append(peers.Notice(f"the trace has ended: {self._path} takes no more ({reason})"))
+            self.network.actions.append(peers.Notice(f"the trace has ended: cannot write to {self._path} ({reason})"))
 
     def _end_trace(self) -> None:
         if self._trace is not None:

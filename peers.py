@@ -864,7 +864,7 @@ class Network:
         if not self._told_alone:
             self._told_alone = True
             self._notice("nobody is connected; what you say is kept and delivered when somebody is" if self._was_connected
-                         else "nobody else is here yet; it will be delivered to whoever joins")
+                         else "nobody else is here yet; what you say is delivered to whoever joins")
 
     @property
     def unheard(self) -> bool:
@@ -938,7 +938,7 @@ class Network:
         if found is None and len(guests) > len(self.links.all) // 2:  # talkers of different hosts: who was here first stays
             found = min(guests[len(guests) // 2:], key=lambda guest: (guest.spoke, guest.heard_at))
         if found is not None:
-            self.links.hang_up(found, "is one of too many from that address")
+            self.links.hang_up(found, "was one of too many from that address")
         return found is not None
 
     def received(self, neighbour: Neighbour, data: bytes) -> None:
@@ -1110,7 +1110,7 @@ class Network:
             self.links.hang_up(neighbour, "is silent")
         elif not self.has_address(neighbour.own_host):  # we are on another network: what is sent to our old address is lost
             for dead in [link for link in self.links.all if link.own_host == neighbour.own_host]:
-                self.links.hang_up(dead, "was reached from an address that this machine has no more")
+                self.links.hang_up(dead, "was reached from an address that this machine no longer has")
         else:
             neighbour.pings += 1
             neighbour.pinged_at = self.now
@@ -2353,7 +2353,7 @@ class Bridge:
         while neighbour.log and self._log.end - neighbour.position > LOG_MESSAGES // 4:
             self._queue_next(neighbour)
             if neighbour.cost > MAX_BACKLOG:
-                self._links.hang_up(neighbour, f"took nothing while {MAX_BACKLOG >> 20} MiB were waiting")
+                self._links.hang_up(neighbour, f"read nothing while {MAX_BACKLOG >> 20} MiB were waiting")
 
     def _pause(self, outlet: Outlet) -> float:
         """How long a quiet link waits (seconds): the lowest origin goes first, and the others hear of it."""
@@ -3066,7 +3066,7 @@ class Presence:
             self._namesakes_at = self._clock.now + NAMESAKE_SECONDS  # it may be an earlier run of ours that crashed
         elif is_due:
             self._namesakes, self._namesakes_at = others, None
-            self._notice("someone else here is called {} too; others see you as {}", self._author.name, self.own_label)
+            self._notice("someone else here is also called {}; others see you as {}", self._author.name, self.own_label)
 
     # Who is here
 

@@ -484,7 +484,7 @@ def test_two_members_of_one_name_are_told_apart():
     assert [member.network.presence.own_label for member in (one, other)] == expected
     world.run(peers.NAMESAKE_SECONDS)
     for member, label in zip((one, other), expected):
-        assert f"someone else here is called ann too; others see you as {label.decode()}" in member.said_notices
+        assert f"someone else here is also called ann; others see you as {label.decode()}" in member.said_notices
     world.kill(other)
     world.run(15)
     assert [member.label for member in third.network.who()] == [b"ann"], "a name that only one bears is shown as it is"

@@ -494,7 +494,7 @@ def test_a_neighbour_that_reads_nothing_is_let_go_and_delays_nobody(members, cpe
         total += 1
         turn(pair, lambda: len(bob.out) == total + 1)  # nobody waits for the stuck one
     assert total > 100
-    turn(pair, lambda: any("took nothing" in line for line in hub.err))
+    turn(pair, lambda: any("read nothing" in line for line in hub.err))
     hub.type("still here")
     turn(pair, lambda: bob.out[-1] == "hub: still here")
 
@@ -979,7 +979,7 @@ def test_a_one_line_bot_and_a_logger():
 
 def test_whoever_pipes_something_to_nobody_is_told_and_gets_status_1():
     status, out, err = run("bot", stdin=b"one\ntwo\n")
-    assert status == 1 and err[1:] == ["-- nobody else is here yet; it will be delivered to whoever joins",
+    assert status == 1 and err[1:] == ["-- nobody else is here yet; what you say is delivered to whoever joins",
                                        "-- nobody is connected, so nobody got what you sent"]
     assert run("bot", stdin=b":who\n")[0] == 0, "a command is not for anybody"
 

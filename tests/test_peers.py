@@ -189,7 +189,7 @@ def test_a_stranger_is_told_nothing_until_it_is_clear_what_it_is(room):
     assert stranger.backlog == 0 and room.network.deadline == STRANGER_SECONDS
     room.network.now = STRANGER_SECONDS
     room.network.tick()
-    assert stranger.kind is LinkKind.PLAIN and room.notices() == ["nobody else is here yet; it will be delivered to whoever joins"]
+    assert stranger.kind is LinkKind.PLAIN and room.notices() == ["nobody else is here yet; what you say is delivered to whoever joins"]
     assert sent(stranger) == [(b"me", b"hi")] and room.network.deadline is None
     assert room.network.bridge.silent == 1
     room.network.received(stranger, encode_pair(b"bob", b"hello"))
@@ -380,7 +380,7 @@ def test_a_link_that_takes_nothing_is_let_go_after_a_while_and_not_before(linked
     patience.check(20)
     assert not patience.stuck
     patience.check(20 + p2pchat.STALL_SECONDS - 0.1)
-    with pytest.raises(Gone, match="took nothing for 30 seconds"):
+    with pytest.raises(Gone, match="read nothing for 30 seconds"):
         patience.check(20 + p2pchat.STALL_SECONDS)
 
 

@@ -205,7 +205,7 @@ def test_alone_the_built_program_says_once_that_nobody_hears(started):
     ann.type(b"one\r")
     ann.shows("ann: one")
     ann.type(b"two\r")
-    ann.wait(lambda t: t.said[1:5] == ["ann: one", "-- nobody else is here yet; it will be delivered to whoever joins", "ann: two", ""])
+    ann.wait(lambda t: t.said[1:5] == ["ann: one", "-- nobody else is here yet; what you say is delivered to whoever joins", "ann: two", ""])
     assert ann.rows[0].startswith(f"SERVER: {ann.port}  nobody connected  join: ")
     bob = started(Program, "bob", "127.0.0.1", ann.port)
     ann.wait(lambda t: t.rows[0].startswith(f"SERVER: {ann.port}  here: bob"))
@@ -264,7 +264,7 @@ def test_names_are_bold_without_colour_and_on_any_terminal(started, env):
     ann.type(b"x\r")  # the first frame is plain, but keys are read once blessed is loaded
     ann.shows("ann: x")
     assert b"\x1b[1mann" in ann.written or env == {"TERM": "nonsense"}
-    alone = "-- nobody else is here yet; it will be delivered to whoever joins"
+    alone = "-- nobody else is here yet; what you say is delivered to whoever joins"
     ann.wait(lambda t: [row for row in t.said[1:] if row] == ["ann: x", alone, "---- ann " + "-" * 71])
     ann.type(b":q\r")
     assert ann.end() == 0 and ann.restored

@@ -71,7 +71,7 @@ def test_a_trace_that_takes_no_more_ends_with_one_notice_and_the_chat_goes_on(wh
         ann.wait(lambda program: "bob: hi" in program.out)
         ended = [line for line in ann.err if "trace" in line]
         reason = "No space left on device" if path == "/dev/full" else "Resource temporarily unavailable"
-        assert ended == [f"-- the trace has ended: {path} takes no more ({reason})"]
+        assert ended == [f"-- the trace has ended: cannot write to {path} ({reason})"]
 
 
 def full_pipe(stack, path):

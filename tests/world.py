@@ -829,7 +829,7 @@ class World(Oracle):
         if wait > 1e-9:
             self.after(wait, self._stalled, end)
         elif end.neighbour.backlog:
-            end.node._drop(end, f"took nothing for {STALL_SECONDS} seconds")
+            end.node._drop(end, f"read nothing for {STALL_SECONDS} seconds")
             end.node._after()
         else:
             end.stuck = None
