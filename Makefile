@@ -1,9 +1,9 @@
 # make          build ./p2pchat, one executable file
 # make test     run the tests; ONLY="tests/test_ui.py -k paste" some of them
-# make simulate N=10000 KILL=50   N members join, KILL % of them die at once: how the rest heals
-# make hunt     new random runs of small networks until Ctrl-C; FROM=1000 the first; prints the least that fails
+# make simulate N=10000 KILL=50   N members join, KILL % of them die at once: how the rest reconnect
+# make hunt     new random runs of small networks until Ctrl-C; from FROM=1000 on; prints the shortest that fails
 # make break    breakages of the network; M=never_relay applies one, and shows which tests find it
-# make demo N=6 N members in panes of tmux, joined and ready to type in (4 without N)
+# make demo N=6 N members in tmux panes, connected and ready to type in (4 without N)
 # make watch    members talk, are killed and come back by themselves; checked to the last message
 # make picture  the pictures in the README, from a real session and from what was measured;
 #               ANEW=1 P2PCHAT_C=/path/to/binary measures first, for minutes
@@ -25,7 +25,7 @@ FETCH = "$(PYTHON)" .ci/fetch
 # The byte code of all that a test run loads is kept, but not beside the sources.
 RUN = PYTHONPATH=.build/runtime:.build/testing PYTHONPYCACHEPREFIX="$(CURDIR)/.build/bytecode" "$(PYTHON)"
 
-# The first that runs of the built file. Parsers of ten years ago can read it: an old Python gets a sentence.
+# What runs first in the built file. A parser of ten years ago can read it, so an old Python says one clear sentence.
 define MAIN
 import sys
 if sys.version_info < (3, 9):
@@ -39,7 +39,7 @@ export MAIN
 # "unchecked-hash" keeps it valid in a zip, which has no useful file times. A zip cannot load C
 # extensions: without the optional one wcwidth uses its Python code. The licences stay inside.
 #
-# An old ./p2pchat goes first: one that is there is whole, and of these sources.
+# The old ./p2pchat is removed first: if the file is there, it is complete, and made of these sources.
 p2pchat: $(SOURCES) .build/runtime/done
 	rm -rf p2pchat .build/stage
 	cp -R .build/runtime .build/stage
