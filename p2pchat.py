@@ -1153,7 +1153,7 @@ class Chat:
         if self.status is not None:
             return
         if not self._opened and action.attempt.contact is None and action.attempt.announced is None:
-            self._postponed.append(action)  # loading blessed takes 0.3 s: whoever answered meanwhile would wait for us
+            self._postponed.append(action)  # loading blessed takes 0.3 s, for which whoever answered would wait
             return
         try:
             dial = Dial(action.attempt, self.network.now + action.seconds)

@@ -611,7 +611,7 @@ class Handshake:
     def read_probe(self, neighbour: Neighbour, text: bytes) -> bool:
         """Handle this text of a plain pair if it is a probe. Returns whether it is one. Raises ProtocolError."""
         if not text.startswith(PROBE) or not is_kind(text[len(PROBE):], Kind.HELLO) or neighbour.attempt or neighbour.spoke:
-            return False  # a probe may come late, on a link that we took for a C program's meanwhile: one lost packet is enough
+            return False  # a probe may come late, on a link that we already took for a C program's: one lost packet is enough
         hello = decode_hello(text[len(PROBE):])
         self._links.is_ours(neighbour, LinkKind.GREETING)
         neighbour.log = neighbour.refill = None
@@ -795,7 +795,7 @@ class Network:
 
     @property
     def deadline(self) -> Optional[float]:
-        """When tick wants to be called, in seconds; None: nothing is planned, and an idle member sleeps. Early perhaps, never late."""
+        """When to call tick (seconds); None: nothing is planned, and an idle member sleeps. Early perhaps, never late."""
         if self._replan:  # worked out only after a change, not in every turn of a busy loop
             self._replan, self._planned = False, self._plan()
         return self._planned
@@ -1520,7 +1520,7 @@ class Overlay:
 
     @property
     def deadline(self) -> Optional[float]:
-        """When tick wants to be called (seconds), or None."""
+        """When to call tick (seconds); None: nothing is planned."""
         times = [self._shuffle_at]
         if self._wants_links():
             times.append(self.book.next_fresh())
@@ -1551,7 +1551,7 @@ class Overlay:
             self.dial(Attempt(address, urgent=not self._links.mesh()))
 
     def find(self, neighbour: Neighbour, host: str, port: int, origin: int) -> None:
-        """A mark names a member whom we do not know, as a gateway at this address: link to it directly."""
+        """A mark names a member that we do not know, as a gateway at this address: link to it directly."""
         address = self._usable(neighbour, host, port)
         if address is None or self._links.is_linked(origin, greeting=True):
             return
@@ -2364,7 +2364,7 @@ class Bridge:
 
     @property
     def deadline(self) -> Optional[float]:
-        """When tick wants to be called (seconds), or None."""
+        """When to call tick (seconds); None: nothing is planned."""
         times = [*map(self._due, self._quiet.values()), self._look_at]
         return min((due for due in times if due is not None), default=None)
 
@@ -2414,7 +2414,7 @@ class Bridge:
     # What C programs get
 
     def skip(self, number: int, count: int) -> None:
-        """No C program is to be sent these records of the log."""
+        """Never send these records of the log to a C program."""
         self._never.update(range(number, number + count))
         if len(self._never) > 2 * LOG_MESSAGES:
             self._never = {number for number in self._never if number >= self._log.start}
@@ -2598,7 +2598,7 @@ class News:
 
     def __init__(self, clock: Clock, links: Links, notice: Callable[..., None]) -> None:
         self._clock, self._links, self._notice = clock, links, notice
-        self._found: dict[Key, tuple[str, Person, bytes]] = {}  # key -> (verb, Person, label)
+        self._found: dict[Key, tuple[str, Person, bytes]] = {}  # by key: the verb, the Person and its label
         self._due: Optional[float] = None
         self._was_held = False
         self._uncounted = 0  # losses and joins that were only counted
@@ -2627,7 +2627,7 @@ class News:
 
     @property
     def deadline(self) -> Optional[float]:
-        """When tick wants to be called (seconds), or None."""
+        """When to call tick (seconds); None: nothing is planned."""
         if not self._found and not self._uncounted:
             return None
         return max(self._due or 0, self._bucket.next_at)
@@ -2692,7 +2692,7 @@ class RollCall:
         self.was_asked = False  # whether the others know of it
         self.answer_at: Optional[float] = None  # when we say that we are here
         self.asked_at = clock.now  # when somebody wanted to know
-        self._again: Optional[float] = None  # when, since it began
+        self._again: Optional[float] = None  # when somebody asked anew while it was under way
         self._answered_at = clock.now - ANSWER_PAUSE
 
     def begin(self, must: bool = False) -> None:
@@ -2743,7 +2743,7 @@ class RollCall:
         return None if self.since is None else self.since + CALL_SECONDS
 
 
-MAX_MEMBERS = 10_000  # persons remembered for :who
+MAX_MEMBERS = 10_000  # people remembered for :who
 SUSPECT_SECONDS = 1, 2  # until all are told of a lost neighbour that nobody has heard of; random, so that one of five tells
 DOUBT_SECONDS = 2  # for a member that somebody calls lost to contradict
 CONTRADICT_SECONDS = 0.5  # between two HEREs that we send: a liar can call us lost a thousand times a second
@@ -2981,7 +2981,7 @@ class Presence:
 
     @property
     def deadline(self) -> Optional[float]:
-        """When tick wants to be called (seconds), or None."""
+        """When to call tick (seconds); None: nothing is planned."""
         times: list[Optional[float]] = [due for _, due in self._suspects.values()]
         times += islice(self._doubted.values(), 1)
         times += [self._contradict_at, self._silent_at, self._call.deadline, self._news.deadline, self._namesakes_at]
@@ -3042,7 +3042,7 @@ class Presence:
             self._silent_at = self._clock.now + TELLER_SECONDS * min(rank, MAX_TELLER)
 
     def _ask_with(self, origin: int) -> None:
-        """Others may live whom we have not heard: miss one of them aloud, so that all answer."""
+        """We may just not have heard who still lives: tell all that one of them is missed, so that all answer."""
         self._tell_lost(origin)
         self._doubted[origin] = self._clock.now + DOUBT_SECONDS
         self._call.begin(must=True)
@@ -3186,7 +3186,7 @@ class Discovery:
 
     @property
     def deadline(self) -> Optional[float]:
-        """When tick wants to be called (seconds)."""
+        """When to call tick (seconds)."""
         times = self._ask_at, self._tell_at, self._call and self._call[0]
         return min((time for time in times if time is not None), default=None)
 
