@@ -799,7 +799,7 @@ class Chat:
     def _deadline(self) -> Optional[float]:
         """Rule 5: when something has to be done even if nothing happens; None: never. Idle links have no deadline."""
         times = [self.network.deadline, self.front.deadline if self._opened else None]
-        if self._here_after and self._opened and self._here != (self.network.presence.version, self.network.is_alone):
+        if self._here_after and self._here != (self.network.presence.version, self.network.is_alone):
             times.append(self._here_after)
         if self.dials or self._unfinished or self._lingering or self._accept_after:
             times += [dial.deadline for dial in self.dials] + [patience.deadline for patience in self._unfinished.values()]

@@ -171,6 +171,7 @@ MESH, OURS, KNOWN = LinkKind.MESH, (LinkKind.MESH, LinkKind.GREETING), (LinkKind
 MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C program (a member lags behind in the log instead)
 MAX_OUT = 4096  # pieces on their way to a named C program that are remembered, because they may have to be sent again
 PIECE_COST = 40  # bytes of memory that a waiting piece costs beside its own bytes
+NOTHING = 1, 0  # the first and the last of no sequences
 MAX_GUESTS = 256  # names behind one plain link, or at one gateway
 MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown but not remembered, or a thousand links would hold half a GB
 
@@ -372,12 +373,14 @@ class Neighbour:
         # The subtle spot: only a position in the shared log is kept, not a queue of its own. So nothing is lost
         # on the way: what is in the log goes to each neighbour, in the log's order, unless it is known to have
         # it. A slow one costs nothing, lags behind, and catches up; one that lags too far finds a gap: a hole.
-        log = self.log
-        while log and self.position < log.end:
-            start = self.position if self.position > log.start else log.start
+        log, start = self.log, self.position
+        while log and start < log.end:
+            if start < log.start:
+                start = log.start
             data, self.position = log.chunk(start)
             if start < self.filter_until:
                 data = self._unknown(log, start, self.position)
+            start = self.position
             if data:
                 return data
         return b""
@@ -385,11 +388,11 @@ class Neighbour:
     def _unknown(self, log: Log, start: int, stop: int) -> bytes:
         """Of the log from `start` to the record before `stop`, what this neighbour is not known to have."""
         frames = log.read(start, stop)
-        late, vector, seen, nothing = log.late, self.vector_at_hello, self.seen, (1, 0)
+        late, vector, seen = log.late, self.vector_at_hello, self.seen
         unknown = []
         for number, frame in enumerate(frames, start):
             origin, sequence = read_id(frame)
-            first, last = seen.get(origin, nothing)
+            first, last = seen.get(origin, NOTHING)
             if not first <= sequence <= last and (sequence > vector.get(origin, 0) or number in late):
                 unknown.append(frame)
         return b"".join(unknown)
@@ -400,14 +403,12 @@ class Neighbour:
 
     def has(self, origin: int, first: int, last: int) -> None:
         """Note that it has these sequences: it sent them, in a row."""
-        seen = self.seen
-        if origin in seen:
-            low, high = seen[origin]
-            seen[origin] = (low, last if last > high else high) if low <= first <= high + 1 else (first, last)
-        else:
-            if len(seen) > 2 * LOG_MESSAGES:  # made-up origins; at worst it is sent what it has
-                seen.clear()
-            seen[origin] = first, last
+        low, high = self.seen.get(origin, NOTHING)
+        if not low <= first <= high + 1:
+            low = high = first
+            if len(self.seen) > 2 * LOG_MESSAGES:  # made-up origins; at worst it is sent what it has
+                self.seen.clear()
+        self.seen[origin] = low, last if last > high else high
         self.filter_until = self.log.end  # type: ignore[union-attr]
 
 
@@ -1903,7 +1904,7 @@ class Bridge:
         self._converted: dict[tuple[int, str, int], tuple[Batch, int]] = {}
         self._decided_at: Optional[float] = None  # when one of two own links in one island went quiet
         self._grown, self._changed = log.end, False
-        self._stocked = log.end  # when those that lag were looked at
+        self._stock_at = log.end  # the number of the log at which to look at those that lag
 
     # Links come and go
 
@@ -2333,20 +2334,22 @@ class Bridge:
     def grew(self) -> bool:
         """The log may have grown: what is new in it is owed to quiet links from now. Returns whether our deadline may have changed."""
         changed, self._changed = self._changed, False
-        if self._grown == self._log.end:
-            return changed
         number, self._grown = self._grown, self._log.end
+        if self._quiet and number < self._grown:
+            self._owe_new(number)
+            changed = True
+        if self._grown >= self._stock_at:
+            self._stock_at = self._grown + LOG_MESSAGES // 16
+            for neighbour in list(self._plain.values()):
+                self._stock_up(neighbour)
+        return changed
+
+    def _owe_new(self, number: int) -> None:
         for neighbour in self._quiet.values():
             outlet = neighbour.outlet
             if not outlet.owed or self._clock.now - outlet.owed[-1][1] > QUIET_SPREAD:
                 outlet.owed.append((number, self._clock.now))
             self._advance(neighbour)
-            changed = True
-        if self._log.end - self._stocked > LOG_MESSAGES // 16:
-            self._stocked = self._log.end
-            for neighbour in list(self._plain.values()):
-                self._stock_up(neighbour)
-        return changed
 
     def _stock_up(self, neighbour: Neighbour) -> None:
         """It lags: queue what would soon fall out of the log."""

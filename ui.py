@@ -1997,6 +1997,12 @@ class Output:
 HARMLESS = bytes(range(32, 127)) + b"\n"
 
 
+@lru_cache(NAMES_KEPT)
+def line_head(name: bytes) -> bytes:
+    """How a line of this name's begins."""
+    return f"{clean_name(name)}: ".encode("utf-8", "replace")
+
+
 class Lines:
     """The line mode front end: a message is a line of stdout, a notice one of stderr, a line of stdin an event.
 
@@ -2073,11 +2079,11 @@ class Lines:
         """Queue `name: text`, or `name (12:03): text`. A text's further lines are indented: no peer can forge a line."""
         if self._out is None:
             return
+        start = line_head(name[:NAME_BYTES])
         if self._times:
-            head = f"{self._iso(when)} {clean_name(name)}: "
-        else:
-            head = clean_name(name) + (time.strftime(" (%H:%M): ", time.localtime(when)) if earlier else ": ")
-        start = head.encode("utf-8", "replace")
+            start = f"{self._iso(when)} ".encode() + start
+        elif earlier:
+            start = start[:-2] + time.strftime(" (%H:%M): ", time.localtime(when)).encode()
         self._out.put(start + (b"\n" + start).join(clean_lines(texts)) + b"\n", len(texts))
 
     def _iso(self, when: int) -> str:
