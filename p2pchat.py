@@ -23,7 +23,7 @@ The rules of the loop, by which one thread is enough for everything:
    switched on here and off there. The timeout is the nearest deadline; without one it is None, so an
    idle chat does not wake up.
 6. Bounded work per link and turn (_adjust_share), and busy links are read only as far as
-   TURN_SECONDS allow (_read_links): whatever floods in, the keyboard is served in every turn.
+   TURN_SECONDS allow (_read_busy): whatever floods in, the keyboard is served in every turn.
 7. One place (_mark) turns a link's failure into "this link is gone, because ..."; any other
    exception is our bug and ends the program, after the terminal was restored.
 
@@ -65,7 +65,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 # One connection -------------------------------------------------------------------------------
 
-READ_SIZE = 64 * 1024  # bytes read in a turn, from one link or from all that are readable together; and joined for one send
+READ_SIZE = 64 * 1024  # bytes read in a turn, from one busy link or from all of them together; and joined for one send
 MAX_SEND = READ_SIZE + MAX_FRAME  # bytes in one send: what is joined, and the last record of it
 SENDS_PER_TURN = 8  # system calls spent on one link: a neighbour that takes a lot must not keep the rest waiting
 
@@ -564,7 +564,7 @@ LINK_SECONDS = 0.008  # for what one link brings in one turn; if it costs more, 
 FIRST_READ = 4 * 1024  # bytes that a newcomer may bring in a turn; so much more after each read that cost little
 HOLD_SECONDS = 2  # for which our own input waits for those that take little
 HERE_SECONDS = 1 / 20_000  # for each member here, between two looks at who is here: liars may change that in every turn
-LEAST_READ = 512  # bytes from one link: with a hundred links or more, less is not worth a system call
+LEAST_READ = 512  # bytes in one read: less is not worth a system call. A link that brings so many at once is busy from then on
 ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
 PACKETS_PER_TURN = 32  # of what is announced nearby; the kernel drops what it has no room for
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
@@ -612,9 +612,9 @@ class Chat:
         self._others: Any = frozenset()  # what is watched beside the links
         self._changed: Set[Link] = set()  # links that may need other events waited for than before
         self._unfinished: Dict[Link, Patience] = {}  # links of which the last flush left something
-        self._readable: List[Link] = []  # links that have something for us in this turn
+        self._readable: List[Link] = []  # busy links that have something for us in this turn
         self._turn = 0
-        self._busy: Dict[Link, int] = {}  # links whose last read was full, or cost much -> the turn of that read
+        self._busy: Dict[Link, int] = {}  # links whose last read brought much, or cost much -> the turn of that read
         self._shares: Dict[Link, int] = {}  # bytes that a link may bring in one turn, if that is less than the others may
         self._typed: Deque[List[ui.Event]] = deque()  # what our user did and is not obeyed yet: some chat, or one key or command
         self._gone: Dict[Link, str] = {}  # why; removed at the end of the turn
@@ -723,7 +723,8 @@ class Chat:
         for key, events in ready:
             handler, subject = key.data
             handler(subject, events)
-        self._read_links(now)
+        if self._readable:
+            self._read_busy(now)
         if deadline is not None and deadline <= now:
             self._expire(now)
         self._act(now)
@@ -817,52 +818,43 @@ class Chat:
         wait = max(deadline - time.monotonic(), 0)
         return wait if limit is None else min(wait, limit)
 
-    def _read_links(self, now: float) -> None:
-        """Rule 6. Quiet links are read in every turn; then busy ones, taking turns, for as long as the time lasts."""
-        readable, self._readable = self._readable, []
-        size = READ_SIZE
-        if len(readable) > 1:
-            readable.sort(key=self._busy_in)
-            size = max(READ_SIZE // len(readable), LEAST_READ)
-        self._turn += 1
-        late, began = False, time.monotonic()
+    def _read_busy(self, now: float) -> None:
+        """Rule 6. Quiet links were read where select reported them; busy ones take turns, for as long as the time lasts."""
+        readable = self._readable
+        readable.sort(key=self._busy.__getitem__)
+        size = max(READ_SIZE // len(readable), LEAST_READ)
+        self._readable, self._turn, began = [], self._turn + 1, time.monotonic()
         for link in readable:
-            is_busy = link in self._busy
-            if is_busy and late:
-                return  # it stays readable, and goes before those read in this turn
-            most = self._shares.get(link, size)
-            most = most if most < size else size
-            is_full, ended = self._receive(link, most), time.monotonic()
-            if is_busy or is_full or ended - began >= LINK_SECONDS:
-                self._adjust_share(link, most, is_full, ended - began)
-            late, began = is_busy and ended >= now + TURN_SECONDS, ended
+            most = min(size, self._shares.get(link, size))
+            brought, ended = self._read(link, most), time.monotonic()
+            self._adjust_share(link, most, brought, ended - began)
+            if ended >= now + TURN_SECONDS:
+                return  # the rest stay readable, and go before those read in this turn
+            began = ended
 
-    def _busy_in(self, link: Link) -> int:
-        return self._busy.get(link, -1)
-
-    def _adjust_share(self, link: Link, size: int, is_full: bool, seconds: float) -> None:
+    def _adjust_share(self, link: Link, size: int, brought: int, seconds: float) -> None:
         """Bound the work, not only the bytes: a costly link is read in smaller pieces, which grow again little by little."""
         if seconds >= LINK_SECONDS:
             self._shares[link] = max(int(size * LINK_SECONDS / seconds), LEAST_READ)
-        elif is_full and link in self._shares:
+        elif brought == size and link in self._shares:
             self._shares[link] += FIRST_READ
             if self._shares[link] >= READ_SIZE:
                 del self._shares[link]
-        if is_full or seconds >= LINK_SECONDS:
+        if brought >= LEAST_READ or seconds >= LINK_SECONDS:
             self._busy[link] = self._turn
         else:
-            self._busy.pop(link, None)
+            del self._busy[link]
 
-    def _receive(self, link: Link, size: int) -> bool:
-        """Read from a link. Returns whether it brought as much as it may, so that more waits."""
+    def _read(self, link: Link, size: int) -> int:
+        """Read at most `size` bytes from a link. Returns how many came."""
         try:
             data = link.receive(size)
         except Gone as gone:
             self._mark(link, gone)
-            return False
+            return 0
         if self.status is None:
             self.network.received(link.neighbour, data)
-        return len(data) == size
+        return len(data)
 
     def _expire(self, now: float) -> None:
         if self._accept_after and self._accept_after <= now:
@@ -959,8 +951,10 @@ class Chat:
     def _on_link(self, link: Link, events: int) -> None:
         if events & WRITE:
             link.blocked = False
-        if events & READ:
+        if events & READ and link in self._busy:
             self._readable.append(link)
+        elif events & READ and self._read(link, LEAST_READ) == LEAST_READ:
+            self._busy[link] = self._turn
 
     def _on_listener(self, subject: None, events: int) -> None:
         for _ in range(ACCEPTS_PER_TURN):

@@ -171,7 +171,7 @@ MESH, OURS, KNOWN = LinkKind.MESH, (LinkKind.MESH, LinkKind.GREETING), (LinkKind
 MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C program (a member lags behind in the log instead)
 MAX_OUT = 4096  # pieces on their way to a named C program that are remembered, because they may have to be sent again
 PIECE_COST = 40  # bytes of memory that a waiting piece costs beside its own bytes
-NOTHING = 1, 0  # the first and the last of no sequences
+NOTHING = 0, -1  # the first and the last of no sequences
 MAX_GUESTS = 256  # names behind one plain link, or at one gateway
 MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown but not remembered, or a thousand links would hold half a GB
 
