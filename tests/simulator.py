@@ -4,6 +4,7 @@
     python3 tests/simulator.py --seed S       replay one random run, with its limits, its events, and a trace
     python3 tests/simulator.py --hunt [S]     new seeds from S on, on all cores, until you stop it with Ctrl-C
     python3 tests/simulator.py --shrink S     the least of a failing seed, as a test that can be pasted
+    python3 tests/simulator.py --choose N     of the seeds below N, few and cheap ones that reach all rare branches
 
 Leaves out: what a run is and what must hold (faults.py, oracle.py).
 """
@@ -242,11 +243,35 @@ class Hunt:
             print(f"    {branch}: " + (f"seed {self.reached[branch]}" if branch in self.reached else "NEVER REACHED"))
 
 
+def weighed(seed):
+    """(seed, the seconds of processor time that it takes, the rare branches that it reaches)."""
+    began = time.process_time()
+    branches = tried(seed)[2]
+    return seed, time.process_time() - began, set(branches)
+
+
+def chosen(most, times=3):
+    """Few and cheap seeds below `most` that reach each rare branch so many times, if all do."""
+    with multiprocessing.Pool() as pool:
+        rest = pool.map(weighed, range(most))
+    lacking = {branch: min(times, sum(branch in branches for _, _, branches in rest)) for branch in marks.ALL}
+    seeds = []
+    while any(lacking.values()):
+        best = max(rest, key=lambda run: sum(lacking[branch] > 0 for branch in run[2]) / run[1])
+        rest.remove(best)
+        seeds.append(best[0])
+        for branch in best[2]:
+            lacking[branch] = max(lacking[branch] - 1, 0)
+    return sorted(seeds)
+
+
 def main(arguments):
     if arguments[:1] == ["--seed"]:
         return replay(int(arguments[1]))
     if arguments[:1] == ["--shrink"]:
         return print(shrunk(int(arguments[1])))
+    if arguments[:1] == ["--choose"]:
+        return print(*chosen(int(arguments[1])), sep=", ")
     if arguments[:1] == ["--hunt"]:
         return Hunt(int((arguments[1:] or [time.time_ns() // 10 ** 9 % 10 ** 9])[0])).run()
     count, kill = (int(argument) for argument in (arguments + ["1000", "50"][len(arguments):])[:2])
