@@ -590,35 +590,40 @@ class Chat:
         self.dials: List[Dial] = []
         self.lookups: List[Lookup] = []
         self.groups: Tuple[Group, ...] = ()  # where members nearby announce themselves, if our user asks for it
+        self._poll = Poll()
+        # Leaving
         self.status: Union[None, int, str] = None  # the exit status, once it is time to leave
         self.leave_by = 0.0
-        self._verbatim = verbatim  # whether every text is said, commands too
-        self._since = time.time() if no_history else 0.0  # nothing that was said before this is shown
-        self._muted = False  # whether our user was told that we may not announce ourselves
         self._parting = ""  # how to join again; the last line that our user sees
         self._patient = False  # a bot's input ended: leave once nothing has moved for LEAVE_SECONDS
         self._unsent = 0  # bytes, at the last look
-        self._postponed: List[peers.Connect] = []  # dials that the network wants before the loop runs
+        # Our user
         self._opened = False  # whether the front end has the terminal
+        self._verbatim = verbatim  # whether every text is said, commands too
+        self._since = time.time() if no_history else 0.0  # nothing that was said before this is shown
+        self._muted = False  # whether our user was told that we may not announce ourselves
+        self._typed: Deque[List[ui.Event]] = deque()  # what our user did and is not obeyed yet: some chat, or one key or command
         self._held_until = 0.0  # a time until which our input waits for neighbours that lag; 0: it does not
+        self._here: Any = None  # what the status row shows: the version of who is here, whether nobody is connected
+        self._here_after = 0.0  # a time before which it is not looked up again
+        # New connections
+        self._postponed: List[peers.Connect] = []  # dials that the network wants before the loop runs
         self._accept_after = 0.0  # a time before which nothing is accepted
         self._crowded = False  # whether the user was told that nothing is accepted
         self._crowded_after = 0.0  # a time before which it is not told again
-        self._here: Any = None  # what the status row shows: the version of who is here, whether nobody is connected
-        self._here_after = 0.0  # a time before which it is not looked up again
-        self._apart = self.network.wall - self.network.now  # between the two clocks, in seconds
-        self._poll = Poll()
-        self._interest: Any = None  # what _wanted was last asked for
-        self._others: Any = frozenset()  # what is watched beside the links
-        self._changed: Set[Link] = set()  # links that may need other events waited for than before
-        self._unfinished: Dict[Link, Patience] = {}  # links of which the last flush left something
+        # Links
         self._readable: List[Link] = []  # busy links that have something for us in this turn
         self._turn = 0
         self._busy: Dict[Link, int] = {}  # links whose last read brought much, or cost much -> the turn of that read
         self._shares: Dict[Link, int] = {}  # bytes that a link may bring in one turn, if that is less than the others may
-        self._typed: Deque[List[ui.Event]] = deque()  # what our user did and is not obeyed yet: some chat, or one key or command
+        self._unfinished: Dict[Link, Patience] = {}  # links of which the last flush left something
+        self._changed: Set[Link] = set()  # links that may need other events waited for than before
         self._gone: Dict[Link, str] = {}  # why; removed at the end of the turn
         self._lingering: Deque[Tuple[float, socket.socket]] = deque()  # (when to close it, which) of those that are closed for writing only
+        # What is waited for, and the time
+        self._interest: Any = None  # what _wanted was last asked for
+        self._others: Any = frozenset()  # what is watched beside the links
+        self._apart = self.network.wall - self.network.now  # between the two clocks, in seconds
         self._signals, self._signal_source = socket.socketpair()
         for end in (self._signals, self._signal_source):
             end.setblocking(False)
