@@ -182,40 +182,42 @@ class Neighbour:
     def __init__(self, host: str, attempt: Optional[Attempt], kind: LinkKind, now: float, wall: float, own_host: str = "",
                  outbox: Optional[set[Neighbour]] = None) -> None:
         self.host, self.own_host = host, own_host
-        # Shared by all neighbours: those that something was queued for
-        self._outbox: set[Neighbour] = set() if outbox is None else outbox
         self.attempt = attempt  # None: it dialled us
         self.kind = kind
         self.since, self.since_wall = now, wall
+        self.address: Optional[Address] = None  # where it can be dialled, if known
+        self.name = b""
         self.heard_at = now
         self.pings, self.pinged_at = 0, now  # pings that are unanswered; when the last one was sent
         self.frames = RecordDecoder()
-        self.pairs = Pairs()  # of a plain link
-        self.names: dict[Key, bytes] = {}  # who was heard over a plain link: key -> name, with its mark if a member's
-        self.spoke = False  # something came over a plain link
+        self.left: Optional[bytes] = None  # the name, with its mark if a member's, that said goodbye
+        self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
+        # What is to be sent
+        self._outbox: set[Neighbour] = set() if outbox is None else outbox  # of all neighbours: those with something queued
         self.waiting: list[Batch] = []  # Batches to send before anything of the log
         self.queued = 0  # bytes in `waiting`
         self.cost = 0  # bytes of memory that `waiting` costs
         self._taken = 0  # bytes of the first Batch that were taken out
         self._out_bytes = 0  # to a contact: all that were taken out, and (bytes before, Batch, from where) of each chunk
         self._out: Any = deque(maxlen=MAX_OUT) if attempt and attempt.contact else ()
-        self.ending = False  # a hang-up is under way: nothing more is taken from it or queued for it
-        self.left: Optional[bytes] = None  # the name, with its mark if a member's, that said goodbye
-        self.greeted_as: Optional[int] = None  # our own origin, as we told it
-        self.origin: int = None  # type: ignore[assignment]  # of a mesh link, from its hello on
-        self.address: Optional[Address] = None  # where it can be dialled, if known
-        self.name = b""
         self.log: Optional[Log] = None  # ours, to be sent to it; None: nothing of it is, for now
         self.position = 0  # where in our log it stands: the next record to send
+        self.asked: list[int] = []  # numbers in our log that it asked for, the first one last
+        # A mesh link: who is there, and what it has of our log
+        self.origin: int = None  # type: ignore[assignment]  # known from its hello on
+        self.greeted_as: Optional[int] = None  # our own origin, as we told it
         self.met_at = 0  # the next number of our log when we met
-        self.refill: Optional[Callable[[Neighbour], None]] = None  # of a plain link: called to queue the next part of the log
-        self.outlet: Outlet = None  # type: ignore[assignment]  # of a plain link: see Bridge
         self.vector_at_hello: dict[int, int] = {}  # origin -> the sequence that it had when we met
         self.seen: dict[int, tuple[int, int]] = {}  # origin -> (first, last) of what it has sent since: it has exactly these
         self.filter_until = 0  # from this number of our log on, it is not known to have anything
-        self.asked: list[int] = []  # numbers in our log that it asked for, the first one last
         self.has_asked = False
         self.is_foreign = False  # when we met, it knew nobody we knew: its history is another network's
+        # A plain link: who is behind it
+        self.pairs = Pairs()
+        self.names: dict[Key, bytes] = {}  # who was heard over it: key -> name, with its mark if a member's
+        self.spoke = False  # whether anything came over it
+        self.refill: Optional[Callable[[Neighbour], None]] = None  # called to queue the next part of the log
+        self.outlet: Outlet = None  # type: ignore[assignment]  # from Bridge.opened on
 
     @property
     def contact(self) -> Optional[Contact]:
@@ -585,7 +587,7 @@ class Handshake:
 
     def begin(self, neighbour: Neighbour) -> None:
         """We have dialled it: send the probe."""
-        assert neighbour.attempt
+        assert neighbour.attempt  # it was dialled
         hello = Hello(self._author.origin, self._port, neighbour.attempt.urgent, b"")
         neighbour.queue(encode_pairs(self._author.name, [PROBE + encode_hello(hello)]))
 
@@ -594,7 +596,7 @@ class Handshake:
         if neighbour.kind is LinkKind.STRANGER:
             return neighbour.since + STRANGER_SECONDS
         if neighbour.kind is LinkKind.PROBING:
-            assert neighbour.attempt
+            assert neighbour.attempt  # it was dialled
             return neighbour.since + max(PROBE_SECONDS, 2 * (neighbour.since - neighbour.attempt.since))  # far away: be patient
         if neighbour.kind is LinkKind.GREETING:
             return neighbour.since + HELLO_SECONDS
@@ -1090,7 +1092,7 @@ class Network:
 
     def _reached(self, neighbour: Neighbour) -> None:
         contact, attempt = neighbour.contact, neighbour.attempt
-        assert contact and attempt
+        assert contact and attempt  # our user named it, and it was dialled
         contact.addresses = (attempt.address,)  # of several, the one that works
         self._notice("connected to {} again" if contact.reached else "connected to {}", contact.label)
         contact.reached, contact.spare = True, False
@@ -1121,7 +1123,7 @@ class Network:
 
     def _probe_failed(self, neighbour: Neighbour, reason: str) -> None:
         contact, attempt = neighbour.contact, neighbour.attempt
-        assert attempt
+        assert attempt  # it was dialled
         if reason == DOUBLE and contact:
             self._reached(neighbour)
         elif reason in (DOUBLE, SPARED):
