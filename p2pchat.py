@@ -558,6 +558,7 @@ class Poll:
 
 
 LEAVE_SECONDS = 2  # for which unsent messages may keep a user who wants to leave
+PIPE_SECONDS = 60  # for which they may keep a bot, however slowly they move: a neighbour could take a byte a second
 LEAVE_POLL = 0.01  # seconds between two looks: nothing reports that the far end has everything, so this is polled
 TURN_SECONDS = 0.03  # for reading from busy links in one turn; the rest go first in the next. Too short for an eye to see
 LINK_SECONDS = 0.008  # for what one link brings in one turn; if it costs more, less is read from that link
@@ -595,7 +596,7 @@ class Chat:
         self.status: Union[None, int, str] = None  # the exit status, once it is time to leave
         self.leave_by = 0.0
         self._parting = ""  # how to join again; the last line that our user sees
-        self._patient = False  # a bot's input ended: leave once nothing has moved for LEAVE_SECONDS
+        self._patient_until = 0.0  # a bot's input ended: until then, leave only once nothing has moved for LEAVE_SECONDS
         self._unsent = 0  # bytes, at the last look
         # Our user
         self._opened = False  # whether the front end has the terminal
@@ -703,8 +704,8 @@ class Chat:
         if not any(link.unsent or link.undelivered() for link in self.links.values()):
             return True
         unsent = sum(link.unsent for link in self.links.values())
-        if self._patient and unsent < self._unsent:
-            self.leave_by = time.monotonic() + LEAVE_SECONDS
+        if unsent < self._unsent and self._patient_until:
+            self.leave_by = min(time.monotonic() + LEAVE_SECONDS, self._patient_until)
         self._unsent = unsent
         return time.monotonic() >= self.leave_by
 
@@ -1109,7 +1110,7 @@ class Chat:
     def _input_ended(self) -> None:
         if self.status is not None:
             return
-        self._patient = True
+        self._patient_until = time.monotonic() + PIPE_SECONDS
         self.leave()
         if self.network.unheard:
             self.status = 1

@@ -300,6 +300,23 @@ def test_everything_said_reaches_a_c_peer_before_we_leave(members, cpeers, rcvbu
     assert carl.screen == [*(f"ann: line {number} " + "x" * (number % 30) for number in range(1500)), "ann: " + "y" * longest]
 
 
+def test_a_neighbour_that_takes_little_does_not_keep_a_bot_for_ever(members, monkeypatch):
+    monkeypatch.setattr(p2pchat, "LEAVE_SECONDS", PATIENCE)
+    monkeypatch.setattr(p2pchat, "PIPE_SECONDS", 0.05)
+    ann, = members("ann")
+    with socket.create_connection(("127.0.0.1", ann.port)) as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        slow.sendall(encode_pair(b"carl", b"hi"))
+        turn([ann], lambda: ann.out)
+        while not any(link.unsent for link in ann.chat.links.values()):
+            ann.type("x" * 2000)
+            ann.chat.step(0.001)
+        os.close(ann.stdin_far)
+        ann._ends.remove(ann.stdin_far)
+        turn([ann], lambda: (select.select([slow], [], [], 0)[0] and slow.recv(1000)) and ann.chat.finished())
+        assert any(link.unsent for link in ann.chat.links.values())
+
+
 def test_a_file_waits_for_its_readers(members, cpeers, monkeypatch):
     """History: a file on our input outran a C peer that reads 25,000 messages a second, and it was let go."""
     monkeypatch.setattr(peers, "MAX_BACKLOG", 40_000)
