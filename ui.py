@@ -36,7 +36,7 @@ from bisect import bisect_right
 from collections import deque
 from enum import Enum
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any, Callable, Collection, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 from unicodedata import category, combining, east_asian_width, normalize
 from zlib import crc32
@@ -1290,11 +1290,10 @@ def status(port: int, names: List[str], count: int, hint: str, cols: int, alone:
     if not count:
         return first_fit([server + join for join in joins] or [server], cols)
     wordings: Tuple[Callable[[int], str], ...] = (partial(who_is_here, names, count), lambda room: f"  here: {count}")
-    for here in wordings:
-        for join in joins:
-            found = here(cols - len(server) - cells(join))
-            if found and cells(server + found + join) <= cols:
-                return server + found + join
+    for here, join in product(wordings, joins):
+        found = here(cols - len(server) - cells(join))
+        if found and cells(server + found + join) <= cols:
+            return server + found + join
     named = who_is_here(names, count, cols - len(server))
     return server + named if named else first_fit([f"{server}  here: {count}", server], cols)
 
@@ -1423,41 +1422,46 @@ class Screen:
     failed = False          # a terminal that goes away does not count as a failure
 
     def __init__(self, input_fd: int = 0, output_fd: int = 1, clock: Callable[[], float] = time.time) -> None:
-        self._input: Optional[int] = input_fd           # None: it hung up
         self._clock = clock                             # seconds since 1970
+        self._decoder, self._back = Decoder(), Scrollback()
+        self._editor = Editor(self._completions)
+        self._commands: Iterable[str] = ()              # for Tab
+        self._escaped = False                           # whether the last key was Escape
+        # The terminal
+        self._input: Optional[int] = input_fd           # None: it hung up
         self._tty = (input_fd, output_fd)
         self._fd: Optional[int] = None                  # our own, non-blocking: shared with nobody
         self._modes: Optional[List[Any]] = None         # as found; None while the terminal is not ours
-        self._decoder, self._back = Decoder(), Scrollback()
-        self._editor = Editor(self._completions)
+        self._titles = not os.environ.get("TERM", "").startswith(NO_TITLES)
+        self._title = b""                               # as the terminal has it
+        self._lost = False                              # writing failed, and nobody was told yet
+        self._zone_after = 0.0                          # when to ask again for the time zone: machines travel
+        # Who is here
         self._port, self._hint = 0, ""
         self._name = ""                                 # our user's
         self._here: List[bytes] = []                    # the others' names
         self._alone = False                             # nobody is connected
         self._here_changed = False                      # since the status row was drawn
         self._colors = Colors()
+        self._status = ""
+        # What calls for attention
         self._bell = "mention"
         self._called: Optional[bytes] = None            # who said our name since the last frame
         self._bell_after = 0.0
         self._others = 0                                # messages of others up to the last frame
         self._aside = 0                                 # messages that count as read: our own, and earlier ones
         self._read: Optional[int] = None                # messages of others when our user looked away; None: our user is looking
-        self._titles = not os.environ.get("TERM", "").startswith(NO_TITLES)
-        self._title = b""                               # as the terminal has it
-        self._status = ""
-        self._anchor: Optional[Place] = None
-        self._seen = 0
+        # The view, where it is scrolled to
+        self._anchor: Optional[Place] = None            # None: follow the newest
+        self._seen = 0                                  # messages when it was scrolled up
+        self._sought, self._found = "", 0               # the last :find, and which message it found
+        # The frame
         self._style, self._pen = PLAIN, FIRST_PEN
         self._rows, self._cols = 24, 80
         self._shown = Frame([], (0, 0))                 # what the terminal has, or will have after _unsent
         self._unsent = b""
-        self._dirty = self._urgent = False
+        self._dirty = self._urgent = False              # whether to draw: at the next frame's time, or at once
         self._next_frame = 0.0
-        self._lost = False                              # writing failed, and nobody was told yet
-        self._escaped = False                           # whether the last key was Escape
-        self._zone_after = 0.0                          # when to ask again for the time zone: machines travel
-        self._commands: Iterable[str] = ()              # for Tab
-        self._sought, self._found = "", 0               # the last :find, and which message it found
 
     @property
     def input_fd(self) -> Optional[int]:
