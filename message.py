@@ -61,8 +61,7 @@ class FrameDecoder:
 
     def feed(self, data: bytes) -> FrameDecoder:
         """Take what arrived; iterate over the decoder for the frames that it completes."""
-        self._rest = self._rest[self._at:] + data
-        self._at = 0
+        self._rest, self._at = self._rest[self._at:] + data, 0
         return self
 
     def __iter__(self) -> Iterator[bytes]:
@@ -78,6 +77,8 @@ class FrameDecoder:
 
     def _next(self) -> Optional[bytes]:
         rest, at = self._rest, self._at
+        if not rest:
+            return None
         body, end = at + HEADER_SIZE, len(rest)
         if body <= end:
             (length,) = _read_length(rest, at)
@@ -316,7 +317,7 @@ def encode_marked(head: tuple[bytes, int], messages: Iterable[tuple[int, int, by
 
     If they are parts of one longer text: `first` is the first one's index, `parts` how many there are.
 
-    One of the two hot loops (see RecordDecoder.runs): nearly every text is short, and in one part.
+    One of the two hot loops (see RecordDecoder.next_run): nearly every text is short, and in one part.
     """
     start, crc = head
     pieces: list[bytes] = []
@@ -501,22 +502,19 @@ class Run(NamedTuple):
 class RecordDecoder(FrameDecoder):
     """A FrameDecoder that can also cut the stream of a mesh link into runs."""
 
-    def runs(self) -> Iterator[Union[Run, bytes]]:
-        """Yield each Run, and each frame that is not chat. What came before a ProtocolError is yielded first.
+    def next_run(self) -> Union[Run, bytes, None]:
+        """The next Run, or the next frame that is not chat; None until more has arrived. Raises ProtocolError.
 
         With _extend the hot loop of the program: the only work per message; all other work is per run.
         """
         frame = self._next()
-        while frame is not None:
-            if frame[KIND_BYTE] not in CHAT:
-                yield frame
-            else:
-                kind, origin, sequence, when, name, text = _decode_record(frame)
-                run = Run(kind, origin, sequence, when, name, [frame], [text])
-                if self._rest:
-                    self._extend(run)
-                yield run
-            frame = self._next() if self._rest else None
+        if frame is None or frame[KIND_BYTE] not in CHAT:
+            return frame
+        kind, origin, sequence, when, name, text = _decode_record(frame)
+        run = Run(kind, origin, sequence, when, name, [frame], [text])
+        if self._rest:
+            self._extend(run)
+        return run
 
     def _extend(self, run: Run) -> None:
         """Add what follows the first record: same kind, origin and name, and the next sequence each time."""

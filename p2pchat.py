@@ -805,12 +805,16 @@ class Chat:
 
     def _deadline(self) -> Optional[float]:
         """Rule 5: when something has to be done even if nothing happens; None: never. Idle links have no deadline."""
-        times = [self.network.deadline, self.front.deadline if self._opened else None]
+        first, shown = self.network.deadline, self.front.deadline if self._opened else None
+        if first is None or shown is not None and shown < first:
+            first = shown
+        if not (self.dials or self._unfinished or self._lingering or self._accept_after or self._here_after):  # as a rule
+            return first
+        times = [first, self._accept_after or None, self._held_until or None]
+        times += [dial.deadline for dial in self.dials] + [patience.deadline for patience in self._unfinished.values()]
+        times += [at for at, _ in self._lingering]
         if self._here_after and self._here != (self.network.presence.version, self.network.is_alone):
             times.append(self._here_after)
-        if self.dials or self._unfinished or self._lingering or self._accept_after:
-            times += [dial.deadline for dial in self.dials] + [patience.deadline for patience in self._unfinished.values()]
-            times += [at for at, _ in self._lingering] + [self._accept_after or None, self._held_until or None]
         return min([at for at in times if at is not None], default=None)
 
     def _timeout(self, deadline: Optional[float], limit: Optional[float]) -> Optional[float]:

@@ -951,7 +951,7 @@ class Network:
         try:
             if neighbour.kind is not MESH:
                 self._read(neighbour)
-            if neighbour.kind is MESH and not neighbour.ending:
+            if neighbour.kind is MESH:
                 self._read_records(neighbour)
         except ProtocolError as error:
             self.links.hang_up(neighbour, str(error))
@@ -1039,13 +1039,15 @@ class Network:
                 return
 
     def _read_records(self, neighbour: Neighbour) -> None:
-        for run in neighbour.frames.runs():
+        next_run = neighbour.frames.next_run
+        while not neighbour.ending:
+            run = next_run()
+            if run is None:
+                return
             if isinstance(run, bytes):
                 self._record(neighbour, run)
             else:
                 self._take_run(neighbour, run)
-            if neighbour.ending:
-                return
 
     def _settled(self, neighbour: Neighbour) -> None:
         """It is a C program, as far as anybody can tell."""
@@ -1206,11 +1208,12 @@ class Network:
 
     def _take_run(self, neighbour: Neighbour, run: Run) -> None:
         """Take what is new in a run: a copy that came around a circle is not. It only shows what this neighbour has."""
-        origin, first, log = run.origin, run.sequence, self.log
+        _, origin, first, _, _, frames, _ = run
         if self.author.is_ours(origin):
-            self._own(neighbour, origin, run.frames)
+            self._own(neighbour, origin, frames)
             return
-        last, have = first + len(run.frames) - 1, log.have.get(origin, 0)
+        log, last = self.log, first + len(frames) - 1
+        have = log.have.get(origin, 0)
         is_known = last <= have and not log.may_lack(origin, first, neighbour.has_learned(origin, first))
         if first > have:  # as a rule
             self._extend(neighbour, run, False)
@@ -1224,11 +1227,11 @@ class Network:
         """Log and deliver a new run: as a whole, or record by record where some may be earlier."""
         if late:
             sometimes("a hole is filled")
-        origin, first, log = run.origin, run.sequence, self.log
-        last = first + len(run.frames) - 1
+        _, origin, first, _, _, frames, _ = run
+        log, last = self.log, first + len(frames) - 1
         up_to_date = neighbour.position == log.end
         is_live = first > neighbour.vector_at_hello.get(origin, 0)
-        number = log.extend(origin, last, run.frames, self.clock.now, late, is_live)
+        number = log.extend(origin, last, frames, self.clock.now, late, is_live)
         if up_to_date:
             neighbour.position = log.end  # move our cursor past what it sent us
         if log.holes.count:
@@ -1252,17 +1255,18 @@ class Network:
 
     def _deliver(self, run: Run, number: int, earlier: bool = False, is_history: bool = False, is_late: bool = False) -> None:
         """Show what is new. C programs get it from the log, except what they have, and another network's history."""
+        kind, origin, _, when, name, _, texts = run
         if is_history:
             sometimes("history of another network comes")
-            self.bridge.skip(number, len(run.texts))
-        if run.kind == Kind.SAY:
-            label = self.presence.heard(run.origin, run.name)
-            news = self.bridge.said(run, run.texts, number)
+            self.bridge.skip(number, len(texts))
+        if kind == Kind.SAY:
+            label = self.presence.heard(origin, name)
+            news = self.bridge.said(run, texts, number)
         else:
-            self.presence.note_alive(run.origin)
+            self.presence.note_alive(origin)
             label, news = self.bridge.told(run, number, is_late)
         if news:
-            self._show(label, news, run.when if earlier else 0)
+            self.actions.append(Show(label, news, False, when if earlier else 0))
 
     def _show(self, label: bytes, texts: list[bytes], earlier: int = 0) -> None:
         self.actions.append(Show(label, texts, earlier=earlier))

@@ -2138,9 +2138,10 @@ class Lines:
         self._out = self._err = None
 
     def _push(self, seconds: float = 0.0) -> None:
+        out = self._out
         try:
-            if self._out is not None:
-                self._push_out(self._out, seconds)
+            if out is not None and (out.unsent or out.pipe):
+                self._push_out(out, seconds)
         except OSError as error:
             self._out, self._lost = None, True
             if error.errno not in (errno.EPIPE, errno.ECONNRESET):      # those are normal: `| head`
