@@ -388,14 +388,15 @@ def test_a_latecomer_sees_where_the_earlier_messages_end(started):
 
 def test_a_mention_and_what_came_meanwhile_reach_the_window(watched):
     ann, hub = watched
-    ann.type(b"\x1b[O")
+    ann.type(b"\x1b[Odraft")
+    ann.wait(lambda t: any(row.rstrip() == "draft" for row in t.rows))  # so that the focus is left before hub speaks
     hub.type("hello", "Ann, are you there?")
     ann.wait(lambda t: t.model.title == f"p2pchat ann {ann.port} (2 unread)")
     ann.wait(lambda t: t.said[2:5] == ["-- new messages", "hub: hello", "hub: Ann, are you there?"])
     assert ann.model.bells == 1 and ann.model.notifications == ["p2pchat: hub mentioned you"]
     ann.type(b"\x1b[I")
     ann.wait(lambda t: t.model.title == f"p2pchat ann {ann.port}")
-    ann.type(b"\x03")
+    ann.type(b"\x03\x03")
     assert ann.end() == 0 and ann.restored
 
 
