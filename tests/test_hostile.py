@@ -258,7 +258,7 @@ def test_every_record_costs_the_same_whatever_was_said_before():
 
 # Every attack, for a moment ---------------------------------------------------------------------------------------------
 
-ROUNDS = 6  # lines that each honest person says while an attack goes on
+ROUNDS = 4  # lines that each honest person says while an attack goes on
 TURNS = 60  # of the loops until a line is everywhere: an attack's own work is done by portions
 REPEATED = {"forge_ahead", "forge_guests", "forge_last", "goodbyes", "jumps_of_others", "steal_names"}  # say a line at most once more; twice, if whoever forges is faster than its author
 SPOKEN = {"copies", "words", "marks"}  # under honest names, as often as the liar likes
