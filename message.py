@@ -867,12 +867,11 @@ class Log:
         """The next record of this origin does not follow on what we have; `last` is the sequence before it."""
         if have is not None and last > have:
             self.holes.add(origin, have + 1, last, now)
-        # A late joiner gets the end of what an origin said. But who hears it live has its first word before: this may be forged.
+        # A latecomer gets only the end of what an origin said. But what is live follows a first word, so this may be forged.
         elif have is None and last and is_live:
             self.holes.add(origin, 1, last, NEVER)
         elif have is None and last:
             self._low[origin] = last + 1
-
 
     def read(self, number: int, stop: int) -> list[bytes]:
         """The frames from this number up to, but not including, `stop`, as far as they are kept."""

@@ -400,7 +400,7 @@ class Neighbour:
         return b"".join(unknown)
 
     def has_learned(self, origin: int, sequence: int) -> bool:
-        """Whether what it sends of this origin, from here on, was new to it since we met: it was not in its log before, or came late."""
+        """Whether it got what it sends of this origin, from here on, only after we met: it had less before, or this came late."""
         return sequence > self.vector_at_hello.get(origin, 0) or sequence < self.seen.get(origin, (0, 0))[0]
 
     def has(self, origin: int, first: int, last: int) -> None:
