@@ -31,6 +31,7 @@ import re
 from bisect import bisect_right
 from collections import Counter, OrderedDict, deque
 from enum import Enum
+from functools import lru_cache
 from itertools import groupby, islice, takewhile
 from math import inf
 from random import Random
@@ -1402,6 +1403,7 @@ def is_link_local(host: str) -> bool:
     return host.startswith("fe80:")
 
 
+@lru_cache(maxsize=1024)  # the same few are named again and again
 def is_dialable(host: str) -> bool:
     """Whether this is the numeric address of one machine: not a name, not "any", not multicast or broadcast."""
     try:

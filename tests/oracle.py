@@ -98,7 +98,7 @@ class Oracle:
             self.trace(f"{member} notice: {render(event)}")
         if member.notices and self.stats is None:  # not worth ending a long report
             when, words, parts = member.notices[-1]
-            is_answer = "connect" in words and member.asked_at > when or "missing" in words  # the user asked twice; others are missing
+            is_answer = "connect" in words and parts and member.asked[parts[0]] > 1 or "missing" in words  # asked twice; others are missing
             if words == event.words and parts == event.parts and self.now - when < 5 and parts and not is_answer:
                 raise Violation(f"{member} is told twice: {render(event)}")
         member.notices.append((self.now, event.words, event.parts))

@@ -60,38 +60,9 @@ class Conn:
         self.silent, self.blocked_at = False, None
 
 
-class QuietAuthor(peers.Author):
-    """Says nothing about who is here, but for who is lost of a sample."""
-    sample = ()
-
-    def tell(self, kind, name, texts=(b"",)):
-        if kind in (Kind.SAY, Kind.GUEST) or kind == Kind.LOST and message.decode_lost(texts[0])[0] in self.sample:
-            return peers.Author.tell(self, kind, name, texts)
-        self.last_word, self.last_said = 1 << 62, 0
-        self._log.have.setdefault(self.origin, 0)
-        return self._log.end
-
-
 class SimNetwork(Network):
-    """The core, counting the frames it takes. `most`: members that say that they are here, which costs the square of them."""
+    """The core, counting the frames it takes."""
     counts = None
-    most = None  # None: all
-    sample = None  # their origins
-
-    def __init__(self, *args):
-        is_quiet = self.most is not None and len(self.sample) >= self.most
-        author, peers.Author = peers.Author, type("Quiet", (QuietAuthor,), {"sample": self.sample}) if is_quiet else peers.Author
-        try:
-            Network.__init__(self, *args)
-        finally:
-            peers.Author = author
-        if self.most is None:
-            return
-        if not is_quiet:
-            self.sample.add(self.author.origin)
-        linked, heard = self.presence.linked, self.presence.heard  # nobody else is listed anywhere
-        self.presence.linked = lambda origin, *args, **named: linked(origin, *args, **named) if origin in self.sample else None
-        self.presence.heard = lambda origin, name: heard(origin, name) if origin in self.sample else name
 
     def _take_run(self, neighbour, run):
         if self.counts is not None:
@@ -165,7 +136,7 @@ class Member(Node):
         self.network.counts = world.counts
         self.ends = {}  # Neighbour -> End
         self.notices = []
-        self.asked_at = 0.0  # when its user named a peer
+        self.asked = Counter()  # how often its user named a peer
         self.shown = 0
         self.parts = {}  # of texts that came in pieces: which were shown
         self.presence = {}  # label -> whether the last notice said that it is here
@@ -309,8 +280,9 @@ class Member(Node):
 
     def join(self, other, label=None):
         address = other if isinstance(other, tuple) else (other.host, other.port)
-        self.asked_at = self.world.now
-        return self.do(self.network.join, label or f"{address[0]} {address[1]}", [address])
+        label = label or f"{address[0]} {address[1]}"
+        self.asked[label] += 1
+        return self.do(self.network.join, label, [address])
 
     def say(self, padding=0):
         text = self.next_text(padding)
