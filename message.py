@@ -807,6 +807,7 @@ class Log:
         self.late: set[int] = set()  # numbers of records that filled a hole: a neighbour's vector says nothing about them
         self.start = 0  # the number of the oldest record kept; numbers never change
         self.end = 0  # the number that the next record will get
+        self.last = b""  # the frame of the record before that
         self._frames: list[bytes] = []
         self._low: dict[int, int] = {}  # origin -> the lowest sequence delivered, where that is not 1
         self._held: dict[int, int] = {}  # origin -> how many of its records are kept; whoever spoke last is last
@@ -852,6 +853,7 @@ class Log:
                 self._skip(origin, have, sequence - count, now, is_live)
             self.have[origin] = sequence
         self._frames += frames
+        self.last = frames[-1]
         held[origin] = held.pop(origin, 0) + count
         self.end = number + count
         self._cost += sum(map(len, frames)) + count * FRAME_COST
@@ -882,9 +884,6 @@ class Log:
 
         They are joined once for all who ask: neighbours that are up to date all ask for the same number.
         """
-        end = self.end
-        if number == end - 1:  # a lone message
-            return self._frames[-1], end
         found = self._chunks.get(number)
         if found is None:
             if len(self._chunks) > MAX_CHUNKS:

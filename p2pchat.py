@@ -112,19 +112,17 @@ class Link:
 
     def flush(self, now: float) -> bool:
         """Send what waits, as far as it is taken. Returns whether nothing is left. Never blocks."""
-        neighbour = self.neighbour
+        neighbour, self.blocked = self.neighbour, False
         is_ours = neighbour.kind in peers.OURS
-        self.blocked = True  # unless nothing is left; also where the kernel took all, but its share of this turn is used up
         for _ in range(SENDS_PER_TURN):
             chunk = self._rest or (neighbour.take(READ_SIZE, MAX_SEND) if is_ours else self.segmenter.next_chunk(neighbour, now))
             if chunk and not self._send_chunk(chunk, now):
-                return False
+                break
             if not neighbour.backlog:
-                self.blocked = False
                 return True
-            if not chunk:  # a C program's window has no room: writability would not tell when it has
-                self.blocked = False
-                return False
+            if not chunk:
+                return False  # a C program's window has no room: writability would not tell when it has
+        self.blocked = True  # also where the kernel took all, but this turn's share is used up
         return False
 
     def _send_chunk(self, chunk: bytes, now: float) -> bool:

@@ -312,8 +312,15 @@ class Neighbour:
         Whole pieces of what waits, up to `joined` bytes together, or one longer one: of a piece over SMALLEST_SEGMENT
         bytes only the header, at its start, must not be cut, so room for that many will do. Then a chunk of the log.
         """
-        if not self.waiting and not self.asked and not self.refill:  # as a rule
-            return self._take_records()
+        if self.waiting or self.asked or self.refill:
+            return self._take_waiting(joined, room)
+        log, start = self.log, self.position
+        if log and start == log.end - 1 and start >= self.filter_until:  # as a rule: a lone message
+            self.position = log.end
+            return log.last
+        return self._take_records()
+
+    def _take_waiting(self, joined: int, room: int) -> bytes:
         chunk: list[bytes] = []
         if self.refill and not self.waiting and self.log:
             self.refill(self)

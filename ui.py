@@ -2035,7 +2035,9 @@ class Lines:
 
     @property
     def output_fds(self) -> List[int]:
-        return [output.fd for output in (self._out, self._err) if output is not None and output.unsent and output.waits]
+        if not (self._out and self._out.unsent or self._err and self._err.unsent):  # as a rule
+            return []
+        return [output.fd for output in (self._out, self._err) if output and output.waits]
 
     @property
     def hangup_fds(self) -> List[int]:
