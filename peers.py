@@ -2010,13 +2010,12 @@ class Bridge:
             neighbour.pairs.take_for_name(texts[0])  # two threads of the C program wrote at once: we are out of step
             self._garbled(neighbour)
             return
-        if MARK in name:
-            for text in texts:
-                self._marked(neighbour, name, text)
-            return
-        name = name[:MAX_PLAIN_FRAME]
         texts = [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)]
-        self._unmarked(neighbour, name, texts)
+        if MARK not in name or len(name) > MAX_PLAIN_FRAME:  # as a record, a longer one would cost whoever passes it on its links
+            self._unmarked(neighbour, name[:MAX_PLAIN_FRAME], texts)
+            return
+        for text in texts:
+            self._marked(neighbour, name, text)
 
     def _unmarked(self, neighbour: Neighbour, name: bytes, texts: list[bytes]) -> None:
         """What a C user typed."""
@@ -2091,7 +2090,7 @@ class Bridge:
             self._garbled(neighbour)
             return
         if mark is None:
-            self._unmarked(neighbour, name[:MAX_PLAIN_FRAME], [text])
+            self._unmarked(neighbour, name, [text])
             return
         self._note_mark(neighbour, mark, text)
         if mark.is_guest and neighbour.outlet.words:

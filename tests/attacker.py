@@ -623,6 +623,16 @@ def garbled(a):
         yield
 
 
+def too_long(a):
+    """Names and texts with a mark that are as long as a frame may be: as records they would be too long for a member."""
+    for number in count():
+        line = a.line(a.host(number % 50))
+        line.send(marked(EVE * 1000, b"x", number, 1, 5), marked(EVE, b"x" * 65536, number, 2, 5), pair(EVE + b"\xff", b"x" * 65536),
+                  marked(b"x" * 65487, b"x", number, 3, 5))
+        yield
+        line.close()
+
+
 def words(a):
     """A C program's link brings what everybody says, before and after."""
     a.mesh()
@@ -688,7 +698,7 @@ ATTACKS = {
     **{one.__name__: one for one in (
         guests_then_lost, lost_members, heavy_names, heavy_texts, jumps, jumps_of_others, vectors, knock, crowd, talkers, deaf,
         deaf_members, slow_readers, unfinished, forge_ahead, forge_guests, forge_last, goodbyes, copies,
-        steal_names, squat, urgent_crowd, marks, marks_of_nobody, garbled, words, name_third_parties, byes, imitations)},
+        steal_names, squat, urgent_crowd, marks, marks_of_nobody, garbled, too_long, words, name_third_parties, byes, imitations)},
 }
 
 

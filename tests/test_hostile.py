@@ -861,6 +861,19 @@ def test_a_forged_mark_does_not_keep_the_true_words_from_a_c_program():
     assert b"the truth" in data
 
 
+@pytest.mark.parametrize("data", [attacker.marked(b"x" * 65487, b"hi", 5, 1, 6), attacker.marked(b"x" * 3000, b"hi", 5, 1, 6),
+                                  attacker.marked(b"x", b"h" * 65536, 5, 1, 6), pair(b"x\xff", b"h" * 65536)])
+def test_a_gateway_passes_nothing_on_that_other_members_would_refuse(data):
+    """History: it ended with a traceback, or put a record into the log for which every member hung up on it, again and again."""
+    gateway, bob = Network(b"me", 1, random.Random(1)), Network(b"bob", 2, random.Random(2))
+    gateway.received(gateway.opened("10.6.6.6"), data)
+    gateway.say(b"after that")
+    link, there = meet(gateway, "10.0.0.2", 777), meet(bob, "10.0.0.1", 778)
+    told = b"".join(iter(lambda: link.take(1 << 20, 1 << 20), b""))
+    bob.received(there, told[told.index(record(3, gateway.author.origin, 1, b"me", when=0)):])
+    assert not there.ending and shown(bob)[-1] == b"after that"
+
+
 def test_invented_gateways_do_not_mute_a_c_user():
     """History: beside 16 that told his line, nobody's next telling of it counted."""
     network = Network(b"me", 1, random.Random(1))
