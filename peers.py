@@ -539,8 +539,8 @@ class Author:
         number = self._number(sequence)
         return number >= self._log.start and self._log.read(number, number + 1) != [frame]
 
-    def said_since(self, sequence: int) -> list[Record]:
-        """What we, and our guests, said from this sequence on within RESAY_SECONDS: Records, oldest first.
+    def said_since(self, sequence: int, forged: set[int]) -> list[Record]:
+        """What we, and our guests, said from this sequence on: the `forged` ones, and all within RESAY_SECONDS. Oldest first.
 
         A forgery hides only what has not reached everybody yet. What we say again goes out in one piece, with an origin
         that nobody knew before: only a forger faster than that piece hides it again. So twice is enough.
@@ -548,11 +548,11 @@ class Author:
         oldest = self._clock.wall - RESAY_SECONDS
         frames = self._log.read(max(self._number(max(sequence, self._twice + 1)), self._log.start), self._log.end)
         return [record for record in map(decode_record, frames) if record.origin == self.origin
-                and record.kind in (Kind.SAY, Kind.GUEST) and record.when >= oldest]
+                and record.kind in (Kind.SAY, Kind.GUEST) and (record.when >= oldest or record.sequence in forged)]
 
-    def recent(self) -> list[Range]:
+    def recent(self, since: float) -> list[Range]:
         """Our own latest records, to ask a new neighbour for: somebody may have forged them while we were cut off."""
-        oldest = self._clock.now - RESAY_SECONDS
+        oldest = min(self._clock.now, since) - RESAY_SECONDS
         runs = list(takewhile(lambda run: run[2] >= oldest, reversed(self._runs)))
         return [(self.origin, runs[-1][0], self.sequence)] if runs else []
 
@@ -769,7 +769,8 @@ class Network:
         self._was_connected, self._told_alone = False, False  # whether we ever were; whether our user knows that nobody is connected now
         self._tell_alone_at: Optional[float] = None  # when our user is told that the last link is lost
         self._unheard_from: Optional[int] = None  # the log's number of the first thing that our user said to nobody
-        self._forged_from: Optional[int] = None  # the first of our sequences that somebody forged
+        self._forged_from: Optional[int] = None  # the first of our sequences that somebody forged, or may have
+        self._forged: set[int] = set()  # those that we have seen
         self._planned: Optional[float] = None  # the deadline that was worked out last
         self._replan = True
         self._offered = 0  # the end of the log at the last call of to_send
@@ -1077,7 +1078,7 @@ class Network:
         neighbour.follow(self.log)
         if neighbour.greeted_as != self.author.origin:
             neighbour.queue_frame(encode_renamed(self.author.origin))  # we took another one while we waited for its hello
-        lacking = self.author.recent() + self.log.holes.youngest(hello.origin)
+        lacking = self.author.recent(self.presence.together_until(hello.origin)) + self.log.holes.youngest(hello.origin)
         if lacking:
             neighbour.queue_frame(encode_ask(lacking))
         if is_first and neighbour.attempt:
@@ -1360,7 +1361,9 @@ class Network:
         if not forged:
             neighbour.has(origin, read_id(frames[0])[1], read_id(frames[-1])[1])
         else:
-            self._forged_from = min(self._forged_from or FORGED, read_id(forged[0])[1], self.author.sequence + 1)
+            sequences = [read_id(frame)[1] for frame in forged]
+            self._forged_from = min(self._forged_from or FORGED, sequences[0], self.author.sequence + 1)
+            self._forged.update(sequence for sequence in sequences if sequence <= self.author.sequence)
             self._replan = True
             self._renew()
 
@@ -1369,7 +1372,8 @@ class Network:
         if self._forged_from is None or self.now < self._renew_at:
             return
         sometimes("our origin is changed")
-        old, said, self._forged_from = self.author.origin, self.author.said_since(self._forged_from), None
+        old, said = self.author.origin, self.author.said_since(self._forged_from, self._forged)
+        self._forged_from, self._forged = None, set()
         self._renew_at = self.now + RENEW_SECONDS
         self.author.renew()
         for neighbour in self.links.mesh():
@@ -2551,6 +2555,7 @@ class Person:
         self.has_spoken = False  # a record of it has come, not only a hello
         self.here = False
         self.heard_at = 0.0
+        self.together_until = inf  # when it was heard last before it was gone, if we were not linked to it since (seconds)
         self.gateways: set[int] = set()  # of a guest: the members whose links it is behind
         self.announced: Optional[bool] = None  # what our user was last told: that it is here, or that it is not
 
@@ -2817,6 +2822,10 @@ class Presence:
         return person is not None and (person.heard_at > since or any(
             neighbour.heard_at > since for neighbour in self._links.mesh() if neighbour.origin == origin))
 
+    def together_until(self, origin: int) -> float:
+        """When a member was last heard before it was lost (seconds): what we said later, somebody may have forged where it was."""
+        return self.people[origin].together_until if origin in self.people else inf
+
     def label(self, key: Key, name: bytes) -> bytes:
         """The label of somebody who may not be here."""
         return self._bearers[name].label(key, name) if name in self._bearers else Bearers().label(key, name)
@@ -2974,6 +2983,7 @@ class Presence:
         self._suspects.pop(origin, None)
         if not self.is_here(origin):
             self._come(origin, name).heard_at = self._clock.now
+        self.people[origin].together_until = inf
         if is_first and self._call.since is not None:
             self._call.rejoin()
 
@@ -3111,6 +3121,7 @@ class Presence:
         self._suspects.pop(origin, None)
         self._doubted.pop(origin, None)
         self._set_here(person, False)
+        person.together_until = min(person.together_until, person.heard_at)
         person.is_member = False  # it may still be heard through C programs
         for guest in [self.people[key] for key in self._guests.pop(origin, ()) if key in self.people]:
             guest.gateways.discard(origin)

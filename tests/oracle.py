@@ -57,10 +57,12 @@ class Oracle:
             return
         member.seen.add((author, number))
         last = member.last.get(author, 0)
+        # It fills a hole, or is said again: a log was too small, or a forgery covered what a gateway of C users said.
+        is_late = self.gaps and event.earlier or self.forged and self.nodes[author].is_c
         if self.tainted or author in self.forged:
             member.last[author] = max(number, last)
             member.showed((author, number))
-        elif number > last or not (self.gaps and event.earlier):  # else it fills a hole
+        elif number > last or not is_late:
             if not member.network.bridge.has_carried:  # what C programs brought keeps no order with the rest
                 self._in_order(member, (author, number), refs, last)
             member.last[author] = max(number, last)

@@ -989,6 +989,18 @@ def test_what_was_forged_of_a_member_whom_nobody_had_met_hides_none_of_its_words
     ])
 
 
+def test_what_was_forged_where_a_member_was_away_from_is_found_however_long_it_was_away():
+    """History: a forgery and its word had one number, and after a minute nobody compared them: the word was lost unseen."""
+    faults.replay(50441, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0}, [
+        (0.73, 'join', 3, 1),
+        (0.84, 'join', 4, 1),
+        (17.61, 'partition', (1, 4), 90),
+        (27.83, 'liar', 5, 3),
+        (28.83, 'lie', 5, 'jump', 4),
+        *[(30 + number, 'say', 4) for number in range(7)],
+    ])
+
+
 def test_a_member_that_was_lost_and_is_heard_through_a_c_program_is_lost_once():
     """History: it was missed in the next roll call, and told to be lost again, though it had never been told to be back."""
     faults.replay(40, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0}, [
