@@ -162,3 +162,4 @@ def test_the_vector_names_whoever_is_in_the_log_the_last_speakers_first(monkeypa
         kept = [read_id(frame)[0] for frame in log.read(log.start, log.end)]
         last_first = list(dict.fromkeys(reversed(kept)))[:12]
         assert list(log.vector().items()) == [(origin, said[origin]) for origin in last_first]
+        assert [log.last] == log.read(log.end - 1, log.end)

@@ -497,3 +497,14 @@ def test_a_line_that_was_not_sent_yet_when_its_link_went_quiet_is_not_sent_once_
         room.network.tick()
     assert carl.outlet.is_quiet and not sent(carl)
     assert [event.texts for event in room.events(Show)] == [[b"hi"]]
+
+
+def test_a_message_that_two_neighbours_bring_goes_back_to_neither(room):
+    ann, bob = member(room, 7), member(room, 8, "10.0.0.8")
+    taken(ann), taken(bob)
+    first, second = (encode_record(Kind.SAY, 9, sequence, 0, b"cy", b"hi") for sequence in (1, 2))
+    room.network.received(ann, first)
+    room.network.received(bob, first)
+    assert taken(ann) == taken(bob) == b""
+    room.network.received(ann, second)
+    assert taken(ann) == b"" and taken(bob) == second
