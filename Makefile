@@ -22,6 +22,7 @@ TESTING = pytest==8.4.2
 
 SOURCES = p2pchat.py ui.py message.py peers.py
 FETCH = "$(PYTHON)" .ci/fetch
+COMPILE = "$(PYTHON)" -m compileall -q --invalidation-mode unchecked-hash -b
 # The byte code of all that a test run loads is kept, but not beside the sources.
 RUN = PYTHONPATH=.build/runtime:.build/testing PYTHONPYCACHEPREFIX="$(CURDIR)/.build/bytecode" "$(PYTHON)"
 
@@ -46,7 +47,7 @@ p2pchat: $(SOURCES) .build/runtime/done
 	rm -rf .build/stage/bin .build/stage/done
 	cp $(SOURCES) .build/stage
 	printf '%s\n' "$$MAIN" > .build/stage/__main__.py
-	"$(PYTHON)" -m compileall -q --invalidation-mode unchecked-hash -b .build/stage
+	$(COMPILE) $(SOURCES:%=.build/stage/%) .build/stage/__main__.py
 	"$(PYTHON)" -m zipapp .build/stage --compress --python "/usr/bin/env python3" --output .build/p2pchat
 	chmod 755 .build/p2pchat
 	mv .build/p2pchat p2pchat
@@ -55,6 +56,7 @@ p2pchat: $(SOURCES) .build/runtime/done
 	rm -f p2pchat
 	$(FETCH) .build/runtime $(RUNTIME)
 	find .build/runtime -name '*.so' -delete
+	$(COMPILE) .build/runtime
 	touch $@
 
 .build/testing/done: Makefile .ci/fetch

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import zipfile
 
 import pytest
 
@@ -91,10 +92,21 @@ def clone(tmp_path_factory):
     return top
 
 
+WHEEL = {
+    "x.py": "",
+    "x-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: x\nVersion: 1\n",
+    "x-1.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: p2pchat\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "x-1.dist-info/RECORD": "x.py,,\nx-1.dist-info/METADATA,,\nx-1.dist-info/WHEEL,,\nx-1.dist-info/RECORD,,\n",
+}
+
+
 def test_pip_fetches_a_package_whatever_its_user_has_told_it_for_all_of_the_machine(tmp_path):
-    done = subprocess.run(python(os.path.join(TOP, ".ci", "fetch"), "into", "jinxed==2.1.0"), cwd=tmp_path,
-                          capture_output=True, env={**os.environ, **HOSTILE}, timeout=4 * PATIENCE)
-    assert done.returncode == 0 and (tmp_path / "into" / "jinxed").is_dir(), done.stderr
+    with zipfile.ZipFile(tmp_path / "x-1-py3-none-any.whl", "w") as wheel:
+        for name, text in WHEEL.items():
+            wheel.writestr(name, text)
+    done = subprocess.run(python(os.path.join(TOP, ".ci", "fetch"), "into", "x==1"), cwd=tmp_path, capture_output=True, timeout=4 * PATIENCE,
+                          env={**os.environ, **HOSTILE, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PYTHONPYCACHEPREFIX": ""})
+    assert done.returncode == 0 and (tmp_path / "into" / "x.py").is_file(), done.stderr
 
 
 def test_whoever_types_what_the_readme_says_from_its_first_line_to_its_last_chats(clone):

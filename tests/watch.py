@@ -1,8 +1,8 @@
 """`make watch`: a network that talks, dies and comes back by itself, to be looked at, and checked to the last message.
 
 Knows: the script, whom to kill, and what every survivor has to have shown at the end.
-Must not know: how the chat works. The members are processes of the built program in line mode, talked to through
-their standard input and output.
+Must not know: how the chat works. The members are processes of the program in line mode, talked to through their
+standard input and output.
 Leaves out: odd networks and thousands of members (simulator.py), and a network to type in (demo.py).
 
 At a terminal a further member runs on the screen in front of the viewer, who reads what `guide` and the others say,
@@ -47,7 +47,7 @@ class Actor(Program):
     def __init__(self, name, *joining):
         self.name, self.said = name, []
         self.stayed = True          # not killed: then what it said has to be everywhere
-        super().__init__(name, *joining, "--bind", "127.0.0.1", "--port", unused_port(), command=(sys.executable, BUILT))
+        super().__init__(name, *joining, "--bind", "127.0.0.1", "--port", unused_port())
         self.streams = {self.process.stdout.fileno(): "stdout", self.process.stderr.fileno(): "stderr"}
 
     def say(self, text):
