@@ -1,7 +1,7 @@
 """Random runs of a small network: what happens in one, what must hold after it, and the least of it that fails.
 
 Knows: the limits of the program that a run changes, the kinds of faults, and how long healing may take.
-Leaves out: how a fault works (world.py), and what each screen must show (oracle.py).
+Leaves out: how a fault works (world.py, nodes.py), and what each screen must show (oracle.py).
 
 A seed draws a Plan: limits, and an explicit list of events, each with its time and its victim. So a run can be
 repeated without some of them, and what fails is cut down to the few that matter (delta debugging: Zeller and
@@ -18,8 +18,9 @@ from typing import NamedTuple
 import message
 import peers
 from message import Kind
+from nodes import Liar, Member, SimNetwork
 from oracle import Violation
-from world import EPOCH, Liar, Member, SimNetwork, World
+from world import World
 
 SUITE_SEEDS = 1000  # the seeds below are of small networks: what a run costs is the square of its members
 SMALL, LARGE = 10, 24

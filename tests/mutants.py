@@ -18,7 +18,6 @@ if __name__ == "__main__":
 import message
 import peers
 from message import Kind, encode_record, join
-from peers import Attempt
 
 TESTS = [os.path.join("tests", name) for name in ("test_network.py", "test_peers.py")]
 

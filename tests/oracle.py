@@ -2,7 +2,7 @@
 
 Knows: who said what, who lives, who can reach whom; and what each screen has shown. Of a member's Network
 it reads only what a user could: the lines, the notices, and whom :who lists. (check_bounds alone looks inside.)
-Leaves out: how bytes travel (world.py), and what happens to a network (faults.py).
+Leaves out: how bytes travel (world.py), who takes part (nodes.py), and what happens to a network (faults.py).
 """
 
 from collections import Counter

@@ -27,7 +27,8 @@ import marks
 import message
 import peers
 from message import Kind
-from world import SimNetwork, World
+from nodes import SimNetwork
+from world import World
 
 
 class Stats:

@@ -19,10 +19,11 @@ import schedules
 import simulator
 from faults import chaos
 from helpers import encode_pair, mutated, python
-from message import Hello, Kind, encode_frame, encode_hello, encode_record, join
+from message import Hello, Kind, encode_frame, encode_hello, encode_record
+from nodes import EPOCH, Liar, Member
 from oracle import Violation
 from peers import LinkKind
-from world import EPOCH, Liar, Member, World
+from world import World
 
 # They reach each rare branch three times; `python3 tests/simulator.py --choose 400` found them.
 SEEDS = 25, 33, 36, 42, 82, 92, 94, 98, 127, 154, 158, 172, 181, 185, 281, 288, 303, 306, 345, 355, 361, 363, 382
