@@ -86,7 +86,8 @@ def stop_if_told(session):
 def run_share(session, groups, queue, pipe):
     """Run the tests whose numbers no other fork has read."""
     plugins = session.config.pluginmanager
-    plugins.register(Teller(session.config, pipe))
+    teller = Teller(session.config, pipe)
+    plugins.register(teller)
     capture = plugins.get_plugin("capturemanager")
     capture.stop_global_capturing()  # into files that all forks have in common
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # our own reporter says nothing
@@ -98,13 +99,14 @@ def run_share(session, groups, queue, pipe):
     while item is not None:
         following = next(items, None)  # pytest keeps for it what both need
         session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        teller.send(item)
         stop_if_told(session)
         item = following
     return True
 
 
 class Teller:
-    """A plugin that sends what a reporter would say of a test, all at once."""
+    """A plugin that keeps what a reporter would say of a test, and sends it all at once."""
 
     def __init__(self, config, pipe):
         self.config, self.pipe = config, pipe
@@ -120,8 +122,9 @@ class Teller:
     def pytest_internalerror(self, excrepr):
         print(excrepr, file=sys.stderr, flush=True)
 
-    def pytest_runtest_logfinish(self, nodeid, location):
-        self.pipe.send((nodeid, location, self.reports, self.warned))
+    def send(self, item):
+        """Its test is over, and its warnings have been collected: pytest does that last."""
+        self.pipe.send((item.nodeid, item.location, self.reports, self.warned))
         self.reports, self.warned = [], []
 
 
