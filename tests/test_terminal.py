@@ -15,7 +15,7 @@ import ui
 from helpers import BUILT, PATIENCE, Program, Terminal, close_all_but, encode_pair, python, unused_port, until
 
 MORNING = f"XXX{(int(time.time()) // 3600 - 8) % 24}"  # a time zone in which it is some minutes past eight: no midnight comes between
-UP, PAGE_UP, PAGE_DOWN = b"\x1b[A", b"\x1b[5~", b"\x1b[6~"
+UP, DOWN, PAGE_UP, PAGE_DOWN = b"\x1b[A", b"\x1b[B", b"\x1b[5~", b"\x1b[6~"
 PASTE_BEGIN, PASTE_END = b"\x1b[200~", b"\x1b[201~"
 
 
@@ -177,7 +177,7 @@ def test_a_key_that_comes_in_pieces_is_that_key(started):
             ann.type(piece)
         if time.monotonic() < begun + ui.ESC_SECONDS:
             break  # else this machine was too slow: what a person does not mean as one key
-        ann.type(b"\r")
+        ann.type(DOWN + b"\x15")
     ann.wait(lambda t: t.rows[21] == "said before")
 
 
