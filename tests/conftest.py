@@ -1,7 +1,9 @@
 """What more than one test needs: the program's modules, surroundings that are always the same, and which test comes first."""
 
 import os
+import runpy
 import sys
+import time
 
 import pytest
 
@@ -26,12 +28,25 @@ def pytest_configure(config):
     if count:
         config.pluginmanager.register(forks.Forks(count))
     config.addinivalue_line("markers", "together: the tests of this file need each other, so one process runs them all")
-    config.addinivalue_line("markers", "clock: run again on other days by test_surroundings.py")
 
 
 def pytest_collection_modifyitems(items):
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
+@pytest.fixture(params=["today", "in the first seconds of a day in 2107"])
+def any_day(request):
+    """Runs a test twice, the second time with the clock moved, for what it starts too: then records' times have begun again."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param != "today":
+            by = int(time.mktime((2107, 3, 1, 0, 0, 0, 0, 0, -1)) - time.time())
+            for name, value in surroundings.moved(by).items():
+                patch.setenv(name, value)
+            for name in ("time", "time_ns", "localtime", "gmtime", "ctime", "strftime"):
+                patch.setattr(time, name, getattr(time, name))
+            runpy.run_path(os.path.join(surroundings.MOVED, "sitecustomize.py"))
+        yield
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import sys
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MOVED = os.path.join(TOP, "tests", "moved")  # where a Python that has it on its PYTHONPATH finds that its clock is moved
 CLOCK = 12 * 3600 + 3 * 60 + 5  # what it is in the tests, in seconds since midnight: far from any other day
 
 # What a user may have set, and what would change what a program under test, make, tmux or Python does.
@@ -36,3 +37,8 @@ def settle():
         del os.environ[name]
     os.environ.update(wanted)
     time.tzset()
+
+
+def moved(seconds):
+    """What to add to the environment of a process so that its clock is moved, and that of what it starts."""
+    return {"PYTHONPATH": f"{MOVED}:{os.environ.get('PYTHONPATH', '')}", "P2PCHAT_MOVED": str(seconds)}

@@ -1,6 +1,5 @@
-"""The suite is the same on any day: the tests that touch a clock run once more with the clock moved, in another time zone than ours."""
+"""The suite is the same on any day and whatever a user has set, and each of its tests is run."""
 
-import calendar
 import os
 import re
 import shutil
@@ -13,34 +12,18 @@ import run
 import surroundings
 from helpers import PATIENCE, TOP, python
 
-MOVED = os.path.join(TOP, "tests", "moved")
-
-
-def seconds_to(*date):
-    """By how much the clock is to be moved so that UTC has this date and time now."""
-    return calendar.timegm((*date, 0, 0, 0)) - int(time.time())
-
-
-
-
-def moved(seconds, *command):
-    """Run this command with the clock moved. Returns what it printed."""
-    seconds += int(os.environ.get("P2PCHAT_MOVED", "0"))  # this process's own clock may have been moved
-    env = {**os.environ, "PYTHONPATH": f"{MOVED}:{os.environ.get('PYTHONPATH', '')}", "P2PCHAT_MOVED": str(seconds), "TZ": "UTC"}
-    done = subprocess.run(command, env=env, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=3 * PATIENCE)
-    return done.returncode, done.stdout
-
-
-def test_what_touches_a_clock_passes_on_another_day_in_its_last_seconds():
-    """Midnight comes between two tests, and in 2107 the times of records have begun again."""
-    files = [os.path.join(TOP, "tests", name) for name in ("test_ui.py", "test_terminal.py")]
-    status, said = moved(seconds_to(2107, 3, 1, 23, 59, 57), *run.PYTEST, "-m", "clock", *files)
-    assert status == 0 and "passed" in said, said
-
-
 def test_a_moved_clock_is_moved_in_a_child_too():
     code = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', 'import time; print(time.strftime(\"%d %B %Y\"))']))"
-    assert moved(seconds_to(2028, 2, 29, 12, 0, 0), *python("-c", code)) == (0, "29 February 2028\n")
+    by = int(time.mktime((2028, 2, 29, 12, 0, 0, 0, 0, -1)) - time.time())
+    done = subprocess.run(python("-c", code), env={**os.environ, **surroundings.moved(by)}, stdout=subprocess.PIPE, timeout=PATIENCE)
+    assert done.stdout == b"29 February 2028\n"
+
+
+@pytest.mark.usefixtures("any_day")
+def test_a_clock_that_a_test_moves_is_moved_in_its_forks_too(request):
+    expected = "2107" if "2107" in request.node.name else time.strftime("%Y")
+    status = os.waitpid(os.fork() or os._exit(time.strftime("%Y") != expected), 0)[1]
+    assert status == 0 and time.strftime("%Y") == expected
 
 
 @pytest.mark.parametrize("now", [0, 12 * 3600, 1_700_000_000, 1_700_049_999, 5_000_000_000])

@@ -126,7 +126,7 @@ def watched(started):
 # The chat ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.clock
+@pytest.mark.usefixtures("any_day")
 def test_two_members_chat_on_two_screens(pair):
     ann, bob = pair
     ann.type(b"hello bob\r")
@@ -229,7 +229,7 @@ def test_page_up_holds_its_place_while_messages_arrive(started):
     ann.wait(lambda t: t.said[7] == "bob: line 31" and t.rows[8] == "---- ann " + "-" * 51)
 
 
-@pytest.mark.clock
+@pytest.mark.usefixtures("any_day")
 def test_every_size_is_drawn_and_the_first_comes_back_whole(pair):
     ann, bob = pair
     bob.type(b"hello\r" + b"typed")
@@ -372,7 +372,7 @@ def test_commands_of_the_screen_are_answered_in_line_mode(started):
     assert "    :who                  list who is here" in bob.err and not any("Ctrl" in row for row in bob.err)
 
 
-@pytest.mark.clock
+@pytest.mark.usefixtures("any_day")
 def test_a_latecomer_sees_where_the_earlier_messages_end(started):
     hub = started(Program, "hub")
     ann = started(Program, "ann", "127.0.0.1", hub.port)
