@@ -161,29 +161,23 @@ class Patience:
     """How long we wait for a link that does not take all that is to be sent. It begins with the first flush that falls short."""
 
     def __init__(self, link: Link, now: float) -> None:
-        self._link, self._since = link, now
+        self._link, self._moved_at = link, now  # when bytes were last taken
         self.stuck = False  # nothing was taken for SLOW_SECONDS
         self.outrun = False  # our input waited for it long enough, and does not again until it has caught up
-
-    @property
-    def _moved_at(self) -> float:
-        return max(self._since, self._link.taken_at)
-
-    @property
-    def deadline(self) -> float:
-        """When to call flush even if nothing happens (seconds)."""
-        next_look, retry_at = self._moved_at + (STALL_SECONDS if self.stuck else SLOW_SECONDS), self._link.segmenter.retry_at
-        return next_look if retry_at is None else min(next_look, retry_at)
-
-    def is_due(self, now: float) -> bool:
-        """Whether to call flush: nothing is known to be in its way, or the deadline has come."""
-        return not self._link.blocked and self._link.segmenter.retry_at is None or self.deadline <= now
+        self.deadline = now  # when to call flush even if nothing happens (seconds)
 
     def check(self, now: float) -> None:
-        """Another flush fell short. Raises Gone after STALL_SECONDS in which nothing was taken."""
-        self.stuck = now >= self._moved_at + SLOW_SECONDS
-        if now >= self._moved_at + STALL_SECONDS:
+        """A flush fell short, the first one or another. Raises Gone after STALL_SECONDS in which nothing was taken."""
+        moved_at = self._moved_at = max(self._moved_at, self._link.taken_at)
+        self.stuck = now >= moved_at + SLOW_SECONDS
+        if now >= moved_at + STALL_SECONDS:
             raise Gone(f"read nothing for {STALL_SECONDS} seconds")
+        next_look, retry_at = moved_at + (STALL_SECONDS if self.stuck else SLOW_SECONDS), self._link.segmenter.retry_at
+        self.deadline = next_look if retry_at is None else min(next_look, retry_at)
+
+    def is_due(self, now: float) -> bool:
+        """Whether to call flush: the deadline has come, or nothing is known to be in its way."""
+        return self.deadline <= now or not self._link.blocked and self._link.segmenter.retry_at is None
 
 
 WINDOW_POLLS = 0.001, 0.1  # seconds until a link without room in the far end's window is tried again: first, at most

@@ -277,6 +277,13 @@ def cramped(link):
     return link.segmenter.retry_at is not None
 
 
+def checked(link, now=0):
+    """The Patience with a link whose flush has just fallen short."""
+    patience = p2pchat.Patience(link, now)
+    patience.check(now)
+    return patience
+
+
 @pytest.fixture
 def linked():
     """A Link and the plain blocking socket at its far end."""
@@ -327,7 +334,7 @@ def test_a_far_end_that_stops_reading_makes_the_link_wait_and_gets_all_of_it_lat
     link.neighbour.queue(join(pieces))
     while not cramped(link):
         link.flush(0)
-    assert 0 < link.unsent < 12_000_000 and not p2pchat.Patience(link, 0).is_due(0)
+    assert 0 < link.unsent < 12_000_000 and not checked(link).is_due(0)
     arrived = bytearray()
     while len(arrived) < 12_000_000:
         arrived += far.recv(1 << 20)
@@ -343,7 +350,7 @@ def test_a_write_that_was_taken_in_part_goes_on_where_it_stopped(linked):
     said = b"".join(b"%07d " % number for number in range(1_000_000))
     link.neighbour.queue(join([said]))
     link.flush(0)
-    assert 0 < link.unsent < len(said) and link.blocked and not p2pchat.Patience(link, 0).is_due(0)
+    assert 0 < link.unsent < len(said) and link.blocked and not checked(link).is_due(0)
     arrived = bytearray()
     while len(arrived) < len(said):
         arrived += far.recv(1 << 20)
@@ -365,7 +372,7 @@ def test_a_link_that_takes_nothing_is_let_go_after_a_while_and_not_before(linked
     link.neighbour.queue(join([b"x" * 1000] * 20_000))
     while not cramped(link):
         link.flush(5)
-    pauses, now, patience = [], 5, p2pchat.Patience(link, 5)
+    pauses, now, patience = [], 5, checked(link, 5)
     while now < 6:
         pauses.append(patience.deadline - now)
         now = patience.deadline
