@@ -1421,8 +1421,8 @@ class Screen:
     hangup_fds: List[int] = []      # a terminal's end is seen by reading
     failed = False          # a terminal that goes away does not count as a failure
 
-    def __init__(self, input_fd: int = 0, output_fd: int = 1, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock                             # seconds since 1970
+    def __init__(self, input_fd: int = 0, output_fd: int = 1, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or time.time                # seconds since 1970
         self._decoder, self._back = Decoder(), Scrollback()
         self._editor = Editor(self._completions)
         self._commands: Iterable[str] = ()              # for Tab
