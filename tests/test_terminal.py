@@ -9,10 +9,12 @@ import subprocess
 import termios
 import time
 
+import blessed
 import pytest
 
+import p2pchat
 import ui
-from helpers import BUILT, PATIENCE, Program, Terminal, close_all_but, encode_pair, python, unused_port, until
+from helpers import PATIENCE, Program, Terminal, close_all_but, encode_pair, unused_port, until
 
 MORNING = f"XXX{(int(time.time()) // 3600 - 8) % 24}"  # a time zone in which it is some minutes past eight: no midnight comes between
 UP, DOWN, PAGE_UP, PAGE_DOWN = b"\x1b[A", b"\x1b[B", b"\x1b[5~", b"\x1b[6~"
@@ -88,6 +90,18 @@ class Shell(Terminal):
         super().close()
         os.close(self._orders)
         os.close(self._reports)
+
+
+class Changed(Terminal):
+    """The program as a process in which something was changed before it began."""
+
+    def __init__(self, change, *arguments, **options):
+        self._change = change
+        super().__init__(*arguments, **options)
+
+    def _be_controlling(self):
+        super()._be_controlling()
+        self._change()
 
 
 @pytest.fixture
@@ -200,8 +214,8 @@ def test_keys_in_every_form_a_terminal_sends_them(watched):
     assert hub.out[1] == "ann: <>aba1c"
 
 
-def test_alone_the_built_program_says_once_that_nobody_hears(started):
-    ann = started(Terminal, "ann", command=(BUILT,))
+def test_alone_it_says_once_that_nobody_hears(started):
+    ann = started(Terminal, "ann")
     ann.type(b"one\r")
     ann.shows("ann: one")
     ann.type(b"two\r")
@@ -427,10 +441,10 @@ def test_a_hang_up_of_the_terminal_ends_the_program_with_a_goodbye(watched):
 
 
 def test_an_exception_restores_the_terminal_and_then_shows_its_traceback(started):
-    code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import p2pchat\n"
-            "def fail(*_): raise RuntimeError('provoked')\n"
-            "p2pchat.Chat._show = fail; p2pchat.main()")
-    ann = started(Terminal, BUILT, "ann", command=python("-c", code), rows=40, cols=200, env={"PYTHON_COLORS": "0"})
+    def fail(*_):
+        raise RuntimeError("provoked")
+
+    ann = started(Changed, lambda: setattr(p2pchat.Chat, "_show", fail), "ann", rows=40, cols=200)
     ann.wait(lambda t: t.rows[36].startswith("---- ann --"))
     ann.type(b"x\r")
     assert ann.end() == 1 and ann.restored
@@ -640,30 +654,41 @@ def test_a_mistake_gets_one_sentence_and_the_terminal_stays_untouched(started):
         assert MISTAKES[case][1] in one.rows[0] and len(one.rows[0]) < 300, case
 
 
+def open_as_nobody(mode):
+    """In a program that begins: its screen is opened by somebody who may not open the terminal by its name."""
+    blessed.Terminal(stream=open(1, "w", closefd=False))  # now: nobody may not read this Python's modules
+    take = ui.Screen.open
+
+    def opened(*arguments):
+        os.fchmod(0, mode)
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        take(*arguments)
+    ui.Screen.open = opened
+
+
+def be_of_no_session():
+    """In a program that begins: the terminal is not its own."""
+    child = os.fork()
+    if child:
+        os._exit(os.waitpid(child, 0)[1] >> 8)
+    os.setsid()
+    open_as_nobody(0o600)
+
+
+@pytest.mark.skipif(os.getuid() or not hasattr(os, "setresuid"), reason="needs root to become somebody else")
 def test_somebody_elses_terminal_that_is_not_ours_gets_a_sentence(started):
-    if os.getuid():
-        pytest.skip("needs root to become somebody else")
-    code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import os, blessed, p2pchat; take = p2pchat.ui.Screen.open\n"
-            "child = os.fork()\nif child: sys.exit(os.waitpid(child, 0)[1] >> 8)\n"
-            "def open_as_nobody(*arguments):\n"
-            "    os.setsid(); os.fchmod(0, 0o600); os.setgroups([]); os.setgid(65534); os.setuid(65534); take(*arguments)\n"
-            "p2pchat.ui.Screen.open = open_as_nobody; p2pchat.main()")
-    ann = started(Terminal, BUILT, "ann", command=python("-c", code), cols=200)
+    ann = started(Changed, be_of_no_session, "ann", cols=200)
     ann.process.wait(PATIENCE)
     ann.look()
     assert ann.process.returncode == 1 and ann.rows[0].startswith("p2pchat: cannot open this terminal (") and not any(ann.rows[1:])
 
 
+@pytest.mark.skipif(os.getuid() or not hasattr(os, "setresuid"), reason="needs root to become somebody else")
 def test_somebody_elses_terminal_will_do(started):
     # As after `su`: the tty belongs to another user, and cannot be opened again by its name.
-    if os.getuid() or not hasattr(os, "setresuid"):
-        pytest.skip("needs root to become somebody else")
-    code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import os, blessed, p2pchat\n"
-            "blessed.Terminal(stream=open(1, 'w', closefd=False)); take = p2pchat.ui.Screen.open\n"
-            "def open_as_nobody(*arguments):\n"  # only now: nobody may not read this Python's modules
-            "    os.fchmod(0, 0o620); os.setgroups([]); os.setgid(65534); os.setuid(65534); take(*arguments)\n"
-            "p2pchat.ui.Screen.open = open_as_nobody; p2pchat.main()")
-    ann = started(Terminal, BUILT, "ann", command=python("-c", code), cols=200)
+    ann = started(Changed, lambda: open_as_nobody(0o620), "ann", cols=200)
     ann.wait(lambda t: t.rows[20].startswith("---- ann --") or t.process.poll() is not None)
     ann.type(b":q\r")
     assert ann.end() == 0 and ann.restored
@@ -736,11 +761,10 @@ def test_an_idle_screen_does_not_wake_up(pair):
         one.wait(lambda t: "x" in t.rows)
 
     def window():
-        """How often bob woke up while something else took place that lasts some frames."""
+        """How often bob woke up in the time of some frames."""
         before = switches(bob.process)
-        for _ in range(20):
-            subprocess.run(["true"], check=True)
+        select.select([bob.master], [], [], 3 * ui.FRAME_SECONDS)
         bob.look()
         return switches(bob.process) - before
 
-    assert any(window() == 0 for _ in range(20))  # the first may still hold the last frame, others a ping
+    until(lambda: window() == 0)  # the first may still hold the last frame, others a ping
