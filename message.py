@@ -85,12 +85,9 @@ class FrameDecoder:
             if length > self.limit:
                 raise ProtocolError(f"sent a frame of {length} bytes ({self.limit} at most)")
             stop = body + length
-            if stop < end:
+            if stop <= end:
                 self._at = stop
                 return rest[at:stop]
-            if stop == end:  # as a rule: messages come one at a time
-                self._rest, self._at = b"", 0
-                return rest[at:]
         self._rest, self._at = rest[at:], 0
         return None
 
@@ -434,7 +431,7 @@ _ENTRY = struct.Struct("<QQ")  # an origin and its highest sequence
 _PORT = struct.Struct("<H")
 LATEST = 2 ** 32 - 1  # the last time that fits into a record, in seconds since 1970: in 2106
 FIRST_LOGGED, LAST_LOGGED = Kind.SAY, Kind.GUEST_GONE
-CHAT, KIND_BYTE = (bytes([Kind.SAY]), bytes([Kind.GUEST])), slice(HEADER_SIZE, HEADER_SIZE + 1)  # whether frame[KIND_BYTE] is in CHAT
+CHAT = Kind.SAY, Kind.GUEST
 LEFT_TEXT = b"left"
 _RANGE, _ORIGIN = struct.Struct("<QQQ"), struct.Struct("<Q")
 MAX_ASKED = 16  # ranges in one ASK
@@ -468,17 +465,13 @@ def encode_record(kind: int, origin: int, sequence: int, when: int, name: bytes,
 
 def decode_record(frame: bytes) -> Record:
     """The Record in a frame. Raises ProtocolError."""
-    return Record(*_decode_record(frame))
-
-
-def _decode_record(frame: bytes) -> tuple[int, int, int, int, bytes, bytes]:
     if len(frame) < RECORD_SIZE:
         raise ProtocolError("sent half a record")
     _, kind, origin, sequence, when, length = read_record(frame)
     stop = RECORD_SIZE + length
     if stop > len(frame) or not sequence or length > MAX_PLAIN_FRAME:
         raise ProtocolError("sent a record that makes no sense")
-    return kind, origin, sequence, when, frame[RECORD_SIZE:stop], frame[stop:]
+    return Record(kind, origin, sequence, when, frame[RECORD_SIZE:stop], frame[stop:])
 
 
 class Run(NamedTuple):
@@ -495,7 +488,7 @@ class Run(NamedTuple):
         """The Run of its records from index `start` up to, but not including, `stop`."""
         if start == 0 and stop == len(self.frames):
             return self
-        kind, origin, sequence, when, name, _ = _decode_record(self.frames[start])
+        kind, origin, sequence, when, name, _ = decode_record(self.frames[start])
         return Run(kind, origin, sequence, when, name, self.frames[start:stop], self.texts[start:stop])
 
 
@@ -503,17 +496,25 @@ class RecordDecoder(FrameDecoder):
     """A FrameDecoder that can also cut the stream of a mesh link into runs."""
 
     def next_run(self) -> Union[Run, bytes, None]:
-        """The next Run, or the next frame that is not chat; None until more has arrived. Raises ProtocolError.
+        """The next Run, or a frame that is not chat or makes no sense; None until more has arrived. Raises ProtocolError.
 
         With _extend the hot loop of the program: the only work per message; all other work is per run.
         """
-        frame = self._next()
-        if frame is None or frame[KIND_BYTE] not in CHAT:
-            return frame
-        kind, origin, sequence, when, name, text = _decode_record(frame)
-        run = Run(kind, origin, sequence, when, name, [frame], [text])
-        if self._rest:
+        rest, at = self._rest, self._at
+        end = len(rest)
+        if end - at < RECORD_SIZE:
+            return self._next()
+        length, kind, origin, sequence, when, size = read_record(rest, at)
+        name, stop = at + RECORD_SIZE, at + HEADER_SIZE + length
+        text = name + size
+        if kind not in CHAT or not text <= stop <= end or not sequence or size > MAX_PLAIN_FRAME or length > self.limit:
+            return self._next()
+        run = Run(kind, origin, sequence, when, rest[name:text], [rest[at:stop]], [rest[text:stop]])
+        if stop < end:
+            self._at = stop
             self._extend(run)
+        else:  # as a rule: messages come one at a time
+            self._rest, self._at = b"", 0
         return run
 
     def _extend(self, run: Run) -> None:
@@ -857,7 +858,7 @@ class Log:
         held[origin] = held.pop(origin, 0) + count
         self.end = number + count
         self._cost += sum(map(len, frames)) + count * FRAME_COST
-        if frames[0][KIND_BYTE] in CHAT:
+        if frames[0][HEADER_SIZE] in CHAT:
             self._chat += count
         if self._chunks:
             self._chunks = {}
@@ -916,7 +917,7 @@ class Log:
             gone = self._frames[:count]
             self._forget(gone)
             self._cost -= sum(map(len, gone)) + count * FRAME_COST
-            self._chat -= sum(frame[KIND_BYTE] in CHAT for frame in gone)
+            self._chat -= sum(frame[HEADER_SIZE] in CHAT for frame in gone)
             del self._frames[:count]
             self.start += count
         self.late = {number for number in self.late if number >= self.start}

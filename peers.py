@@ -2345,7 +2345,7 @@ class Bridge:
 
     def _has(self, outlet: Outlet, number: int, frame: bytes) -> bool:
         """Whether the C programs behind this link have this record, or must not get it."""
-        if number in outlet.skips or number in self._never or frame[HEADER_SIZE:HEADER_SIZE + 1] not in CHAT:
+        if number in outlet.skips or number in self._never or frame[HEADER_SIZE] not in CHAT:
             return True
         return bool(outlet.marks) and wire_id(frame) in outlet.marks
 
