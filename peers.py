@@ -1880,6 +1880,7 @@ QUIET_SECONDS, RANK_SECONDS, QUIET_SPREAD = 2.5, 0.75, 0.25  # that a quiet link
 MAX_RANK = 3  # so that even the last one takes over within 5 seconds
 DECIDED_SECONDS = 2  # after one of two links of our own went quiet, until another one may
 MAX_CARRIED = 20_000  # lines that came through C programs only, and may come again through the mesh
+MAX_SAME = 8  # different words under one identity that are remembered: at most one of them is not forged
 FIND_SECONDS = 2  # between two dials to a gateway that is not here through the mesh
 MAX_GATEWAYS = 16  # remembered for one link: those whose marks came over it
 MAX_SEEN_MARKS, LEAST_SEEN_MARKS = 20_000, 64  # marks that came before, or instead of, the mesh's record; the links share these
@@ -1913,8 +1914,8 @@ class Bridge:
         self._count = 0  # how many there ever were
         self._behind: Counter[Key] = Counter()  # who was heard over plain links: key -> over how many
         self._words = Words(OURSELVES)
-        # (origin, sequence, part) of a line that came through C programs -> its hash
-        self._carried: OrderedDict[tuple[int, int, int], int] = OrderedDict()
+        # (origin, sequence, part) of a line that came through C programs -> its hashes: somebody may have forged others
+        self._carried: OrderedDict[tuple[int, int, int], tuple[int, ...]] = OrderedDict()
         self._awaited: dict[int, list[Awaited]] = {}  # by origin: lines that the mesh should bring
         self._look_at: Optional[float] = None  # when to look whether it did
         self._never: set[int] = set()  # numbers in the log that are for no C program
@@ -2191,8 +2192,8 @@ class Bridge:
         news = []
         for offset, text in enumerate(texts):
             parts = plain_texts(text)
-            lacking = [part for at, part in enumerate(parts) if self._carried.get(
-                (run.origin, run.sequence + start + offset, at)) != hash((run.name, part))]
+            lacking = [part for at, part in enumerate(parts) if hash((run.name, part)) not in self._carried.get(
+                (run.origin, run.sequence + start + offset, at), ())]
             news += [text] if len(lacking) == len(parts) else lacking
             if len(lacking) < len(parts):
                 self.skip(number + offset, 1)  # C programs have it already
@@ -2273,13 +2274,12 @@ class Bridge:
         """Whether this very message was shown, however it came. Other words under its identity are new."""
         if self._author.is_ours(mark.origin):
             return True
-        found = self._carried.get((mark.origin, mark.sequence, mark.part))
-        if found is not None:
-            return found == hash((name, text))
-        return self._log.delivered(mark.origin, mark.sequence)
+        carried = self._carried.get((mark.origin, mark.sequence, mark.part), ())
+        return hash((name, text)) in carried or self._log.delivered(mark.origin, mark.sequence)
 
     def _remember(self, mark: Mark, name: bytes, text: bytes) -> None:
-        self._carried[mark.origin, mark.sequence, mark.part] = hash((name, text))
+        key = mark.origin, mark.sequence, mark.part
+        self._carried[key] = (*self._carried.get(key, ()), hash((name, text)))[:MAX_SAME]
         if len(self._carried) > MAX_CARRIED:
             self._carried.popitem(last=False)
 

@@ -92,6 +92,7 @@ class Draft:
         self._faults(KINDS, rng.randint(1, 5))
         self._faults(C_KINDS, rng.choice([0, 0, 1, 2]))
         self._faults(["lie", "lie_while_away"], rng.choice([0, 0, 0, 1]))
+        self._faults(["forge_marks"], rng.choice([0, 0, 0, 1]))
         self.events.sort(key=lambda event: event[0])
         self.plan = Plan(seed, self.limits, self.world, self.events)
 
@@ -283,11 +284,19 @@ class Draft:
         for _ in range(3):
             self.add(when + self.rng.uniform(8, 18), "say", victim)
 
+    def forge_marks(self, when):
+        """A stranger that speaks as a C program does, to a member or through a C program, forges what gateways say."""
+        liar = self.new()
+        self.add(when, "plain_liar", liar, self.rng.choice(self.members + self.c_peers))
+        for _ in range(self.rng.randint(1, 6)):
+            self.add(when + self.rng.uniform(1, 12), "mark", liar, self.rng.choice(MARKS), self.one(), self.one())
+
 
 KINDS = ("kill", "kill_first", "kill_half", "power", "power_half", "leave", "restart", "late", "partition", "mute", "mute_out", "stop",
          "unplug", "away", "sleep", "silence", "cut", "cross", "burst", "move", "clock", "dial_only", "forever")
 C_KINDS = ("c_peer", "c_circle", "c_between", "c_faults")
 CABLES = ("partition", "divide", "mute", "mute_all", "unplug", "silence", "stop", "sleep", "move")  # what a line may come late by
+MARKS = ("gateway", "words", "later", "guest", "address", "garbled")
 LIES = ("forge", "jump", "far jump", "lost", "name", "origin", "flood", "nonsense")
 
 
@@ -575,6 +584,32 @@ class Run:
         if isinstance(member, Member) and not member.dial_only:
             self.world.strict = False
             Liar(self.world, origin=self.world.chance("liar", number).getrandbits(64), ident=number).join(member)
+
+    def plain_liar(self, number, target):
+        """A stranger speaks to a member, or to a C program, as C programs do."""
+        node = self.node(target)
+        if node is not None and not node.dial_only:
+            self.world.strict = False
+            Liar(self.world, origin=1, probe=False, ident=number).join(node)
+
+    def mark(self, number, how, victim, gateway):
+        """It says something with a mark about these members."""
+        liar, victim, gateway = self.world.nodes.get(number), self.alive(victim), self.alive(gateway)
+        if liar is None or liar.end is None or liar.over or not isinstance(victim, Member) or not isinstance(gateway, Member):
+            return
+        liar.number += 1
+        origin, gateway, last = victim.network.author.origin, gateway.network.author.origin, victim.network.author.sequence
+        text = b"forged %d" % liar.number
+        if how == "gateway":
+            liar.mark(liar.number + 10 ** 6, liar.number, gateway, text)
+        elif how in ("words", "later"):
+            liar.mark(origin, last + (0 if how == "words" else self.rng.choice([1, 5, 10 ** 9])), gateway, text, victim.name)
+        elif how == "guest":
+            liar.mark(gateway, last, gateway, text, b"carl", is_guest=True)
+        elif how == "address":
+            liar.mark(3, 1, liar.number + 10 ** 6, text, place=(victim.host, 5000 + liar.number))
+        else:
+            liar.send(message.encode_pairs(b"liar\xff" + b"\x80" * 52, [text]).data)
 
     def lie(self, number, how, victim):
         """It lies about this member."""

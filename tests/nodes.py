@@ -410,6 +410,11 @@ class Liar(Node):
     def record(self, kind, sequence, text=b"", origin=None, name=b"liar"):
         self.send(encode_record(kind, self.origin if origin is None else origin, sequence, EPOCH, name, text))
 
+    def mark(self, origin, sequence, gateway, text, name=b"liar", is_guest=False, place=("", 0)):
+        """Say this on a plain link, as if that gateway had put it there."""
+        head = message.Marker(gateway, *place).head(name, origin, is_guest)
+        self.send(message.join(message.encode_marked(head, [(0, sequence, text)])[0]).data)
+
     def dial_failed(self, call, reason):
         self.over = True
 

@@ -1002,6 +1002,21 @@ def test_what_was_forged_where_a_member_was_away_from_is_found_however_long_it_w
     ])
 
 
+def test_other_words_forged_under_the_identity_of_a_line_that_c_programs_brought_do_not_bring_it_twice():
+    """History: of two texts under one identity the later one was remembered, and the mesh's copy of the first was new."""
+    faults.replay(262, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0}, [
+        (0.95, 'join', 4, 2),
+        (2.18, 'join', 6, 5),
+        (2.4, 'join', 7, 2),
+        (20.49, 'c_dials', 8, 7),
+        (20.51, 'divide', (7,), 60),
+        (21.49, 'c_also', 8, 6),
+        (23.06, 'plain_liar', 10, 8),
+        (28.73, 'say', 6),
+        (30.04, 'mark', 10, 'words', 6, 4),
+    ])
+
+
 def test_a_member_that_was_lost_and_is_heard_through_a_c_program_is_lost_once():
     """History: it was missed in the next roll call, and told to be lost again, though it had never been told to be back."""
     faults.replay(40, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0}, [
