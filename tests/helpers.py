@@ -7,6 +7,7 @@ import os
 import pty
 import random
 import re
+import resource
 import select
 import signal
 import socket
@@ -137,6 +138,14 @@ def close_all_but(*kept):
             os.closerange(descriptor, descriptor + 1)  # the one of the listing itself is closed already
 
 
+def limited(what, most):
+    """For `before`: the program may have only so much of this resource."""
+    def limit():
+        close_all_but(0, 1, 2)  # ours may be more than it may have
+        resource.setrlimit(what, (most, most))
+    return limit
+
+
 def exit_status(main):
     """What a Python process that runs `main` ends with, what it says at its end included."""
     try:
@@ -226,7 +235,7 @@ class Program:
 class Terminal:
     """A program on a pty of its own session, as a terminal window runs it; the screen is in `model`."""
 
-    def __init__(self, *arguments, rows=24, cols=80, command=None, env=None, pass_fds=(), **redirected):
+    def __init__(self, *arguments, rows=24, cols=80, command=None, env=None, pass_fds=(), before=None, **redirected):
         import blessed  # noqa: F401  once here, not in every fork; the demo, started by hand, may lack it
         from screen import Model
 
@@ -235,12 +244,15 @@ class Terminal:
         self.found = termios.tcgetattr(self.slave)
         self.model = Model(rows, cols)
         self.written = b""  # everything that came out
+        self._before = before
         streams = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave, **redirected}
         self.process = start(command, *arguments, start_new_session=True, before=self._be_controlling,
                              env={"TERM": "xterm-256color", **(env or {})}, pass_fds=pass_fds, **streams)
 
     def _be_controlling(self):
         fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
+        if self._before:
+            self._before()
 
     def _size(self, rows, cols):
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))

@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import re
+import resource
 import socket
 import struct
 import subprocess
@@ -22,7 +23,7 @@ import p2pchat
 import peers
 import ui
 from attacker import ATTACKS, Attack, Stranger, frame, greeting, lost, pair, probe, record, records
-from helpers import BUILT, HUGE, PATIENCE, Member, Program, Terminal, mutated, python, turn
+from helpers import BUILT, HUGE, PATIENCE, Member, Program, Terminal, limited, mutated, start, turn
 from message import decode_record
 from peers import Network, Notice, LinkKind
 from test_network import Liar, everybody_speaks, network_of
@@ -459,8 +460,7 @@ def strangers_of(member):
 
 
 def test_without_descriptors_silent_strangers_give_way_to_those_who_speak():
-    script = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)); import os; os.execv(sys.argv[1], sys.argv[1:])"
-    with Program("ann", "--bind", "127.0.0.1", command=python("-c", script, BUILT)) as ann:
+    with Program("ann", "--bind", "127.0.0.1", before=limited(resource.RLIMIT_NOFILE, 32)) as ann:
         crowd = [Stranger(ann.port) for _ in range(40)]
         ann.wait(lambda program: any("nobody new can join" in line for line in program.err))
         with Stranger(ann.port) as bob:
@@ -512,24 +512,21 @@ def test_thousands_who_come_and_go_are_counted_and_not_named(coming):
 
 # A full disk, a closed stdout, a terminal that is gone, a clock that jumps --------------------------------------------
 
-def shell(command):
-    """Run a line of sh with $P for the built program. Returns (status, stdout, stderr)."""
-    done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=PATIENCE, env={**os.environ, "P": BUILT, "TERM": "dumb"})
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-@pytest.mark.parametrize("stdin", ["sleep 0.5 |", "echo hi |", "</dev/null"])
-def test_a_full_disk_ends_it_with_one_sentence_and_status_1(stdin):
+@pytest.mark.parametrize("typed", [None, b"hi\n", b""])
+def test_a_full_disk_ends_it_with_one_sentence_and_status_1(typed):
     """History: status 0, and a script went on as if its log were there."""
-    status, _, err = shell(f'{stdin} timeout 5 "$P" log >/dev/full' if "|" in stdin else f'timeout 5 "$P" log {stdin} >/dev/full')
-    assert status == 1 and err.count("No space left on device") == 1 and "Traceback" not in err
+    with open("/dev/full", "wb") as full, start(None, "log", stdin=subprocess.PIPE, stdout=full, stderr=subprocess.PIPE) as log:
+        if typed is None:
+            assert log.wait(PATIENCE) == 1, "though its input goes on"
+        _, err = log.communicate(typed, timeout=PATIENCE)
+    assert log.returncode == 1 and err.count(b"No space left on device") == 1 and b"Traceback" not in err
 
 
 def test_a_log_that_reaches_the_file_size_limit_ends_with_one_sentence_and_status_1(tmp_path):
-    with Program("hub") as hub:
-        log = subprocess.Popen(["sh", "-c", f'ulimit -f 1; exec "{BUILT}" log 127.0.0.1 {hub.port} >{tmp_path}/log'],
-                               stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    with Program("hub") as hub, open(tmp_path / "log", "wb") as file:
+        log = start(None, "log", "127.0.0.1", hub.port, before=limited(resource.RLIMIT_FSIZE, 512),
+                    stdin=subprocess.PIPE, stdout=file, stderr=subprocess.PIPE)
         hub.wait(lambda program: any("log joined" in line for line in program.err))
         hub.type(*["x" * 100] * 20)
         hub.wait(lambda program: "-- log left" in program.err)
@@ -538,7 +535,7 @@ def test_a_log_that_reaches_the_file_size_limit_ends_with_one_sentence_and_statu
 
 
 def test_saving_to_a_full_disk_is_said_and_the_chat_goes_on(tmp_path):
-    ann = Terminal(f'ulimit -f 1; exec "{BUILT}" ann', command=("sh", "-c"))
+    ann = Terminal("ann", before=limited(resource.RLIMIT_FSIZE, 512))
     try:
         for number in range(30):
             ann.type(b"x" * 70 + b"%d\r" % number)
@@ -550,11 +547,14 @@ def test_saving_to_a_full_disk_is_said_and_the_chat_goes_on(tmp_path):
         ann.close()
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_with_closed_streams_it_chats_on_or_ends(closed):
+@pytest.mark.parametrize("closed, shows", [(">&-", False), ("2>&-", True), ("<&-", True), ("<&- >&- 2>&-", False)])
+def test_with_closed_streams_it_chats_on_or_ends(closed, shows):
+    """A socket that got such a number would be sent what our user is told."""
     with Program("hub") as hub:
-        status, _, err = shell(f'(echo hi) | "$P" bot 127.0.0.1 {hub.port} {closed}')
-        assert status == 0 and "Traceback" not in err
+        command = f'echo hi | "$P" bot 127.0.0.1 {hub.port} {closed}'
+        done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=PATIENCE, env={**os.environ, "P": BUILT})
+        assert done.returncode == 0 and b"Traceback" not in done.stderr
+        assert done.stdout.startswith(b"SERVER: ") == shows
         hub.wait_alone()
         assert ("bot: hi" in hub.out) == ("<&-" not in closed)
 
@@ -562,7 +562,7 @@ def test_with_closed_streams_it_chats_on_or_ends(closed):
 def test_a_socket_for_stdout_that_hangs_up_ends_it_quietly():
     near, far = socket.socketpair()
     with Program("hub") as hub, near:
-        log = subprocess.Popen([BUILT, "log", "127.0.0.1", str(hub.port)], stdin=subprocess.PIPE, stdout=far, stderr=subprocess.PIPE)
+        log = start(None, "log", "127.0.0.1", hub.port, stdin=subprocess.PIPE, stdout=far, stderr=subprocess.PIPE)
         far.close()
         hub.wait(lambda program: any("log joined" in line for line in program.err))
         near.close()

@@ -92,18 +92,6 @@ class Shell(Terminal):
         os.close(self._reports)
 
 
-class Changed(Terminal):
-    """The program as a process in which something was changed before it began."""
-
-    def __init__(self, change, *arguments, **options):
-        self._change = change
-        super().__init__(*arguments, **options)
-
-    def _be_controlling(self):
-        super()._be_controlling()
-        self._change()
-
-
 @pytest.fixture
 def started():
     """started(Terminal, "ann", ...) starts a program; all are ended after the test."""
@@ -444,7 +432,7 @@ def test_an_exception_restores_the_terminal_and_then_shows_its_traceback(started
     def fail(*_):
         raise RuntimeError("provoked")
 
-    ann = started(Changed, lambda: setattr(p2pchat.Chat, "_show", fail), "ann", rows=40, cols=200)
+    ann = started(Terminal, "ann", rows=40, cols=200, before=lambda: setattr(p2pchat.Chat, "_show", fail))
     ann.wait(lambda t: t.rows[36].startswith("---- ann --"))
     ann.type(b"x\r")
     assert ann.end() == 1 and ann.restored
@@ -679,7 +667,7 @@ def be_of_no_session():
 
 @pytest.mark.skipif(os.getuid() or not hasattr(os, "setresuid"), reason="needs root to become somebody else")
 def test_somebody_elses_terminal_that_is_not_ours_gets_a_sentence(started):
-    ann = started(Changed, be_of_no_session, "ann", cols=200)
+    ann = started(Terminal, "ann", cols=200, before=be_of_no_session)
     ann.process.wait(PATIENCE)
     ann.look()
     assert ann.process.returncode == 1 and ann.rows[0].startswith("p2pchat: cannot open this terminal (") and not any(ann.rows[1:])
@@ -688,7 +676,7 @@ def test_somebody_elses_terminal_that_is_not_ours_gets_a_sentence(started):
 @pytest.mark.skipif(os.getuid() or not hasattr(os, "setresuid"), reason="needs root to become somebody else")
 def test_somebody_elses_terminal_will_do(started):
     # As after `su`: the tty belongs to another user, and cannot be opened again by its name.
-    ann = started(Changed, lambda: open_as_nobody(0o620), "ann", cols=200)
+    ann = started(Terminal, "ann", cols=200, before=lambda: open_as_nobody(0o620))
     ann.wait(lambda t: t.rows[20].startswith("---- ann --") or t.process.poll() is not None)
     ann.type(b":q\r")
     assert ann.end() == 0 and ann.restored
