@@ -118,7 +118,7 @@ class Link:
             chunk = self._rest or (neighbour.take(READ_SIZE, MAX_SEND) if is_ours else self.segmenter.next_chunk(neighbour, now))
             if chunk and not self._send_chunk(chunk, now):
                 break
-            if not neighbour.backlog:
+            if neighbour.is_done():
                 return True
             if not chunk:
                 return False  # a C program's window has no room: writability would not tell when it has

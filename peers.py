@@ -42,8 +42,8 @@ from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGE
                      Log, Mark, Marker, Pairs, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
                      decode_announcement, decode_ask, decode_hello, decode_lost, decode_record, decode_renamed, encode_addresses,
                      encode_announcement, encode_ask, encode_frame, encode_goodbye, encode_hello, encode_lost, encode_marked, encode_pairs,
-                     encode_record, encode_renamed, is_kind, is_quit, join, looks_marked, plain_texts, read_id, read_mark, read_record,
-                     split_text)
+                     encode_record, encode_renamed, is_kind, is_quit, join, looks_marked, new_tuple, plain_texts, read_id, read_mark,
+                     read_record, split_text)
 
 
 Key = Union[int, bytes]  # a person: a member by its origin, or a C user by name
@@ -240,6 +240,11 @@ class Neighbour:
         """0 if nothing is to be sent now, else bytes plus records; rough: only its trend matters."""
         log = self.log
         return self.queued + len(self.asked) + (log.end - self.position if log else 0)
+
+    def is_done(self) -> bool:
+        """Whether nothing is to be sent now: whether `backlog` is 0, but cheaper to ask."""
+        log = self.log
+        return not (self.queued or self.asked or log and self.position < log.end)
 
     def heard(self, key: Key, frame: bytes) -> bool:
         """Remember who is behind this link. Returns False if there are too many, or the name is too long to be a person's."""
@@ -1275,7 +1280,7 @@ class Network:
             self.presence.note_alive(origin)
             label, news = self.bridge.told(run, number, is_late)
         if news:
-            self.actions.append(Show(label, news, False, when if earlier else 0))
+            self.actions.append(new_tuple(Show, (label, news, False, when if earlier else 0)))
 
     def _show(self, label: bytes, texts: list[bytes], earlier: int = 0) -> None:
         self.actions.append(Show(label, texts, earlier=earlier))
@@ -2550,7 +2555,7 @@ class Person:
 
     def __init__(self, key: Key, name: bytes, bearers: Bearers) -> None:
         self.key: Any = key
-        self.name, self._bearers = name, bearers
+        self.name, self.bearers = name, bearers
         self.is_member = False  # through the mesh, it speaks for itself
         self.has_spoken = False  # a record of it has come, not only a hello
         self.here = False
@@ -2567,7 +2572,7 @@ class Person:
     @property
     def label(self) -> bytes:
         """Its label at every member: the name, with some digits of its origin if several bear that name."""
-        return self._bearers.label(self.key, self.name)
+        return self.bearers.label(self.key, self.name)
 
 
 MAX_COMPARED = 64  # bearers of one name whose origins are compared; more are told apart by the whole origin
@@ -2848,7 +2853,7 @@ class Presence:
         person.heard_at, person.has_spoken = self._clock.now, True
         if origin in self._doubted:
             del self._doubted[origin]
-        return person.label
+        return person.bearers.label(origin, person.name)
 
     def note_alive(self, origin: int) -> None:
         """A member has told what a guest of its said."""
@@ -3151,9 +3156,9 @@ class Presence:
         person.here = here
         self.version += 1
         if here:
-            person._bearers = self._bearers_of(person.name)
-        person._bearers.change(person.key, here)
-        if not person._bearers.keys and self._bearers.get(person.name) is person._bearers:
+            person.bearers = self._bearers_of(person.name)
+        person.bearers.change(person.key, here)
+        if not person.bearers.keys and self._bearers.get(person.name) is person.bearers:
             del self._bearers[person.name]  # a stranger may make names up
 
     def _bound(self) -> None:
@@ -3165,9 +3170,9 @@ class Presence:
         self._bearers = {self._author.name: self._own}
         self._own.keys = {self._author.origin}
         for person in self.people.values():
-            person._bearers = self._bearers_of(person.name)
+            person.bearers = self._bearers_of(person.name)
             if person.here:
-                person._bearers.change(person.key, True)
+                person.bearers.change(person.key, True)
         self._guests = {gateway: {key: None for key in keys if key in self.people} for gateway, keys in self._guests.items()}
         self._guests = {gateway: keys for gateway, keys in self._guests.items() if keys}
 
