@@ -1,17 +1,17 @@
-"""Members that find each other on a network segment: the packets, twenty members simulated, and whole programs."""
+"""Members that find each other on a network segment: the packets, a dozen members simulated, and whole programs."""
 
+import ast
 import errno
 import os
 import random
 import secrets
 import socket
-import subprocess
 
 import pytest
 
 import p2pchat
 import peers
-from helpers import TOP, Program, python, turn, until
+from helpers import Program, turn, until
 from message import ASKS, ASKS_ALL, MAX_ROOM, TELLS, Announcement, decode_announcement, encode_announcement
 from world import World
 
@@ -57,16 +57,16 @@ def test_of_bytes_that_make_no_sense_nothing_is_decoded():
 
 # Who finds whom -------------------------------------------------------------------------------
 
-def test_twenty_members_find_each_other_and_then_hardly_say_anything():
+def test_a_dozen_members_find_each_other_and_then_hardly_say_anything():
     world = World(3, delay=LAN)
-    for number in range(20):
+    for number in range(12):
         world.at(number * number * 0.02, enter, world)
-    world.run(19 * 19 * 0.02)
-    world.run_until(lambda: len(world.members) == 20 and world.is_one(), 1, step=0.05)
+    world.run(11 * 11 * 0.02)
+    world.run_until(lambda: len(world.members) == 12 and world.is_one(), 1, step=0.05)
     for member in world.members:
         member.say()
     world.run(10)
-    assert all(member.shown == 20 for member in world.members)
+    assert all(member.shown == 12 for member in world.members)
     world.run(120)
     quiet = packets(world, world.now - 120)
     assert {packet.kind for packet in quiet} == {TELLS}
@@ -377,34 +377,62 @@ def test_whoever_a_firewall_keeps_from_hearing_the_others_is_dialled_by_them(seg
         assert who_is_here(ann) == "-- 1 other here: bob"
 
 
+def there(machine, what):
+    """What this function returns in a fork of ours on that machine."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            machine.enter()
+            os.write(writer, repr(what()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as answer:
+        said = answer.read()
+    os.waitpid(child, 0)
+    return ast.literal_eval(said)
+
+
 def test_a_packet_goes_out_on_loopback_only_where_it_goes_out_nowhere_else(segments):
     one = segments.machine("left")
-    code = ("import sys; sys.path.insert(0, sys.argv[1]); import p2pchat\n"
-            "group = p2pchat.Group('::'); group.send(b'x'); print(*iter(group.receive, None))")
+
+    def heard():
+        group = p2pchat.Group("::")
+        group.send(b"x")
+        return list(iter(group.receive, None))
+
     for host in one.hosts[0], "127.0.0.1":
-        done = subprocess.run(python("-c", code, TOP), preexec_fn=one.enter, capture_output=True, text=True)
-        assert done.stdout == f"{(host, b'x')}\n", done.stderr
+        assert there(one, heard) == [(host, b"x")]
         one.ip("link set eth0 down")  # it keeps its address
 
 
 def test_over_ipv6_only_what_comes_from_the_segment_counts(segments):
     """The socket there takes what is sent to this machine alone, too, from wherever that is."""
     one = segments.machine("left")
-    code = ("import sys; sys.path.insert(0, sys.argv[1]); import p2pchat, socket\n"
-            "group = p2pchat.Group6('::')\n"
-            "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).sendto(b'x', ('::1', p2pchat.GROUP_PORT)); print(group.receive())\n"
-            "group.send(b'y'); host, packet = group.receive(); print(host[:5], host[-5:], packet)")
-    done = subprocess.run(python("-c", code, TOP), preexec_fn=one.enter, capture_output=True, text=True)
-    assert done.stdout == "('', b'')\nfe80: %eth0 b'y'\n", done.stderr
+
+    def heard():
+        group = p2pchat.Group6("::")
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"x", ("::1", p2pchat.GROUP_PORT))
+        foreign = group.receive()
+        group.send(b"y")
+        return foreign, group.receive()
+
+    foreign, (host, packet) = there(one, heard)
+    assert foreign == ("", b"") and (host[:5], host[-5:], packet) == ("fe80:", "%eth0", b"y")
 
 
 def test_an_address_off_our_segments_is_not_dialled_on_the_word_of_a_packet(segments):
     """SO_DONTROUTE: without it, the dial takes the default route, to whomever the packet names."""
     one, router = segments.machine("left"), segments.machine("left")
     one.ip(f"route add default via {router.hosts[0]}")
-    code = ("import sys; sys.path.insert(0, sys.argv[1]); import p2pchat, peers\n"
-            "for announced in None, 7:\n"
-            "    try: p2pchat.Dial(peers.Attempt(('192.0.2.77', 40000), announced=announced), 0); print('dialled')\n"
-            "    except p2pchat.Gone as gone: print(gone)")
-    done = subprocess.run(python("-c", code, TOP), preexec_fn=one.enter, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["dialled", "cannot be reached from here"], done.stderr
+
+    def dialled(announced):
+        try:
+            p2pchat.Dial(peers.Attempt(("192.0.2.77", 40000), announced=announced), 0)
+        except p2pchat.Gone as gone:
+            return str(gone)
+        return "dialled"
+
+    assert there(one, lambda: [dialled(None), dialled(7)]) == ["dialled", "cannot be reached from here"]

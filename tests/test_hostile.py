@@ -653,7 +653,7 @@ def test_c_peers_that_do_not_read_share_what_waits_for_them(monkeypatch):
     monkeypatch.setattr(peers, "MAX_CONVERTED", 1000)
     network = Network(b"me", 1, random.Random(1))
     stuck, reader = [], network.opened("10.0.0.2")
-    for number in range(2000):
+    for number in range(1200):
         if number % 20 == 0:
             stuck.append(network.opened("10.0.0.1"))
         network.now += 1.0
@@ -782,8 +782,8 @@ def test_probes_and_hellos_of_rubbish_hurt_nobody():
 
 def test_every_code_point_and_every_byte_is_harmless_in_names_and_texts():
     fed = Fed(False)
-    everything = [chr(point).encode("utf-8", "surrogatepass") for point in [*range(0x3000), *range(0xd7f0, 0xe010), *range(0xf8f0, 0x11000),
-                                                                         *range(0x1f000, 0x1fb00), *range(0xe0000, 0xe0200)]]
+    everything = [chr(point).encode("utf-8", "surrogatepass") for point in [*range(0x900), *range(0x2000, 0x2100), *range(0xd7f0, 0xe010), *range(0xfe00, 0x10010),
+                                                                         *range(0x1f1e0, 0x1f200), *range(0xe0000, 0xe0200)]]
     everything += [bytes([one, other]) for one in range(0x80, 256) for other in (0x00, 0x1b, 0x41, 0x80, 0xbf, 0xff)]
     for start in range(0, len(everything), 50):
         for piece in everything[start:start + 50]:

@@ -801,7 +801,7 @@ def test_what_the_loop_waits_for_is_never_stale(members, monkeypatch):
                       lambda: rng.choice(strangers).recv(1 << 16)]
     type_in(":connect localhost 1")
     waited_for_room = 0
-    for _ in range(400):
+    for _ in range(200):
         with contextlib.suppress(OSError):
             rng.choice(actions + with_strangers * bool(strangers))()
         for member in trio:
