@@ -32,10 +32,10 @@ from bisect import bisect_right
 from collections import Counter, OrderedDict, deque
 from enum import Enum
 from functools import lru_cache
-from itertools import groupby, islice, takewhile
+from itertools import accumulate, groupby, islice, takewhile
 from math import inf
 from random import Random
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
 
 from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
                      MAX_RECORD_TEXT, PROBE, RECORD_SIZE, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError, Hello, Kind,
@@ -246,9 +246,9 @@ class Neighbour:
         log = self.log
         return not (self.queued or self.asked or log and self.position < log.end)
 
-    def heard(self, key: Key, frame: bytes) -> bool:
-        """Remember who is behind this link. Returns False if there are too many, or the name is too long to be a person's."""
-        if key in self.names or len(self.names) < MAX_GUESTS and len(frame) <= MAX_GUEST_NAME:
+    def heard(self, key: Key, frame: bytes, most: int) -> bool:
+        """Remember who is behind this link. Returns False if there are `most`, or the name is too long to be a person's."""
+        if key in self.names or len(self.names) < most and len(frame) <= MAX_GUEST_NAME:
             self.names[key] = frame
         return key in self.names
 
@@ -329,7 +329,7 @@ class Neighbour:
         chunk: list[bytes] = []
         if self.refill and not self.waiting and self.log:
             self.refill(self)
-            if 0 < self.queued <= min(joined, room) and not self.contact:  # as a rule: all of the one Batch that it queued
+            if 0 < self.queued <= min(joined, room) and not self.contact and len(self.waiting) == 1:  # as a rule: all of the one Batch that it queued
                 self.queued = self.cost = 0
                 return self.waiting.pop().data
         if self.waiting:
@@ -421,7 +421,7 @@ class Neighbour:
         low, high = self.seen.get(origin, NOTHING)
         if not low <= first <= high + 1:
             low = high = first
-            if len(self.seen) > 2 * LOG_MESSAGES:  # made-up origins; at worst it is sent what it has
+            if len(self.seen) > LOG_MESSAGES // 4:  # made-up origins; at worst it is sent what it has
                 self.seen.clear()
         self.seen[origin] = low, last if last > high else high
         self.filter_until = self.log.end  # type: ignore[union-attr]
@@ -550,15 +550,21 @@ class Author:
         A forgery hides only what has not reached everybody yet. What we say again goes out in one piece, with an origin
         that nobody knew before: only a forger faster than that piece hides it again. So twice is enough.
         """
-        oldest = self._clock.wall - RESAY_SECONDS
-        frames = self._log.read(max(self._number(max(sequence, self._twice + 1)), self._log.start), self._log.end)
-        return [record for record in map(decode_record, frames) if record.origin == self.origin
-                and record.kind in (Kind.SAY, Kind.GUEST) and (record.when >= oldest or record.sequence in forged)]
+        numbers = set(map(self._number, forged))
+        stop = self.sequence + 1
+        for first, number, _ in self._runs_since(self._clock.now - RESAY_SECONDS):  # between them is what others said, which may be a lot
+            numbers.update(range(number, number + stop - first))
+            stop = first
+        found = (decode_record(frame) for number in sorted(numbers) for frame in self._log.read(number, number + 1))
+        return [record for record in found if record.sequence >= max(sequence, self._twice + 1) and record.kind in (Kind.SAY, Kind.GUEST)]
+
+    def _runs_since(self, oldest: float) -> Iterator[tuple[int, int, float]]:
+        """The latest first."""
+        return takewhile(lambda run: run[2] >= oldest, reversed(self._runs))
 
     def recent(self, since: float) -> list[Range]:
         """Our own latest records, to ask a new neighbour for: somebody may have forged them while we were cut off."""
-        oldest = min(self._clock.now, since) - RESAY_SECONDS
-        runs = list(takewhile(lambda run: run[2] >= oldest, reversed(self._runs)))
+        runs = list(self._runs_since(min(self._clock.now, since) - RESAY_SECONDS))
         return [(self.origin, runs[-1][0], self.sequence)] if runs else []
 
     def say_again(self, said: Iterable[Record]) -> tuple[int, int]:
@@ -731,6 +737,7 @@ class Handshake:
 # The network ---------------------------------------------------------------------------------
 
 PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
+BEFORE_SECONDS = 60  # in which the history comes after we joined: then we believe nobody any more about what we have missed
 EARLIER_SECONDS = 10  # a message that a new link brings is marked as earlier if it was said longer ago
 AGAIN_SECONDS = 10  # between two notices that we are connected again
 ALONE_SECONDS = 1.5  # after the last link was lost, until our user is told; by then another one may be up
@@ -769,6 +776,7 @@ class Network:
         self.handshake = Handshake(self.author, port, clock, self.log, self.links, self.overlay, self._met, self._settled)
         self.discovery: Optional[Discovery] = None  # a Discovery, once our user asks for it
         self._before: dict[int, int] = {}  # origin -> the sequence up to which it spoke before we joined: that is not news
+        self._before_until = now
         self._renew_at = self._forged_told_at = self._again_at = now
         self._was_cut_off = False  # our last neighbour was lost (not if it left)
         self._was_connected, self._told_alone = False, False  # whether we ever were; whether our user knows that nobody is connected now
@@ -903,8 +911,7 @@ class Network:
             if neighbour.kind is LinkKind.STRANGER:
                 self._settled(neighbour)
             if neighbour.may_be_c and not neighbour.ending:
-                self.bridge.finish(neighbour)
-                neighbour.queue(self.links.goodbye)
+                self.bridge.finish(neighbour, self.links.goodbye)
 
     def opened(self, host: str, attempt: Optional[Attempt] = None, own_host: str = "") -> Neighbour:
         """A connection is up; `attempt` if we dialled it; `own_host` is the address of our end. Returns its Neighbour."""
@@ -1006,6 +1013,8 @@ class Network:
             due = self._due(neighbour)
             if due is not None and due <= self.now:
                 self._overdue(neighbour)
+        if self._before_until <= self.now:
+            self._before = {}
         self._redial()
         if self._tell_alone_at is not None and self._tell_alone_at <= self.now:
             self._tell_alone()
@@ -1087,7 +1096,7 @@ class Network:
         if lacking:
             neighbour.queue_frame(encode_ask(lacking))
         if is_first and neighbour.attempt:
-            self._before = hello.vector
+            self._before, self._before_until = hello.vector, self.now + BEFORE_SECONDS
         self.presence.linked(hello.origin, hello.name, is_first=alone)
         self.bridge.met(hello.origin)
         self.overlay.met(neighbour, hello)
@@ -1313,7 +1322,9 @@ class Network:
             neighbour.ask(self.log.find(ranges))
 
     def _renamed(self, neighbour: Neighbour, origin: int) -> None:
-        if not self.author.is_ours(origin):
+        if sum(other.origin == origin for other in self.links.mesh(greeting=True)) >= MAX_CLAIMS:
+            self.links.hang_up(neighbour, DOUBLE)  # links of one origin count once: a stranger could have any number
+        elif not self.author.is_ours(origin):
             old, neighbour.origin = neighbour.origin, origin
             if not self.links.is_linked(old, greeting=True):  # else a stranger had greeted under it
                 self.presence.renamed(old, origin, neighbour.name)
@@ -1878,23 +1889,27 @@ class Outlet:
         self.heard: list[tuple[float, bytes, bytes, int]] = []
         self.heard_size = 0  # bytes that came into it since it was empty
         self.spread = 0.0  # seconds, random
+        self.goodbye: Optional[Batch] = None  # to be sent last: we are leaving
         self.garbled: list[float] = []  # when lines with a wrong checksum came
 
 
 QUIET_SECONDS, RANK_SECONDS, QUIET_SPREAD = 2.5, 0.75, 0.25  # that a quiet link waits; more for each gateway before it; a random part
+MAX_QUIET = 16  # quiet links
 MAX_RANK = 3  # so that even the last one takes over within 5 seconds
 DECIDED_SECONDS = 2  # after one of two links of our own went quiet, until another one may
 MAX_CARRIED = 20_000  # lines that came through C programs only, and may come again through the mesh
 MAX_SAME = 8  # different words under one identity that are remembered: at most one of them is not forged
 FIND_SECONDS = 2  # between two dials to a gateway that is not here through the mesh
-MAX_GATEWAYS = 16  # remembered for one link: those whose marks came over it
+MAX_GATEWAYS = 16  # remembered for one link: those whose marks came over it; and for one guest
 MAX_SEEN_MARKS, LEAST_SEEN_MARKS = 20_000, 64  # marks that came before, or instead of, the mesh's record; the links share these
+MAX_BEHIND, LEAST_BEHIND = 4096, 16  # people behind plain links who are remembered: the links share these; and of one link
 MAX_HEARD, MAX_HEARD_BYTES = 4096, 1 << 20  # lines of C users that wait at a quiet link for another gateway to tell them
 MESH_SECONDS, LOOK_SECONDS = 4, 1  # until a line that the mesh should have brought is taken from a C program; between two looks
 MAX_AWAITED, MAX_AWAITING = 256, 16  # such lines of one member; such members
 GARBLED_LINES, GARBLED_SECONDS = 3, 10  # so many in so many seconds, and a C program that our user named is dialled again
 MAX_MARKERS = 16  # kept: one for each address of this machine
 CONVERTED, MAX_CONVERTED = 512, 80  # records of the log that are made into pairs at once; results kept, for all links together
+CONVERTED_BYTES = 32 * 1024  # of such records: as pairs they wait in memory, for a link that may read slowly or not at all
 Awaited = tuple[float, Neighbour, bytes, bytes, Mark, bytes]  # when a line came, over which link; its frame, name, mark and text
 
 
@@ -1973,13 +1988,15 @@ class Bridge:
             self._presence.guest_gone(self._author.origin, key, has_left, has_left)
         is_listed = left in neighbour.names or left in self._presence.people  # then Presence tells it
         if left is not None and not is_listed and (neighbour.spoke or neighbour.attempt):
-            self._notice("{} left", name)
+            self._presence.announce("{} left", name)
 
-    def finish(self, neighbour: Neighbour) -> None:
-        """We are leaving: queue all that is still to be sent into this link."""
-        while neighbour.log and neighbour.position < self._log.end and neighbour.cost < MAX_BACKLOG:
-            self._queue_next(neighbour)
-        neighbour.log = None
+    def finish(self, neighbour: Neighbour, goodbye: Batch) -> None:
+        """We are leaving: say goodbye once all that is still to be sent into this link was taken."""
+        if neighbour.log and neighbour.position < self._log.end:
+            neighbour.outlet.goodbye = goodbye
+        else:
+            neighbour.log = None
+            neighbour.queue(goodbye)
 
     @property
     def has_carried(self) -> bool:
@@ -2062,7 +2079,7 @@ class Bridge:
     def _is_behind(self, neighbour: Neighbour, key: Key, frame: bytes) -> bool:
         """Note who is behind this link. Returns whether there was room to remember it."""
         before = len(neighbour.names)
-        is_known = neighbour.heard(key, frame)
+        is_known = neighbour.heard(key, frame, min(max(MAX_BEHIND // len(self._plain), LEAST_BEHIND), MAX_GUESTS))
         self._behind[key] += len(neighbour.names) - before
         return is_known
 
@@ -2182,7 +2199,7 @@ class Bridge:
         """The threads of a C program mixed up two messages. That costs the line; if it happens often, the link."""
         now, garbled = self._clock.now, neighbour.outlet.garbled
         if not garbled or now - garbled[-1] > GARBLED_SECONDS:
-            self._notice("a message from the C program at {} arrived garbled", neighbour.host)
+            self._presence.announce("a message from the C program at {} arrived garbled", neighbour.host)
         garbled.append(now)
         del garbled[:-GARBLED_LINES]
         if len(garbled) == GARBLED_LINES and now - garbled[0] < GARBLED_SECONDS and neighbour.contact:
@@ -2314,7 +2331,7 @@ class Bridge:
 
     def _go_quiet(self, neighbour: Neighbour) -> None:
         outlet = neighbour.outlet
-        if outlet.is_quiet or neighbour.ending:
+        if outlet.is_quiet or neighbour.ending or not self._may_go_quiet(neighbour):
             return
         sometimes("a circle is found")
         outlet.is_quiet = self._changed = True
@@ -2330,6 +2347,16 @@ class Bridge:
                 record = decode_record(frame)
                 self._owe(neighbour, hash((record.name, record.text)), number)
         self._advance(neighbour)
+
+    def _may_go_quiet(self, neighbour: Neighbour) -> bool:
+        """Whether there is room for another quiet link. Each record looks at them, so no machine may have them all."""
+        if len(self._quiet) < MAX_QUIET:
+            return True
+        crowd = _of_the_largest_crowd(list(self._quiet.values()))
+        if not crowd or crowd[0].host == neighbour.host:
+            return False
+        self._take_over(crowd[-1])
+        return True
 
     def _advance(self, neighbour: Neighbour) -> None:
         """Move a quiet link's position past what the C programs behind it have."""
@@ -2377,6 +2404,9 @@ class Bridge:
     def _stock_up(self, neighbour: Neighbour) -> None:
         """It lags: queue what would soon fall out of the log."""
         while neighbour.log and self._log.end - neighbour.position > LOG_MESSAGES // 4:
+            if not neighbour.contact:  # it may see a line twice, for thousands that it has not read: pairs of its own cost memory
+                neighbour.outlet.marks.clear()
+                neighbour.outlet.skips.clear()
             self._queue_next(neighbour)
             if neighbour.cost > MAX_BACKLOG:
                 self._links.hang_up(neighbour, f"read nothing while {MAX_BACKLOG >> 20} MiB were waiting")
@@ -2460,6 +2490,9 @@ class Bridge:
     def _refill(self, neighbour: Neighbour) -> None:
         while neighbour.log and not neighbour.waiting and neighbour.position < self._log.end:
             self._queue_next(neighbour)
+        if neighbour.outlet.goodbye and neighbour.position >= self._log.end:
+            neighbour.stock(neighbour.outlet.goodbye)
+            neighbour.log = neighbour.outlet.goodbye = None
 
     def _queue_next(self, neighbour: Neighbour) -> None:
         """Queue the next records of the log for a C program, as marked pairs."""
@@ -2492,6 +2525,8 @@ class Bridge:
         runs, run, mark = [], None, None
         messages: list[tuple[int, int, bytes]] = []
         frames = self._log.read(start, _block_end(start))
+        ends = list(accumulate(map(len, frames)))
+        del frames[bisect_right(ends, CONVERTED_BYTES) or 1:]
         for number, frame in enumerate(frames, start):
             if self._has(outlet, number, frame):
                 continue
@@ -2615,6 +2650,7 @@ def _digits(origin: int) -> bytes:
 
 MAX_IN_NOTICE = 3  # names in a notice of who came or went; the rest is counted
 NEWS_SECONDS = {"joined": 2, "is back": 1, "left": 0, "lost": 1}  # until our user is told, of all together
+MAX_NEWS = 1000  # members who came or went that are remembered until our user is told; of more, only the number
 NOTICES, NOTICE_SECONDS = 50, 10  # of members who came and went, at once; and one more in so many seconds
 
 
@@ -2635,6 +2671,9 @@ class News:
         """This happened to a Person who is, or was, called `label`."""
         before = self._found.pop(person.key, None)
         if before and (before[0], verb) in self.UNDOES:
+            return
+        if len(self._found) >= MAX_NEWS:
+            self._uncounted += 1
             return
         self._found[person.key] = verb, person, label
         due = self._clock.now + NEWS_SECONDS[verb]
@@ -2950,7 +2989,7 @@ class Presence:
             return person.label
         gateways = self._guests
         if len(gateways.get(gateway, ())) >= MAX_GUESTS or len(name) > MAX_GUEST_NAME or (
-                gateway not in gateways and len(gateways) >= MAX_MEMBERS):
+                gateway not in gateways and len(gateways) >= MAX_MEMBERS) or person and len(person.gateways) >= MAX_GATEWAYS:
             return self.label(key, name)
         keys = gateways.setdefault(gateway, {})
         keys[key] = None
@@ -3098,7 +3137,7 @@ class Presence:
             self._namesakes_at = self._clock.now + NAMESAKE_SECONDS  # it may be an earlier run of ours that crashed
         elif is_due:
             self._namesakes, self._namesakes_at = others, None
-            self._notice("someone else here is also called {}; others see you as {}", self._author.name, self.own_label)
+            self.announce("someone else here is also called {}; others see you as {}", self._author.name, self.own_label)
 
     # Who is here
 

@@ -460,6 +460,15 @@ def deaf_members(a):
     yield from flood(said, mesh=True)(a)
 
 
+def deaf_with_marks(a):
+    """Many that read nothing, after each has sent a mark: nobody else is to get exactly what it lacks."""
+    for number in range(a.many(300)):
+        a.line(a.host(number), window=4096, reads=False).send(marked(b"x", b"%d" % number, 7000 + number, 1, 0))
+        if number % 10 == 9:
+            yield
+    yield from flood(said, mesh=True)(a)
+
+
 def slow_readers(a):
     """A little is read, four times a second: a C program's link and a member's."""
     slow = [a.line(a.host(1), window=4096, reads=False), a.mesh(host=a.host(2), window=4096, reads=False)]
@@ -575,6 +584,17 @@ def squat(a):
             line.close()
 
 
+def renamed_crowd(a):
+    """Hundreds of members whose origins turn out to be one, so that they count as one."""
+    for number in range(a.many(1100)):
+        a.mesh(b"r%d" % number, number + 1, a.host(number)).send(frame(bytes([RENAMED]) + struct.pack("<Q", 5000)))
+        yield
+    while True:
+        for line in a.lines:
+            line.send(frame(bytes([PING])))
+        yield
+
+
 def urgent_crowd(a):
     """Members who want a link urgently, from everywhere."""
     for number in count():
@@ -594,6 +614,18 @@ def marks(a):
                 line.send(marked(name, following(text), origin, a.heads.get(origin, 0) + 1, gateway))
         if line.over:
             line = a.line(a.host(1))
+        yield
+
+
+def quiet_crowd(a):
+    """Hundreds of links that all lead where the lowest origin's link leads, as it seems; and what its guests say."""
+    mesh = a.mesh(origin=0)
+    for _ in range(a.many(500)):
+        a.line(a.host(1)).send(pair(EVE, b"x"))
+    for number in count(1):
+        for line in a.lines[1:]:
+            line.send(marked(b"x", b"%d" % number, 0, number, 0))
+        mesh.send(records(GUEST, 0, number * 1000, EVE, [b"%d" % (number * 1000 + n) for n in range(a.many(500))]))
         yield
 
 
@@ -697,8 +729,8 @@ ATTACKS = {
     "renames": flood(renames, mesh=True), "third_parties": flood(third_parties, mesh=True),
     **{one.__name__: one for one in (
         guests_then_lost, lost_members, heavy_names, heavy_texts, jumps, jumps_of_others, vectors, knock, crowd, talkers, deaf,
-        deaf_members, slow_readers, unfinished, forge_ahead, forge_guests, forge_last, goodbyes, copies,
-        steal_names, squat, urgent_crowd, marks, marks_of_nobody, garbled, too_long, words, name_third_parties, byes, imitations)},
+        deaf_with_marks, deaf_members, slow_readers, unfinished, forge_ahead, forge_guests, forge_last, goodbyes, copies,
+        steal_names, squat, renamed_crowd, urgent_crowd, marks, quiet_crowd, marks_of_nobody, garbled, too_long, words, name_third_parties, byes, imitations)},
 }
 
 
