@@ -2079,7 +2079,7 @@ class Bridge:
     def _is_behind(self, neighbour: Neighbour, key: Key, frame: bytes) -> bool:
         """Note who is behind this link. Returns whether there was room to remember it."""
         before = len(neighbour.names)
-        is_known = neighbour.heard(key, frame, min(max(MAX_BEHIND // len(self._plain), LEAST_BEHIND), MAX_GUESTS))
+        is_known = neighbour.heard(key, frame, min(max(MAX_BEHIND // max(len(self._plain), 1), LEAST_BEHIND), MAX_GUESTS))
         self._behind[key] += len(neighbour.names) - before
         return is_known
 

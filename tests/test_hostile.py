@@ -961,6 +961,16 @@ def test_the_names_behind_plain_links_are_bounded_in_bytes():
     assert sum(len(link.names) for link in many) <= peers.MAX_BEHIND, "the links share them"
 
 
+def test_the_last_link_may_end_while_it_is_quiet_and_its_words_wait():
+    """History: the names were shared by as many links as there were: none."""
+    network = Network(b"me", 1, random.Random(1))
+    meet(network, "10.6.6.6", 0)
+    link = network.opened("10.0.0.1")
+    network.received(link, attacker.marked(b"x", b"hi", 0, 1, 0) + pair(b"cu", b"wait"))
+    network.closed(link, "closed the connection")
+    assert shown(network)[-1:] == [b"wait"]
+
+
 def test_long_words_of_c_users_are_not_kept_to_compare_them():
     """History: 4,096 lines of 60 KB were 146 MB, and each line of a link that was gone kept that link's buffer."""
     network = Network(b"me", 1, random.Random(1))
