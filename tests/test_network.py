@@ -98,9 +98,9 @@ def test_up_to_six_members_are_a_full_mesh(count):
 def test_in_a_larger_network_nobody_has_more_links_than_allowed_at_any_moment():
     world = World(2)
     first = world.member()
-    for number in range(30):
+    for number in range(20):
         world.at(number * 0.02, lambda: world.member().join(first))
-    for _ in range(100):
+    for _ in range(80):
         world.run(0.05)
         assert all(sum(neighbour.kind is LinkKind.MESH and not neighbour.ending for neighbour in member.network.neighbours)
                    <= peers.MAX_MESH_LINKS for member in world.members)
@@ -109,7 +109,7 @@ def test_in_a_larger_network_nobody_has_more_links_than_allowed_at_any_moment():
 
 
 def test_a_full_member_refuses_with_addresses_but_takes_one_that_is_urgent():
-    world = network_of(24, seconds=2)
+    world = network_of(16, seconds=2)
     full = max(world.members, key=lambda member: len(member.mesh()))
     while len(full.mesh()) < peers.MAX_MESH_LINKS:
         other = next(member for member in world.members if member is not full and member not in full.mesh())
@@ -127,9 +127,9 @@ def test_a_full_member_refuses_with_addresses_but_takes_one_that_is_urgent():
 
 
 def test_half_killed_at_once_the_rest_is_one_network_within_three_seconds():
-    world = network_of(20, seconds=2)
+    world = network_of(16, seconds=2)
     first = world.members[0]
-    for victim in [first, *world.rng.sample(world.members[1:], 9)]:
+    for victim in [first, *world.rng.sample(world.members[1:], 7)]:
         world.kill(victim)
     everybody_speaks(world)
     assert world.run_until(world.is_one, 3) <= 3
@@ -139,8 +139,8 @@ def test_half_killed_at_once_the_rest_is_one_network_within_three_seconds():
 
 
 def test_without_a_sign_the_dead_are_noticed_by_their_silence():
-    world = network_of(20, seconds=2)
-    for victim in world.rng.sample(world.members, 10):
+    world = network_of(14, seconds=2)
+    for victim in world.rng.sample(world.members, 7):
         world.kill(victim, sign=False)
     world.run(45)
     assert world.is_one()
@@ -151,7 +151,7 @@ def test_without_a_sign_the_dead_are_noticed_by_their_silence():
 
 
 def test_a_member_whose_neighbours_all_died_comes_back_through_its_book():
-    world = network_of(20, seconds=2)
+    world = network_of(16, seconds=2)
     lonely = world.members[12]
     for neighbour in lonely.mesh():
         world.kill(neighbour)
@@ -921,7 +921,7 @@ def losses(member):
 
 def test_a_member_alone_for_a_moment_calls_nobody_lost_but_those_it_was_linked_to():
     """History: it waited for answers to a call that nobody had heard, and called all others lost: of 80 members 36 at once."""
-    world = network_of(20)
+    world = network_of(14)
     lonely, other = world.members[10], world.members[3]
     for neighbour in lonely.mesh():
         world.cut(lonely, neighbour)
@@ -1445,9 +1445,9 @@ def test_an_idle_member_wakes_only_for_pings_and_shuffles():
     ticks = []
     for member in world.members:
         member.network.tick = lambda tick=member.network.tick: (ticks.append(world.now), tick())
-    world.run(600)
+    world.run(300)
     # A ping for each of 15 links every 10 s, an answer to each, six shuffles every 30 s.
-    assert len(ticks) < 600 * (15 * 2 / 10 + 6 / 15)
+    assert len(ticks) < 300 * (15 * 2 / 10 + 6 / 15)
     alone = World(1).member()
     assert alone.network.deadline is None, "who is alone and knows nobody sleeps"
 
@@ -1563,9 +1563,12 @@ def forgers(seed):
     world.check_who()
 
 
+TRIED_FIRST = 25, 158, 1  # of chaos, as they find nearly all
+
+
 def first_to_fail(scenario):
     """The first seed with which this scenario does."""
-    for seed in range(30):
+    for seed in (*TRIED_FIRST * (scenario is chaos), *range(30)):
         try:
             scenario(seed)
         except Violation:
