@@ -1278,12 +1278,13 @@ class Network:
 
     def _deliver(self, run: Run, number: int, earlier: bool = False, is_history: bool = False, is_late: bool = False) -> None:
         """Show what is new. C programs get it from the log, except what they have, and another network's history."""
-        kind, origin, _, when, name, _, texts = run
+        kind, origin, sequence, when, name, _, texts = run
         if is_history:
             sometimes("history of another network comes")
             self.bridge.skip(number, len(texts))
         if kind == Kind.SAY:
-            label = self.presence.heard(origin, name)
+            is_gone = self.presence.is_gone(origin, sequence)
+            label = self.presence.label(origin, name) if is_gone else self.presence.heard(origin, name)
             news = self.bridge.said(run, texts, number)
         else:
             self.presence.note_alive(origin)
@@ -2835,6 +2836,7 @@ class Presence:
         self._suspects: dict[int, tuple[float, float]] = {}
         # origin that somebody called lost while we were linked to it -> the last sequence we had of it
         self._called_lost: dict[int, int] = {}
+        self._gone_at: dict[int, int] = {}  # origins that were called lost before we had anything of them -> their last sequence
         self._given_up: dict[int, None] = {}  # origins that were forged, so that their owners took others; the values mean nothing
         # origin that somebody calls lost -> until when it can contradict; the first is due first
         self._doubted: dict[int, float] = {}
@@ -2894,6 +2896,10 @@ class Presence:
             del self._doubted[origin]
         return person.bearers.label(origin, person.name)
 
+    def is_gone(self, origin: int, sequence: int) -> bool:
+        """Whether what this member said, up to this sequence, was said before somebody called it lost: some logs go back further."""
+        return sequence <= self._gone_at.get(origin, 0)
+
     def note_alive(self, origin: int) -> None:
         """A member has told what a guest of its said."""
         if origin in self.people and origin not in self._given_up:
@@ -2904,6 +2910,7 @@ class Presence:
         """A member says that it is here; if that is news, it has joined."""
         person = self.people.get(origin)
         is_new = person is None or not person.has_spoken
+        self._gone_at.pop(origin, None)
         self.heard(origin, name)
         if is_new and is_news and origin in self.people:
             self._tell(self.people[origin], "joined")
@@ -2929,6 +2936,10 @@ class Presence:
             self._call.begin()  # also whoever knows better answers: others wait for all
         if origin is not None and not self._is_outdated(origin, sequence) and self.is_here(origin):
             self._doubt(origin, is_news)
+        if origin is not None and sequence is not None and origin not in self._log.have:
+            self._gone_at[origin] = sequence
+            if len(self._gone_at) > MAX_MEMBERS:
+                del self._gone_at[next(iter(self._gone_at))]
         return False
 
     def _is_outdated(self, origin: int, sequence: Optional[int]) -> bool:

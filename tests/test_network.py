@@ -1056,10 +1056,10 @@ def test_a_c_users_line_that_another_gateway_told_meanwhile_is_known_by_its_time
     assert sum(isinstance(action, peers.Show) for action in network.actions) == times
 
 
-def met(network, host, origin):
+def met(network, host, origin, **more):
     """A neighbour that has greeted, and says that it is here."""
     neighbour = network.opened(host)
-    hello = Hello(origin, 4000, True, b"m%d" % origin)
+    hello = Hello(origin, 4000, True, b"m%d" % origin, **more)
     network.received(neighbour, encode_pair(hello.name, message.PROBE + encode_hello(hello)) + encode_frame(encode_hello(hello)))
     network.received(neighbour, encode_record(Kind.HERE, origin, 1, 0, hello.name, b""))
     return neighbour
@@ -1105,6 +1105,17 @@ def test_a_lie_that_we_gave_up_our_origin_makes_us_take_another_one():
     everybody_speaks(world)
     world.run(2)
     world.check_complete()
+
+
+def test_history_of_a_member_that_is_lost_does_not_bring_it_back_to_the_list():
+    """History: one log began behind its last words and told the loss; the next one went back further."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    network.received(met(network, "10.0.0.2", 8), encode_record(Kind.LOST, 8, 2, 0, b"m7", message.encode_lost(7, 4)))
+    far = met(network, "10.0.0.3", 9, vector={7: 4})
+    network.received(far, encode_record(Kind.SAY, 7, 4, 0, b"m7", b"last words"))
+    assert [person.key for person in network.who()] == [8, 9]
+    network.received(far, encode_record(Kind.SAY, 7, 5, 0, b"m7", b"I live"))
+    assert [person.key for person in network.who()] == [8, 9, 7]
 
 
 def test_a_forged_record_does_not_keep_the_dead_in_the_list():
