@@ -718,6 +718,8 @@ class Chat:
         deadline = self._deadline()
         ready = self._poll.wait(self._timeout(deadline, limit))  # rule 1: the one place that waits
         now = self._read_clocks()
+        if len(ready) > 1:
+            ready.sort(key=self._comes_later)
         for key, events in ready:
             handler, subject = key.data
             handler(subject, events)
@@ -729,6 +731,10 @@ class Chat:
         if self._opened:
             self._tell_here()
             self.front.draw(now)  # rule 4
+
+    def _comes_later(self, found: Tuple[selectors.SelectorKey, int]) -> bool:
+        """Links come last: a signal may say that we stood still, and that matters for what came over them meanwhile."""
+        return found[0].data[0] == self._on_link
 
     def _read_clocks(self) -> float:
         """Tell the network the time. A sleeping machine stops the one clock, and not the other."""

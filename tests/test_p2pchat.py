@@ -814,6 +814,24 @@ def test_what_the_loop_waits_for_is_never_stale(members, monkeypatch):
         sock.close()
 
 
+def test_whoever_stood_still_knows_it_before_it_reads_what_came_meanwhile(members, monkeypatch):
+    """History: a gateway that had been stopped passed on what another one had passed on for it."""
+    ann, = members("ann")
+    order, network = [], ann.chat.network
+    with socket.create_connection(("127.0.0.1", ann.port)) as raw:
+        turn([ann], lambda: ann.chat.links)
+        raw.sendall(encode_pair(b"eve", b"hi"))
+        turn([ann], lambda: "eve: hi" in ann.out)
+        for name in ("woke", "received"):
+            monkeypatch.setattr(network, name, lambda *_, name=name, do=getattr(network, name): (order.append(name), do(*_)))
+        raw.sendall(encode_pair(b"eve", b"again"))
+        link, = ann.chat.links.values()
+        assert select.select([link.sock], [], [], PATIENCE)[0]
+        ann.chat._signal_source.send(bytes([signal.SIGCONT]))  # as the handler of signals does; reported behind the link
+        turn([ann], lambda: "eve: again" in ann.out)
+    assert order == ["woke", "received"]
+
+
 def test_each_module_imports_only_what_its_layer_may():
     allowed_only_in = {
         "blessed": {"ui.py"}, "wcwidth": {"ui.py"}, "selectors": {"p2pchat.py"}, "argparse": {"p2pchat.py"},
