@@ -1235,6 +1235,7 @@ def _note_signal(number: int, frame: Any) -> None:
 # Commands -------------------------------------------------------------------------------------
 
 BELLS = ("off", "mention", "all")
+MAX_LISTED = 250  # people: a stranger's names are slow to clean, 45 ms for so many
 MAX_ROOMS_TOLD = 16  # beside our own: a stranger can announce any number
 
 
@@ -1271,11 +1272,12 @@ class Commands:
         self._front.notice(f"usage: {word} {COMMANDS[word].takes}")
 
     def who(self, _: str) -> None:
-        names = [self._called(person) for person in self._network.who()]
-        silent = self._network.bridge.silent
-        count = f"{len(names):,} other{'s' * (len(names) > 1)} here: "
+        here, silent = self._network.who(), self._network.bridge.silent
+        names = [self._called(person) for person in here[:MAX_LISTED]]
+        count = f"{len(here):,} other{'s' * (len(here) > 1)} here: "
         quiet = f"{silent} C program{'s' * (silent > 1)} that {'have' if silent > 1 else 'has'} not said anything" * bool(silent)
-        self._front.notice((count + ", ".join(names) if names else "nobody else is here") + f"; also {quiet}" * bool(quiet))
+        more = f" and {len(here) - len(names):,} more" * (len(here) > len(names))
+        self._front.notice((count + ", ".join(names) + more if names else "nobody else is here") + f"; also {quiet}" * bool(quiet))
 
     def _called(self, person: peers.Person) -> str:
         name = ui.clean_name(person.label)
@@ -1334,7 +1336,7 @@ class Commands:
             return
         if name:
             self._ignored[ui.fold(name)] = name
-        here = {ui.fold(ui.clean_name(person.label)) for person in self._network.who()}
+        here = {ui.fold(ui.clean_name(person.label)) for person in self._network.who()[:MAX_LISTED]}
         ignored = ", ".join(name + " (not here)" * (key not in here) for key, name in self._ignored.items())
         self._front.notice(f"ignoring {ignored}; :unignore NAME shows them again" if ignored else f"usage: :ignore {COMMANDS[':ignore'].takes}")
 

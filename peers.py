@@ -2837,7 +2837,8 @@ class Presence:
         # origin that somebody called lost while we were linked to it -> the last sequence we had of it
         self._called_lost: dict[int, int] = {}
         self._gone_at: dict[int, int] = {}  # origins that were called lost before we had anything of them -> their last sequence
-        self._given_up: dict[int, None] = {}  # origins that were forged, so that their owners took others; the values mean nothing
+        # Origins whose owners left, or took others because they were forged; the values mean nothing
+        self._given_up: dict[int, None] = {}
         # origin that somebody calls lost -> until when it can contradict; the first is due first
         self._doubted: dict[int, float] = {}
         self._contradict_at: Optional[float] = None  # when to say that we are here
@@ -2919,6 +2920,7 @@ class Presence:
         """A member has said goodbye."""
         self.heard(origin, name)
         self._go(origin, "left" if is_news else None)
+        self._retire(origin)
 
     def lost(self, record: Record, is_news: bool) -> bool:
         """Somebody misses a member. Returns whether this says that we gave up our origin, so that nobody lists it any more."""
@@ -2968,6 +2970,10 @@ class Presence:
     def _give_up(self, origin: int) -> None:
         """Note that this origin was given up: what was forged in it may come later, by another way."""
         self._log.holes.hush(origin)
+        self._retire(origin)
+
+    def _retire(self, origin: int) -> None:
+        """Nobody speaks under this origin any more: what still comes does not mean that somebody is there."""
         self._given_up[origin] = None
         if len(self._given_up) > MAX_MEMBERS:
             del self._given_up[next(iter(self._given_up))]

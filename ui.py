@@ -930,6 +930,7 @@ SCROLLBACK_MESSAGES = 100_000
 SCROLLBACK_BYTES = 32 << 20     # whichever limit is reached first: a peer may send long messages
 PIECE_BYTES = 2048              # of a message that are laid out at once; the rest only when it comes into view
 LOOK_BACK = 64                  # bytes in which a piece without spaces ends between two characters
+NAMES_COMPLETED = 250           # of those who spoke lately, and of those who are here: a stranger's are slow to clean
 LATELY = 10_000                 # latest messages that are searched for names to complete
 HANG = 4                        # cells: the indent of all rows but a message's first, behind the time
 TIMES_COLS = 60                 # on a narrower screen, times would leave too little room for the text
@@ -1038,7 +1039,8 @@ class Scrollback:
     def speakers(self) -> List[str]:
         """The names of others who spoke lately, latest first."""
         lately = islice(reversed(self._kept), LATELY)
-        return [clean_name(name) for name in dict.fromkeys(said[0] for said in lately if said[3] in (LIVE, EARLIER))]
+        speakers = dict.fromkeys(said[0] for said in lately if said[3] in (LIVE, EARLIER))
+        return [clean_name(name) for name in islice(speakers, NAMES_COMPLETED)]
 
     def transcript(self) -> Iterator[str]:
         """All of it as lines of text, cleaned as on the screen, always with times; further lines of a text are indented."""
@@ -1801,7 +1803,7 @@ class Screen:
     def _completions(self, word: str, begins: bool) -> List[str]:
         if begins and word[:1] in (":", "/"):
             return [word[0] + command[1:] + " " for command in self._commands if command.startswith(":" + word[1:])]
-        names = dict.fromkeys(self._back.speakers() + [clean_name(name) for name in self._here])
+        names = dict.fromkeys(self._back.speakers() + [clean_name(name) for name in self._here[:NAMES_COMPLETED]])
         return [name + (": " if begins else " ") for name in names if fold(name).startswith(fold(word))]
 
     def _page(self, by: int, rows: int = 0) -> None:

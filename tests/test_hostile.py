@@ -62,6 +62,16 @@ def shown(network):
     return found
 
 
+def test_whoever_said_goodbye_does_not_come_back_by_a_forged_record():
+    """History: ":who" listed it until somebody was lost, which may take days."""
+    network = Network(b"me", 1, random.Random(1))
+    bob, liar = meet(network, "10.0.0.2", 777), meet(network, "10.6.6.6", 666)
+    network.received(bob, record(HERE, 777, 1, b"bob") + record(LEFT, 777, 2, b"bob"))
+    network.closed(bob, "closed the connection")
+    network.received(liar, record(1, 777, 3, b"bob", b"boo") + record(HERE, 777, 4, b"bob"))
+    assert not network.presence.is_here(777)
+
+
 def test_hundreds_of_jumps_ahead_of_a_member_keep_nobody_from_what_it_says_next():
     """History: the oldest of 64 holes was given up, and in it was all that the member said until it took a new origin."""
     network = Network(b"me", 1, random.Random(1))
@@ -609,6 +619,21 @@ def test_of_members_who_come_faster_than_our_user_is_told_only_the_number_is_rem
     network.now += 3
     network.tick()
     assert [action.parts[-1] for action in network.actions] == ["1,000", "999"]
+
+
+def test_of_thousands_of_names_who_and_tab_clean_and_list_a_few_hundred(members):
+    """History: 9,000 of a stranger's names took 1.7 s; and in line mode the answer was longer than what is kept for stderr: none."""
+    ann, = members("ann")
+    network, screen = ann.chat.network, ui.Screen()
+    for number in range(1000):
+        network.presence.here(number, "n\u0301{}".format(number).encode() * 20, False)
+    screen.here([person.label for person in network.who()])
+    ui.cleaned_name.cache_clear()
+    ann.chat.commands.obey(":who")
+    ann.chat.step(0)
+    assert "1,000 others here" in ann.err[-1] and ann.err[-1].endswith("and 750 more")
+    assert len(screen._completions("", True)) == ui.NAMES_COMPLETED
+    assert ui.cleaned_name.cache_info().misses <= max(p2pchat.MAX_LISTED, ui.NAMES_COMPLETED) + 1
 
 
 # A full disk, a closed stdout, a terminal that is gone, a clock that jumps --------------------------------------------
