@@ -93,6 +93,7 @@ class Draft:
         self._faults(C_KINDS, rng.choice([0, 0, 1, 2]))
         self._faults(["lie", "lie_while_away"], rng.choice([0, 0, 0, 1]))
         self._faults(["forge_marks"], rng.choice([0, 0, 0, 1]))
+        self.world["link_local"] = not self.c_peers and rng.random() < 0.2
         self.events.sort(key=lambda event: event[0])
         self.plan = Plan(seed, self.limits, self.world, self.events)
 
@@ -685,8 +686,9 @@ class Run:
     def _stranded(self):
         """Whether no member knows the address of a living one in another part."""
         for part in self.world.components(self.core):
-            there = {(other.host, other.port) for other in self.core if other not in part and not other.dial_only}
+            others = [other for other in self.core if other not in part and not other.dial_only]
             for member in part:
+                there = {other.as_seen_by(member) for other in others}
                 network = member.network
                 known = {**network.overlay.book.heard, **network.overlay.book.friends}
                 known.update({contact.addresses[0][:2]: 0 for contact in network.contacts if contact.reached})

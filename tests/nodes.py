@@ -10,7 +10,7 @@ import message
 import peers
 from message import Hello, Kind, encode_frame, encode_hello, encode_record
 from oracle import Violation, said_notices
-from peers import Announce, Connect, Hangup, LinkKind, Network, Notice, Show
+from peers import Announce, Connect, Hangup, LinkKind, Network, Notice, Show, is_link_local
 
 EPOCH = 1_700_000_000  # the wall clock at virtual second 0
 SPINS = 50  # ticks at one moment that count as a busy loop
@@ -38,6 +38,11 @@ class SimNetwork(Network):
         Network._met(self, neighbour, hello)
 
 
+def scoped(host, node):
+    """This address, as the node writes it."""
+    return f"{host}%{node.interface}" if is_link_local(host) else host
+
+
 class Node:
     """A process on a machine: what a member and a C peer have in common."""
 
@@ -48,6 +53,7 @@ class Node:
     def __init__(self, world, name, host, port, ident=None):
         self.world, self.name, self.host, self.port = world, name, host, port
         self.hosts = [host]  # all its addresses
+        self.interface = f"eth{port % 3}"  # what it calls its network interface; others may call theirs otherwise
         self.dialled = 0
         self.dead = self.stopped = False
         self.inbox = []  # what waits while it is stopped
@@ -76,9 +82,17 @@ class Node:
 
     def address_towards(self, host):
         """Which of its addresses is in the network of this host; None: there is no route. "10.": reached from everywhere."""
+        bare, _, scope = host.partition("%")
+        if is_link_local(bare):
+            return next(filter(is_link_local, self.hosts), None) if scope == self.interface else None
         if host.startswith("10."):
-            return self.host if self.host.startswith("10.") else None
+            return next((own for own in self.hosts if own.startswith("10.")), None)
         return next((own for own in self.hosts if own.rpartition(".")[0] == host.rpartition(".")[0]), None)
+
+    def as_seen_by(self, other):
+        """(host, port) where another node dials this one: link-local by what that one calls its interface, if it has one."""
+        host = next((host for host in self.hosts if other.address_towards(scoped(host, other))), self.host)
+        return scoped(host, other), self.port
 
     def __repr__(self):
         return f"{self.name.decode()}"
@@ -237,7 +251,7 @@ class Member(Node):
     # What its user does
 
     def join(self, other, label=None):
-        address = other if isinstance(other, tuple) else (other.host, other.port)
+        address = other if isinstance(other, tuple) else other.as_seen_by(self)
         label = label or f"{address[0]} {address[1]}"
         self.asked[label] += 1
         return self.do(self.network.join, label, [address])
@@ -359,7 +373,7 @@ class CPeer(Node):
 
     def join(self, node):
         """Dial it."""
-        self.world.dial(self, peers.Attempt((node.host, node.port)), 10)
+        self.world.dial(self, peers.Attempt(node.as_seen_by(self)), 10)
 
     def leave(self):
         self.relay(self.name, b":q")
@@ -383,7 +397,7 @@ class Liar(Node):
 
     def join(self, member, **hello):
         self.hello = Hello(self.origin, hello.pop("port", self.port), True, hello.pop("name", b"liar"), **hello)
-        self.world.dial(self, peers.Attempt((member.host, member.port)), 10)
+        self.world.dial(self, peers.Attempt(member.as_seen_by(self)), 10)
         return self
 
     def take(self, end, item):

@@ -1,6 +1,6 @@
 """Small worlds, exhaustively: every order in which what is under way may arrive, and one fault at every moment.
 
-    python3 tests/schedules.py [DEPTH]        all orders of the first DEPTH steps (5), then all faults at all moments
+    python3 tests/schedules.py [DEPTH [MEMBERS]]    all faults at all moments, then all orders of DEPTH (5) steps, of 3 members
 
 Knows: which steps are possible at a moment, and how to go through all of them.
 Leaves out: the world (world.py), and what must hold in the end (oracle.py).
@@ -26,15 +26,17 @@ DEPTH = 5
 
 
 class Small:
-    """Three members and a C program, of which one step at a time is chosen."""
+    """Three members, or more, and a C program, of which one step at a time is chosen."""
+    count = 3
 
     def __init__(self, trace=None):
         self.world = world = World(1, delay=(0.01, 0.01), trace=trace)
-        self.members = [world.member() for _ in range(3)]
+        self.members = [world.member() for _ in range(self.count)]
         self.peer = world.c_peer()
-        one, two, three = self.members
+        one, two, three, *more = self.members
         world.at(0, two.join, one)
-        world.at(0, three.join, one)
+        for other in (three, *more):
+            world.at(0, other.join, one)
         world.at(0.01, self.peer.join, two)
         world.at(0.045, one.say)
         for second in (0.3, 0.6):
@@ -176,7 +178,7 @@ def told(run):
 
 
 if __name__ == "__main__":
+    depth, Small.count = map(int, (sys.argv[1:] + [DEPTH, Small.count][len(sys.argv) - 1:])[:2])
     print(f"{moments():,} schedules with a fault at each moment", flush=True)
-    depth = int((sys.argv[1:] or [DEPTH])[0])
     for skip in range(0, 60, 4):
         print(f"{orders(depth, skip):,} orders of {depth} steps after {skip}", flush=True)

@@ -17,7 +17,7 @@ import random
 import zlib
 from collections import Counter
 
-from nodes import END, OPEN, CPeer, Member, SimNetwork
+from nodes import END, OPEN, CPeer, Member, SimNetwork, scoped
 from oracle import Oracle, Violation
 from p2pchat import STALL_SECONDS
 
@@ -55,10 +55,11 @@ class Conn:
 class World(Oracle):
     """The clock, the cables, the connections, and who is there."""
 
-    def __init__(self, seed=0, delay=(0.010, 0.100), pieces=0.0, lazy=False, trace=None, network=SimNetwork):
+    def __init__(self, seed=0, delay=(0.010, 0.100), pieces=0.0, lazy=False, trace=None, network=SimNetwork, link_local=False):
         Oracle.__init__(self)
         self.seed, self.rng = seed, random.Random(seed)
         self.network, self.delay, self.pieces, self.lazy, self.trace_to = network, delay, pieces, lazy, trace
+        self.link_local = link_local  # whether members reach each other by link-local addresses of IPv6
         self.now = 0.0
         self._events, self._count = [], 0
         self.nodes = {}  # ident -> Node, all that ever were
@@ -132,7 +133,12 @@ class World(Oracle):
     def member(self, name=None, host=None, port=None, skew=0.0, ident=None):
         """A new one. `ident`: its number, where it must not depend on how many came before."""
         name = name if name is not None else f"m{ident or len(self.nodes) + 1}"
-        return Member(self, name.encode(), *self._place(host, port, ident), skew, ident)
+        place = self._place(host, port, ident)
+        if not self.link_local:
+            return Member(self, name.encode(), *place, skew, ident)
+        member = Member(self, name.encode(), f"fe80::{place[1]:x}", place[1], skew, ident)
+        self.also_at(member, place[0])  # for all who speak IPv4 only
+        return member
 
     def c_peer(self, name=None, host=None, port=None, ident=None):
         """A new C program."""
@@ -352,7 +358,7 @@ class World(Oracle):
             return
         host, port = call.address[:2]
         local = host.startswith("127.")
-        target_host = node.host if local else host
+        target_host = node.host if local else host.partition("%")[0]
         source = node.host if local else node.address_towards(host)
         if source is None:
             self.after(back, self._dial_failed, node, call, "cannot be reached from here")
@@ -371,7 +377,7 @@ class World(Oracle):
             self.tainted = True
         conn = Conn()
         conn.a = End(conn, node, host, there)
-        conn.b = End(conn, target, "127.0.0.1" if local else source, back)
+        conn.b = End(conn, target, "127.0.0.1" if local else scoped(source, target), back)
         conn.a.peer, conn.b.peer, conn.a.attempt = conn.b, conn.a, call
         self.conns[conn] = None
         self._arrive(conn.b, OPEN)
