@@ -432,7 +432,7 @@ def test_an_exception_restores_the_terminal_and_then_shows_its_traceback(started
     def fail(*_):
         raise RuntimeError("provoked")
 
-    ann = started(Terminal, "ann", rows=40, cols=200, before=lambda: setattr(p2pchat.Chat, "_show", fail))
+    ann = started(Terminal, "ann", rows=40, cols=200, env={"PYTHON_COLORS": "0"}, before=lambda: setattr(p2pchat.Chat, "_show", fail))
     ann.wait(lambda t: t.rows[36].startswith("---- ann --"))
     ann.type(b"x\r")
     assert ann.end() == 1 and ann.restored
