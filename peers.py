@@ -1761,6 +1761,7 @@ class Overlay:
 
     def _spare(self, others: list[Neighbour], newest: Neighbour) -> list[Neighbour]:
         """Whom to let go: one of the host with most links, if there is one, so that no machine pushes the others out."""
+        others = [other for other in others if not other.pings] or others  # who does not answer may be dead, and somebody must notice
         if newest.attempt is None:  # a caller takes another caller's place, if there are many
             called = [other for other in others if other.attempt is None][ELDEST_CALLERS:]
             dialled = [other for other in others if other.attempt is not None][:-OUTBOUND_QUOTA]

@@ -1107,6 +1107,19 @@ def test_a_lie_that_we_gave_up_our_origin_makes_us_take_another_one():
     world.check_complete()
 
 
+def test_who_does_not_answer_is_not_let_go_before_somebody_notices_that_it_is_dead():
+    """History: each of its neighbours swapped it for another within half a minute, so nobody missed it, and all listed it."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    *answering, dead = [met(network, f"10.0.0.{number}", number) for number in range(2, 2 + peers.MAX_MESH_LINKS)]
+    network.now = peers.PING_SECONDS + 1.0
+    network.tick()
+    for neighbour in answering:
+        network.received(neighbour, encode_frame(bytes([Kind.PONG])))
+    for number in range(30, 40):
+        met(network, f"10.0.0.{number}", number)
+    assert not dead.ending and sum(neighbour.ending for neighbour in network.neighbours) == 10
+
+
 def test_history_of_a_member_that_is_lost_does_not_bring_it_back_to_the_list():
     """History: one log began behind its last words and told the loss; the next one went back further."""
     network = peers.Network(b"me", 1, random.Random(1))
