@@ -739,7 +739,7 @@ class Handshake:
 PING_SECONDS, MOST_PINGS = 10, 3  # silence before a ping; unanswered pings before the link is given up
 BEFORE_SECONDS = 60  # in which the history comes after we joined: then we believe nobody any more about what we have missed
 EARLIER_SECONDS = 10  # a message that a new link brings is marked as earlier if it was said longer ago
-AGAIN_SECONDS = 10  # between two notices that we are connected again
+AGAIN_SECONDS = 10  # between two notices that we are connected again, or that nobody is connected
 ALONE_SECONDS = 1.5  # after the last link was lost, until our user is told; by then another one may be up
 RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two changes of our origin; between two notices that somebody forges our name
 MAX_NAMED_AT_ONCE = 8  # names in a notice about one link
@@ -777,6 +777,7 @@ class Network:
         self.discovery: Optional[Discovery] = None  # a Discovery, once our user asks for it
         self._before: dict[int, int] = {}  # origin -> the sequence up to which it spoke before we joined: that is not news
         self._before_until = now
+        self._alone_told_at = -inf
         self._renew_at = self._forged_told_at = self._again_at = now
         self._was_cut_off = False  # our last neighbour was lost (not if it left)
         self._was_connected, self._told_alone = False, False  # whether we ever were; whether our user knows that nobody is connected now
@@ -887,7 +888,7 @@ class Network:
     def _tell_alone(self) -> None:
         self._tell_alone_at = None
         if not self._told_alone:
-            self._told_alone = True
+            self._told_alone, self._alone_told_at = True, self.now
             self._notice("nobody is connected; what you say is kept and delivered when somebody is" if self._was_connected
                          else "nobody else is here yet; what you say is delivered to whoever joins")
 
@@ -1177,7 +1178,7 @@ class Network:
         if not self.is_alone or self.overlay.leaving:
             return
         if is_loss:
-            self._tell_alone_at = self.now + ALONE_SECONDS
+            self._tell_alone_at = max(self.now + ALONE_SECONDS, self._alone_told_at + AGAIN_SECONDS)
         for contact in self.contacts:
             if contact.spare and contact.due is None and not self.overlay.is_dialling(contact):
                 contact.pause = REDIAL_FIRST
@@ -1944,6 +1945,7 @@ class Bridge:
         self._markers: dict[tuple[int, str], Marker] = {}  # (our origin, our host) -> Marker
         # (number in the log, our host) -> (Batch, the number after it)
         self._converted: dict[tuple[int, str, int], tuple[Batch, int]] = {}
+        self._ids: dict[tuple[int, int], list[tuple[int, int, int]]] = {}  # (number in the log, the number after it) -> wire_id of each line
         self._decided_at: Optional[float] = None  # when one of two own links in one island went quiet
         self._grown, self._changed = log.end, False
         self._stock_at = log.end  # the number of the log at which to look at those that lag
@@ -2503,14 +2505,24 @@ class Bridge:
         outlet, start = neighbour.outlet, neighbour.position
         if outlet.marks and self._clock.now - outlet.marked_at > LATE_WORDS_SECONDS:
             outlet.marks.clear()
-        if outlet.skips or outlet.marks:
+        if (outlet.skips or outlet.marks) and self._has_any(outlet, start):
             batch, neighbour.position = self._convert(start, neighbour.own_host, outlet)
-            outlet.skips = {number for number in outlet.skips if number >= neighbour.position}
         else:
             batch, neighbour.position = self._shared(start, neighbour.own_host)
+        if outlet.skips:
+            outlet.skips = {number for number in outlet.skips if number >= neighbour.position}
         if batch.data:
             outlet.is_evident = True
             neighbour.stock(batch)
+
+    def _has_any(self, outlet: Outlet, start: int) -> bool:
+        """Whether the C programs behind this link may have some of the records that come next. Nearly always not."""
+        key = start, min(_block_end(start), self._log.end)
+        if key not in self._ids:
+            if len(self._ids) > MAX_CONVERTED:
+                self._ids.clear()
+            self._ids[key] = [wire_id(frame) for frame in self._log.read(*key) if frame[HEADER_SIZE] in CHAT]
+        return not (outlet.marks.keys().isdisjoint(self._ids[key]) and outlet.skips.isdisjoint(range(*key)))
 
     def _shared(self, start: int, host: str) -> tuple[Batch, int]:
         """The pairs for all links at this position, made once."""

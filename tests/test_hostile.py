@@ -295,6 +295,20 @@ def test_of_hundreds_of_links_a_few_go_quiet_and_an_honest_one_is_among_them():
     assert len(network.bridge._quiet) == peers.MAX_QUIET and honest.outlet.is_quiet
 
 
+def test_a_mark_that_came_over_a_link_does_not_make_others_words_dearer_to_send_there():
+    """History: each link that had sent a mark got pairs of its own: 500 lines to 400 of them took 1.7 s, and now 25 ms."""
+    def cost(mark):
+        network = Network(b"me", 1, random.Random(1))
+        liar, links = meet(network, "10.6.6.6", 666), [network.opened("10.6.6.7") for _ in range(20)]
+        for link in links:
+            network.received(link, attacker.marked(b"x", b"hi", 7000, 1, 0) if mark else pair(b"x", b"hi"))
+        for link in links:
+            link.take(1 << 16, 1 << 16)
+        network.received(liar, records(1, 666, 1, b"eve", [b"%d" % number for number in range(200)]))
+        return lines_run(lambda: [link.take(1 << 16, 1 << 16) for link in links])
+    assert cost(mark=True) < 2 * cost(mark=False) + 200 * 20
+
+
 def deaf_crowd(size):
     """(network, links): so many that read nothing after each has sent a mark, when 6,000 lines were said."""
     network = Network(b"me", 1, random.Random(1))
@@ -608,6 +622,20 @@ def test_namesakes_who_come_and_go_all_day_are_told_now_and_then():
         told += [event for event in network.actions if isinstance(event, Notice) and "also called" in event.words]
         network.actions.clear()
     assert 0 < len(told) <= peers.NOTICES + 600 * 2 / peers.NOTICE_SECONDS
+
+
+@pytest.mark.parametrize("data", [pair(b"x", b"hi"), greeting(b"x", 5) + record(HERE, 5, 1, b"x")])
+def test_a_stranger_who_comes_and_goes_all_day_is_told_now_and_then_where_nobody_else_is(data):
+    """History: that nobody is connected was said every two seconds."""
+    network = Network(b"me", 1, random.Random(1))
+    for _ in range(300):
+        link = network.opened("10.0.0.1")
+        network.received(link, data)
+        network.closed(link, "broke the connection off")
+        network.now += 2
+        network.tick()
+    told = sum(isinstance(event, Notice) for event in network.actions)
+    assert told <= peers.NOTICES + 600 / peers.NOTICE_SECONDS + 2 * 600 / peers.AGAIN_SECONDS
 
 
 def test_of_members_who_come_faster_than_our_user_is_told_only_the_number_is_remembered():
