@@ -548,7 +548,6 @@ def strangers_of(member):
 def test_without_descriptors_silent_strangers_give_way_to_those_who_speak():
     with Program("ann", "--bind", "127.0.0.1", before=limited(resource.RLIMIT_NOFILE, 32)) as ann:
         crowd = [Stranger(ann.port) for _ in range(40)]
-        ann.wait(lambda program: any("nobody new can join" in line for line in program.err))
         with Stranger(ann.port) as bob:
             bob.say(b"bob", b"I am in")
             ann.wait(lambda program: "bob: I am in" in program.out)
