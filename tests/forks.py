@@ -32,7 +32,7 @@ class Forks:
         option = session.config.option
         groups = [list(group) for _, group in groupby(session.items, together)]
         count = min(self.count, len(groups))
-        if session.testsfailed or option.collectonly or option.usepdb or count < 2:
+        if session.testsfailed or option.collectonly or option.usepdb or option.capture == "no" or count < 2:
             return None
         gc.freeze()  # what 1,600 tests consist of is not garbage: no need to look through it, and copy it, in each fork
         queue, forks = filled(len(groups)), {}
