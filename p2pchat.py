@@ -7,8 +7,8 @@ Leaves out: the chat itself (peers.py: Network) and the terminal (ui.py: Screen,
 
 Reading order: one connection (Link), how connections begin (Dial, listen, accept), a socket without
 connections (Group), one turn of the loop (Chat.step) and what it calls, then commands, arguments and
-main. A first reader skips Segmenter and Group, and stops at Commands. `# rule N` marks where a rule
-is kept.
+main. A first reader skips Patience, Segmenter and Group, and stops at Commands. `# rule N` marks where a
+rule is kept.
 
 The rules of the loop, by which one thread is enough for everything:
 1. Only `select` waits. No blocking connect, no sendall, no sleep, and no name lookup once the loop
