@@ -353,6 +353,8 @@ class Neighbour:
             if self.contact:
                 self._out.append((self._out_bytes, batch, start))
                 self._out_bytes += stop - start
+                while self._out_bytes - self._out[0][0] > MAX_BACKLOG:  # the far end has it: no kernel buffers so much
+                    self._out.popleft()
             self._drop(stop)
         self.queued -= sum(map(len, chunk))
 

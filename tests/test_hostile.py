@@ -1013,6 +1013,18 @@ def test_the_names_behind_plain_links_are_bounded_in_bytes():
     assert sum(len(link.names) for link in many) <= peers.MAX_BEHIND, "the links share them"
 
 
+def test_what_a_named_c_program_was_sent_is_remembered_as_far_as_it_may_be_on_its_way():
+    """History: the last 4,096 pieces, which are 64 KB each where the network is this machine: 260 MB after a flood."""
+    network = Network(b"me", 1, random.Random(1))
+    network.join("c", [("10.0.0.2", 4000)])
+    link, liar = network.opened("10.0.0.2", network.overlay.attempts[0]._replace(plain=True)), meet(network, "10.6.6.6", 666)
+    for number in range(12):
+        network.received(liar, records(1, 666, 1 + 50 * number, b"eve", [b"x" * 30_000] * 50))
+        while link.take(1 << 16, 1 << 17):
+            pass
+    assert peers.MAX_BACKLOG - 10 ** 6 < link._out_bytes - link._out[0][0] <= peers.MAX_BACKLOG < link._out_bytes
+
+
 def test_the_last_link_may_end_while_it_is_quiet_and_its_words_wait():
     """History: the names were shared by as many links as there were: none."""
     network = Network(b"me", 1, random.Random(1))
