@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 import message
 import peers
+import run
 from message import Kind, encode_record, join
 
 TESTS = [os.path.join("tests", name) for name in ("test_network.py", "test_peers.py")]
@@ -224,8 +225,7 @@ def main(arguments):
             print(f"{name:34}{mutant.__doc__}")
         return 0 if not arguments else f"there is no {arguments[0]}"
     print(inspect.getsource(BY_NAME[arguments[0]]), flush=True)
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-c", os.devnull,
-                           "--rootdir", ".", "--maxfail", "3", *TESTS], env={**os.environ, "P2PCHAT_BREAK": arguments[0]})
+    done = subprocess.run([sys.executable, run.__file__, "--tb=line", "--maxfail", "3", *TESTS], env={**os.environ, "P2PCHAT_BREAK": arguments[0]})
     print("the tests found it" if done.returncode else "NO TEST FOUND IT")
     return not done.returncode
 
