@@ -417,7 +417,7 @@ class Run:
         node = self.node(number)
         if node is not None:
             self.world.unplug(node)
-            self._lasts(seconds, self.world.plug, node)
+            self._lasts(seconds, self._plug, node)
             self.stop(number, seconds)
 
     def clock(self, number, seconds):
