@@ -1882,8 +1882,8 @@ class Outlet:
         self.is_quiet = False
         self.is_evident = False  # whether other gateways can know of this link: something was sent into it, or what it brought was told
         self.skips: set[int] = set()  # numbers of the log beyond the link's position that they have already, or must not get
-        # (origin, sequence, hash of the text) of what came over the link with a mark
-        self.marks: OrderedDict[tuple[int, int, int], None] = OrderedDict()
+        # line_id, with the hash of the text, of what came over the link with a mark
+        self.marks: OrderedDict[bytes, None] = OrderedDict()
         self.marked_at = 0.0  # when the last of them came
         # origin -> when its mark last came over the link; the latest is last
         self.gateways: OrderedDict[int, float] = OrderedDict()
@@ -1939,15 +1939,15 @@ class Bridge:
         self._count = 0  # how many there ever were
         self._behind: Counter[Key] = Counter()  # who was heard over plain links: key -> over how many
         self._words = Words(OURSELVES)
-        # (origin, sequence, part) of a line that came through C programs -> its hashes: somebody may have forged others
-        self._carried: OrderedDict[tuple[int, int, int], tuple[int, ...]] = OrderedDict()
+        # line_id, with the part, of a line that came through C programs -> its hashes: somebody may have forged others
+        self._carried: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
         self._awaited: dict[int, list[Awaited]] = {}  # by origin: lines that the mesh should bring
         self._look_at: Optional[float] = None  # when to look whether it did
         self._never: set[int] = set()  # numbers in the log that are for no C program
         self._markers: dict[tuple[int, str], Marker] = {}  # (our origin, our host) -> Marker
         # (number in the log, our host) -> (Batch, the number after it)
         self._converted: dict[tuple[int, str, int], tuple[Batch, int]] = {}
-        self._ids: dict[tuple[int, int], list[tuple[int, int, int]]] = {}  # (number in the log, the number after it) -> wire_id of each line
+        self._ids: dict[tuple[int, int], list[bytes]] = {}  # (number in the log, the number after it) -> wire_id of each line
         self._decided_at: Optional[float] = None  # when one of two own links in one island went quiet
         self._grown, self._changed = log.end, False
         self._stock_at = log.end  # the number of the log at which to look at those that lag
@@ -2139,7 +2139,7 @@ class Bridge:
     def _note_mark(self, neighbour: Neighbour, mark: Mark, text: bytes) -> None:
         outlet, now = neighbour.outlet, self._clock.now
         if outlet.is_quiet or mark.gateway <= self._author.origin:  # one with a higher origin must hear our mark, and go quiet
-            outlet.marks[mark.origin, mark.sequence, hash(text)] = None  # a stranger may use the same identity for other words
+            outlet.marks[line_id(mark.origin, mark.sequence, hash(text))] = None  # a stranger may use the same identity for other words
         outlet.marked_at = now
         if len(outlet.marks) > max(MAX_SEEN_MARKS // len(self._plain), LEAST_SEEN_MARKS):
             outlet.marks.popitem(last=False)
@@ -2186,7 +2186,7 @@ class Bridge:
     def _follows(self, mark: Mark) -> bool:
         """Whether nothing is missing that its author said before."""
         before = mark.sequence - 1
-        return self._log.have.get(mark.origin, before) >= before or (mark.origin, before, 0) in self._carried
+        return self._log.have.get(mark.origin, before) >= before or line_id(mark.origin, before, 0) in self._carried
 
     def _carry(self, when: float, neighbour: Neighbour, frame: bytes, name: bytes, mark: Mark, text: bytes) -> None:
         """Take a line whose author the mesh does not reach as a C user's line that keeps its identity. It came at `when` (seconds)."""
@@ -2221,7 +2221,7 @@ class Bridge:
         for offset, text in enumerate(texts):
             parts = plain_texts(text)
             lacking = [part for at, part in enumerate(parts) if hash((run.name, part)) not in self._carried.get(
-                (run.origin, run.sequence + start + offset, at), ())]
+                line_id(run.origin, run.sequence + start + offset, at), ())]
             news += [text] if len(lacking) == len(parts) else lacking
             if len(lacking) < len(parts):
                 self.skip(number + offset, 1)  # C programs have it already
@@ -2302,11 +2302,11 @@ class Bridge:
         """Whether this very message was shown, however it came. Other words under its identity are new."""
         if self._author.is_ours(mark.origin):
             return True
-        carried = self._carried.get((mark.origin, mark.sequence, mark.part), ())
+        carried = self._carried.get(line_id(mark.origin, mark.sequence, mark.part), ())
         return hash((name, text)) in carried or self._log.delivered(mark.origin, mark.sequence)
 
     def _remember(self, mark: Mark, name: bytes, text: bytes) -> None:
-        key = mark.origin, mark.sequence, mark.part
+        key = line_id(mark.origin, mark.sequence, mark.part)
         self._carried[key] = (*self._carried.get(key, ()), hash((name, text)))[:MAX_SAME]
         if len(self._carried) > MAX_CARRIED:
             self._carried.popitem(last=False)
@@ -2591,12 +2591,17 @@ def identity(frame: bytes) -> tuple[Key, bytes]:
     return (name, name) if mark is None or mark.is_guest else (mark.origin, name)
 
 
-def wire_id(frame: bytes) -> tuple[int, int, int]:
-    """(origin, sequence, hash of the last text) of a record's frame, as it comes back from a C program."""
+def wire_id(frame: bytes) -> bytes:
+    """line_id of a record's frame and the hash of its last text, as it comes back from a C program."""
     record = decode_record(frame)
     _, mark = unmarked(record.name)
     source = record if mark is None else mark
-    return source.origin, source.sequence, hash(plain_texts(record.text)[-1])
+    return line_id(source.origin, source.sequence, hash(plain_texts(record.text)[-1]))
+
+
+def line_id(origin: int, sequence: int, detail: int) -> bytes:
+    """The identity of a line as the key of a dict: hashed with a secret. Tuples of numbers can be chosen so that all collide."""
+    return b"%x %x %x" % (origin, sequence, detail)
 
 
 # Who is here ---------------------------------------------------------------------------------
