@@ -44,8 +44,8 @@ class Forks:
             forks[far] = process
             near.close()
         try:
-            signal.signal(signal.SIGTERM, lambda number, frame: interrupt(forks))
-            report_all(session, list(forks), queue)
+            signal.signal(signal.SIGTERM, lambda number, frame: end_as_by_ctrl_c(forks))
+            report_all(session, forks, queue)
         finally:  # Ctrl-C reaches them too, and they end what they have started
             for process in forks.values():
                 os.waitpid(process, 0)
@@ -66,9 +66,13 @@ def filled(count):
 
 
 def interrupt(forks):
-    """End them, and ourselves, as Ctrl-C would."""
+    """Have them end what they have started, and themselves."""
     for process in forks.values():
         os.kill(process, signal.SIGINT)
+
+
+def end_as_by_ctrl_c(forks):
+    interrupt(forks)
     raise KeyboardInterrupt
 
 
@@ -130,9 +134,9 @@ class Teller:
 
 # In the pytest that reports
 
-def report_all(session, pipes, queue):
+def report_all(session, forks, queue):
     """Pass on to pytest's reporter what comes from all forks, until they end."""
-    left = {item.nodeid: item for item in session.items}
+    pipes, left = list(forks), {item.nodeid: item for item in session.items}
     while pipes:
         for pipe in wait(pipes):
             try:
@@ -142,10 +146,11 @@ def report_all(session, pipes, queue):
                 continue
             left.pop(nodeid, None)
             report_one(session.config, nodeid, *told)
-        if session.shouldfail or session.shouldstop:
+        if left and (session.shouldfail or session.shouldstop):
             left.clear()
             while os.read(queue, 1 << 16):
                 pass  # nobody begins another one
+            interrupt(forks)
     for item in left.values():
         session.config.hook.pytest_runtest_logreport(
             report=TestReport(item.nodeid, item.location, {}, "failed", "the process that was to run it died", "call"))
