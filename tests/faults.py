@@ -676,12 +676,12 @@ class Run:
 
     def _help(self):
         parts = self.world.components(self.core)
-        for part in parts[1:]:
-            target = next((member for member in parts[0] if not member.dial_only), None)
+        if all(member.dial_only for member in self.core):
+            parts[0][0].dial_only = False  # nobody could ever dial anybody: one of them opens a port
+        for part in parts:
+            target = next((member for member in self.core if member not in part and not member.dial_only), None)
             if target is not None:
                 part[0].join(target)
-            else:
-                parts[0][0].join(next(member for member in part if not member.dial_only))
 
     def _stranded(self):
         """Whether no member knows the address of a living one in another part."""
