@@ -1020,6 +1020,7 @@ class Network:
             self._before = {}
         self._redial()
         if self._tell_alone_at is not None and self._tell_alone_at <= self.now:
+            self._was_cut_off = True
             self._tell_alone()
         self._tell_missing()
         self._renew()
@@ -1171,8 +1172,9 @@ class Network:
         self.overlay.closed(neighbour)
         self.presence.neighbour_lost(neighbour.origin, was_spared=reason == SPARED)
         if not self.links.mesh():
-            self._was_cut_off = self.presence.is_here(neighbour.origin)
-            self._lost_last(self._was_cut_off)
+            is_loss = self.presence.is_here(neighbour.origin)
+            self._was_cut_off = is_loss and reason != SPARED  # whoever let us go named others, whom we dial at once
+            self._lost_last(is_loss)
             self.presence.alone()
             self._restart_discovery()
 

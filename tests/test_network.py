@@ -697,6 +697,20 @@ def test_in_a_network_of_any_shape_a_fault_costs_no_line(seed, how):
         assert not [text for text, times in peer.shown_times.items() if times > 1 and text not in shown[peer]]
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whoever_is_let_go_for_a_newcomer_is_not_told_that_it_is_connected_again(seed):
+    """History: half a second after it had joined, and nobody had been lost."""
+    world = simulator.World(seed)
+    members = [world.member()]
+    while len(members) < 40:
+        newcomer = world.member()
+        newcomer.join(members[-1 - len(members) % 7 % len(members)])
+        members.append(newcomer)
+        world.run(0.15)
+    world.run(2)
+    assert not [member for member in members for _, words, _ in member.notices if words.startswith("connected again")]
+
+
 def plain_links(world):
     return [neighbour for member in world.members for neighbour in member.network.neighbours if neighbour.kind is LinkKind.PLAIN]
 
