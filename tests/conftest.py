@@ -41,11 +41,13 @@ def any_day(request):
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "today":
             by = 1 + int(time.mktime((2107, 3, 1, 0, 0, 0, 0, 0, -1)) - time.time())
-            for name, value in surroundings.moved(by).items():
-                patch.setenv(name, value)
+            started = surroundings.moved(by)
             for name in ("time", "time_ns", "localtime", "gmtime", "ctime", "strftime"):
                 patch.setattr(time, name, getattr(time, name))
+            patch.setenv("P2PCHAT_MOVED", str(by))  # of our own clock, which may be moved already
             runpy.run_path(os.path.join(surroundings.MOVED, "sitecustomize.py"))
+            for name, value in started.items():
+                patch.setenv(name, value)
         yield
 
 

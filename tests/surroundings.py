@@ -40,5 +40,6 @@ def settle():
 
 
 def moved(seconds):
-    """What to add to the environment of a process so that its clock is moved, and that of what it starts."""
-    return {"PYTHONPATH": f"{MOVED}:{os.environ.get('PYTHONPATH', '')}", "P2PCHAT_MOVED": str(seconds)}
+    """What to add to the environment of a process so that its clock is so much ahead of ours, and that of what it starts."""
+    ours = int(os.environ.get("P2PCHAT_MOVED", 0))
+    return {"PYTHONPATH": f"{MOVED}:{os.environ.get('PYTHONPATH', '')}", "P2PCHAT_MOVED": str(ours + seconds)}

@@ -12,6 +12,7 @@ import run
 import surroundings
 from helpers import PATIENCE, TOP, python
 
+
 def test_a_moved_clock_is_moved_in_a_child_too():
     code = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', 'import time; print(time.strftime(\"%d %B %Y\"))']))"
     by = int(time.mktime((2028, 2, 29, 12, 0, 0, 0, 0, -1)) - time.time())
