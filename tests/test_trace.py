@@ -33,7 +33,7 @@ def test_two_traces_side_by_side_tell_the_life_of_a_message(tmp_path):
         eve = stack.enter_context(socket.create_connection(("127.0.0.1", ann.port), PATIENCE))
         eve.sendall(encode_pair(b"eve", b"\x1b]0;gotcha\x07"))
         ann.wait(lambda program: any(line.startswith("eve: ") for line in program.out))
-        until(lambda: "gotcha" in paths[0].read_text())
+        until(lambda: "gotcha" in paths[0].read_text() and 'bob: "hi"' in paths[1].read_text())
     lines = [path.read_text().splitlines() for path in paths]
     assert all(LINE.fullmatch(line) for line in sum(lines, [])), lines
     assert [{LINE.fullmatch(line)[1] for line in trace} for trace in lines] == [{"ann"}, {"bob"}]
