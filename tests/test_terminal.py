@@ -161,7 +161,7 @@ def test_wide_characters_and_graphemes_in_names_and_texts_and_input(started):
 def test_a_paste_is_one_message_in_whatever_pieces_it_comes(watched, size):
     ann, hub = watched
     paste = PASTE_BEGIN + "één\rzwei\nтри\r\nfour".encode() + PASTE_END
-    for piece in re.findall(rb"(?s)\x1b.|[^\x1b]{1,%d}" % size, paste):  # an Escape that is alone for long means something else
+    for piece in re.findall(rb"(?s)\x1b..|[^\x1b]{1,%d}" % size, paste):  # Escape or Alt-[, alone for long, means something else
         ann.type(piece)
     ann.wait(lambda t: t.rows[21:] == ["zwei", "три", "four"])
     ann.type(b"\r")
