@@ -636,7 +636,7 @@ def _decode_addresses(data: bytes) -> tuple[tuple[Address, ...], bytes]:
 # Announcements: packets of their own on a network segment --------------------------------------
 
 MAX_ROOM = 64  # bytes of a room's name
-ASKS, TELLS, ASKS_ALL = 1, 2, 3  # Who is in this room? I am in this room. Who is in any room?
+ASKS, TELLS, ASKS_ALL = 1, 2, 3  # Who is in this room? I am. Which rooms are there?
 _ANNOUNCEMENT = struct.Struct("<8sBQHB")  # magic, kind, origin, port, length of the room's name
 
 
@@ -656,7 +656,7 @@ def encode_announcement(announcement: Announcement) -> bytes:
 
 
 def decode_announcement(packet: bytes) -> Optional[Announcement]:
-    """The Announcement in a packet. None if it makes no sense: anybody can send one, and there is no link that we could close."""
+    """The Announcement in a packet, or None if it makes no sense: anyone can send a packet, and there is no link to close."""
     if not _ANNOUNCEMENT.size < len(packet) <= _ANNOUNCEMENT.size + MAX_ROOM:
         return None
     magic, kind, origin, port, length = _ANNOUNCEMENT.unpack_from(packet)

@@ -16,7 +16,7 @@ network, and a simulator a thousand of them. Each class has one topic; in this o
     Network     all parts together: is a record new, and which neighbours still lack it?
     Overlay     which links to have, and whom to dial (a random graph that heals itself)
     Bridge      C programs: marks, circles, lines that come through two gateways
-    Presence    who is here, under which label, and what our user is told about it
+    Presence    who is here, how each is labelled, and the notices about it
     Discovery   how members on one network segment find each other without a port number
 
 The subtle spots: Neighbour._take_records (why nothing is lost), Handshake.resolve_double (why two
@@ -247,7 +247,7 @@ class Neighbour:
         return not (self.queued or self.asked or log and self.position < log.end)
 
     def heard(self, key: Key, frame: bytes, most: int) -> bool:
-        """Remember who is behind this link. Returns False if there are `most`, or the name is too long to be a person's."""
+        """Remember who is behind this link. Returns False if that would be more than `most`, or the name is too long."""
         if key in self.names or len(self.names) < most and len(frame) <= MAX_GUEST_NAME:
             self.names[key] = frame
         return key in self.names
@@ -312,7 +312,7 @@ class Neighbour:
         self._outbox.add(self)
 
     def take(self, joined: int, room: int) -> bytes:
-        """Take out what is to be sent next; b"" if there is nothing, or `room` (bytes) is too small for the first piece.
+        """Take out what to send next; b"" if there is nothing, or if `room` (bytes) is too small for the first piece.
 
         Whole pieces of what waits, up to `joined` bytes together, or one longer one: of a piece over SMALLEST_SEGMENT
         bytes only the header, at its start, must not be cut, so room for that many will do. Then a chunk of the log.
@@ -388,8 +388,8 @@ class Neighbour:
 
     def _take_records(self) -> bytes:
         # The subtle spot: only a position in the shared log is kept, not a queue of its own. So nothing is lost
-        # on the way: what is in the log goes to each neighbour, in the log's order, unless it is known to have
-        # it. A slow one costs nothing, lags behind, and catches up; one that lags too far finds a gap: a hole.
+        # on the way: each neighbour gets the whole log in its order, except for what it is known to have.
+        # A slow one costs nothing, lags behind, and catches up; one that lags too far finds a gap: a hole.
         log, start = self.log, self.position
         while log and start < log.end:
             if start < log.start:
