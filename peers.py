@@ -999,7 +999,7 @@ class Network:
             neighbour.keep_place(lost)
             self._plain_closed(neighbour, reason)
         elif neighbour.kind is LinkKind.GREETING and neighbour.address and not neighbour.ending:
-            self.overlay.book.note(neighbour.address)  # it gave up waiting for us, and may take us for a C program: call back
+            self.overlay.find(neighbour, *neighbour.address, neighbour.origin)  # it gave up waiting for us, and may take us for a C program
         self.overlay.fill()
 
     def woke(self) -> None:
@@ -1531,7 +1531,7 @@ FRIEND_SHARE = 0.3  # of swaps that try a friend first
 OUTBOUND_QUOTA = 3  # the last links that we dialled, never given up for a caller (as in gossipsub v1.1)
 ELDEST_CALLERS = 3  # the oldest callers, never given up for another, or a crowd of strangers would leave us nobody else
 SETTLED_SECONDS = 10  # by then a neighbour has other links, so that somebody notices if it dies after we let it go
-RESERVE_FIRST, RESERVE_MOST = 1, 30  # seconds between two dials of old acquaintances, doubled each time
+RESERVE_FIRST, RESERVE_MOST = 1, 15  # seconds between two dials of old acquaintances, doubled each time
 NO_ROOM_PAUSE = 1, 3  # seconds for which an address is not dialled where there was no room (a member without links finds room anywhere)
 CLOSED_PAUSE = 0, 10  # the same for an address whose link was closed
 # Never let a peer use us as a port scanner. Dials to addresses where no member ever answered us: so many at once, then
@@ -1557,6 +1557,8 @@ class Overlay:
         self._naming: OrderedDict[str, TokenBucket] = OrderedDict()  # host -> TokenBucket of the addresses that it names
         self._shuffle_at: Optional[float] = None
         self._reserve_at, self._reserve_pause = clock.now, RESERVE_FIRST
+        self._tried: set[Address] = set()  # old acquaintances that had their turn
+        self._sought: dict[Address, int] = {}  # members that we have to find, and their origins
 
     # What is dialled
 
@@ -1567,6 +1569,7 @@ class Overlay:
         if self._wants_links():
             times.append(self.book.next_fresh())
             times += [self._reserve_at] * bool(self._free(self._reserve()))
+        if self._wants_links() or self._may_seek():
             times += [self._unproven.next_at] * (not self._unproven.has_one(self._clock.now))
         return min((time for time in times if time is not None), default=None)
 
@@ -1586,6 +1589,7 @@ class Overlay:
 
     def fill(self) -> None:
         """Dial until there are WANT_LINKS, MAX_DIALS at once."""
+        self._seek()
         while self._wants_links():
             address = self._pick(self._free(self.book.fresh(self._clock.now))) or self._pick_reserve()
             if address is None:
@@ -1593,19 +1597,30 @@ class Overlay:
             self.dial(Attempt(address, urgent=not self._links.mesh()))
 
     def find(self, neighbour: Neighbour, host: str, port: int, origin: int) -> None:
-        """A mark names a member that we do not know, as a gateway at this address: link to it directly."""
+        """A member is at this address that no link of ours leads to, as a mark or a caller that gave up told: link to it directly."""
         address = self._usable(neighbour, host, port)
         if address is None or self._links.is_linked(origin, greeting=True):
             return
         if self.book.shunned.get(address, 0) > self._clock.now or not self._may_name(neighbour, address):
             return
         self.book.note(address)  # we have only a stranger's word for who is there
-        if self.leaving or len(self.attempts) >= MAX_DIALS:
-            return
-        if self._free({address: origin}):
-            self.dial(Attempt(address, urgent=True))
-        else:
-            self.book.shun(address, self._clock.now + FIND_SECONDS)  # looking at all links is too much for each mark
+        self._sought[address] = origin
+        if len(self._sought) > MAX_BOOK:
+            del self._sought[next(iter(self._sought))]
+        self._seek()
+
+    def _seek(self) -> None:
+        """Dial those who have to be found, even if there are enough links."""
+        while self._may_seek() and self._unproven.has_one(self._clock.now):
+            address, origin = next(iter(self._sought.items()))
+            del self._sought[address]
+            if self._free({address: origin}):
+                self.dial(Attempt(address, urgent=True))
+            else:
+                self.book.shun(address, self._clock.now + FIND_SECONDS)  # looking at all links is too much for each mark
+
+    def _may_seek(self) -> bool:
+        return bool(self._sought) and len(self.attempts) < MAX_DIALS and not self.leaving
 
     def near(self, host: str, port: int, origin: int) -> None:
         """Somebody announces a member on our network segment: link to it. Only that packet says so, so it is not noted."""
@@ -1712,11 +1727,17 @@ class Overlay:
         return self._rng.choice(addresses) if addresses else None
 
     def _pick_reserve(self) -> Optional[Address]:
-        """An old acquaintance, one at a time and after a growing pause: it may be gone for good."""
+        """An old acquaintance, in turn, one at a time and after a growing pause: it may be gone for good."""
         if self._clock.now < self._reserve_at:
             return None
-        address = self._pick(self._free(self._reserve()))
+        reserve = self._reserve()
+        free = self._free(reserve)
+        self._tried &= reserve.keys()
+        if self._tried.issuperset(free):
+            self._tried.clear()
+        address = self._pick([address for address in free if address not in self._tried])
         if address is not None:
+            self._tried.add(address)
             sometimes("an old acquaintance is dialled")
             self._reserve_at = self._clock.now + self._reserve_pause
             self._reserve_pause = min(self._reserve_pause * 2, RESERVE_MOST)
