@@ -1637,8 +1637,8 @@ class Overlay:
         return any(attempt.contact is contact for attempt in self._under_way())
 
     def _under_way(self) -> list[Attempt]:
-        """The dials under way, and those that led to a connection that is still there."""
-        return self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt]
+        """The dials under way, and those that led to a link. (Not to a plain one: a member may be there that was slow to answer.)"""
+        return self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt and neighbour.kind is not LinkKind.PLAIN]
 
     # What came of it
 

@@ -101,7 +101,8 @@ class Oracle:
         if member.notices and self.stats is None:  # not worth ending a long report
             when, words, parts = member.notices[-1]
             is_answer = "connect" in words and parts and member.asked[parts[0]] > 1 or "missing" in words  # asked twice; others are missing
-            if words == event.words and parts == event.parts and self.now - when < 5 and parts and not is_answer:
+            had_two_origins = parts and parts[0] in {self.nodes[ident].name for ident in self.forged}  # each of which may be lost
+            if words == event.words and parts == event.parts and self.now - when < 5 and parts and not (is_answer or had_two_origins):
                 raise Violation(f"{member} is told twice: {render(event)}")
         member.notices.append((self.now, event.words, event.parts))
         here = {"{} joined": True, "{} is back": True, "{} left": False}.get(event.words)

@@ -295,6 +295,22 @@ def test_all_who_joined_through_a_stopped_member_are_linked_to_it_once_it_goes_o
     assert world.is_one()
 
 
+def test_whoever_took_a_member_for_a_c_program_and_cannot_be_dialled_links_to_it_at_its_first_line():
+    """History (seed 701346): it did not dial that address again, as its plain link led there."""
+    world = network_of(3)
+    first, guest = world.members[0], world.member()
+    world.stop(first)
+    guest.join(first)
+    world.run(3)
+    world.resume(first)
+    guest.dial_only = True
+    world.run(5)
+    assert not world.is_one()
+    first.say()
+    world.run(2)
+    assert world.is_one()
+
+
 @pytest.mark.parametrize("delay", [0.3, 0.6, 0.9])
 def test_members_far_apart_recognise_each_other(delay):
     """The first version counted a second from the connection, and spoke plain to a member 0.6 s away."""
