@@ -3073,8 +3073,7 @@ class Presence:
             return
         if is_news and (has_left or gateway != self._author.origin):
             self._tell(person, "left" if has_left else "lost")
-        self._set_here(person, False)
-        del self.people[key]
+        self._drop_guest(person)
 
     # Links of our own
 
@@ -3230,8 +3229,12 @@ class Presence:
         for guest in [self.people[key] for key in self._guests.pop(origin, ()) if key in self.people]:
             guest.gateways.discard(origin)
             if not guest.gateways and not guest.is_member:
-                self._set_here(guest, False)
-                del self.people[guest.key]
+                self._drop_guest(guest)
+
+    def _drop_guest(self, person: Person) -> None:
+        self._set_here(person, False)
+        if person.together_until == inf:  # else it is a member: when we lost it tells what to compare once it is back
+            del self.people[person.key]
 
     def _tell(self, person: Person, verb: str) -> None:
         self._news.add(person, verb, person.label)

@@ -624,6 +624,7 @@ class Run:
         if how in ("forge", "jump", "far jump"):
             self.world.forged.add(victim.ident)
             skipped = {"forge": 1, "jump": 7, "far jump": 10 ** 9}[how]
+            self.world.forgeries.add((author.origin, last + skipped))
             liar.record(Kind.SAY, last + skipped, b"forged", origin=author.origin, name=victim.name)
         elif how == "lost":
             liar.record(Kind.LOST, liar.number, message.encode_lost(author.origin, last), name=b"liar")

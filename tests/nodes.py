@@ -19,8 +19,12 @@ OPEN, END = object(), object()  # what arrives at a node beside bytes
 
 
 class SimNetwork(Network):
-    """The core, counting the frames it takes."""
+    """The core, counting the frames it takes, and noting whom it met."""
     counts = None
+
+    def __init__(self, *args):
+        self.met_at = {}  # origin -> when it was last linked to it
+        Network.__init__(self, *args)
 
     def _take_run(self, neighbour, run):
         if self.counts is not None:
@@ -35,6 +39,7 @@ class SimNetwork(Network):
     def _met(self, neighbour, hello):
         if self.counts is not None:
             self.counts[Kind.HELLO] += 1
+        self.met_at[hello.origin] = self.now
         Network._met(self, neighbour, hello)
 
 
@@ -111,6 +116,7 @@ class Member(Node):
         self.asked = Counter()  # how often its user named a peer
         self.shown = 0
         self.parts = {}  # of texts that came in pieces: which were shown
+        self.records = {}  # number -> (origin, sequence, when) of what it said
         self.presence = {}  # label -> whether the last notice said that it is here
         self.timer = None
         self.spins, self.spun_at = 0, -1.0
@@ -259,6 +265,7 @@ class Member(Node):
     def say(self, padding=0):
         text = self.next_text(padding)
         self.do(self.network.say, text)
+        self.records[self.number] = self.network.author.origin, self.network.author.sequence, self.world.now
         return text
 
     def leave(self):

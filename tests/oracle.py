@@ -31,6 +31,7 @@ class Oracle:
         self.strict, self.gaps = True, False  # whether only what was said is shown; whether a log was too small for some
         self.two_ways = False  # two members lead to one C program, and cables are cut: a C user's line has no identity
         self.forged = set()  # idents in whose name a liar spoke: what that covered is said again, perhaps twice
+        self.forgeries = set()  # (origin, sequence) under which a liar spoke
         self.repeats = None  # a Counter where a test counts what is shown again
         self.extra = []  # shown, not said by the oracle's authors
         self.stats = None
@@ -112,7 +113,8 @@ class Oracle:
             member.presence.clear()  # of several, of whom not all are named
         if here is not None:
             label = event.parts[0]
-            if member.presence.get(label) is here and self.strict:
+            is_shared = sum(other.name == label for other in self.members) > 1  # who lost one of two namesakes calls the other by the name alone
+            if member.presence.get(label) is here and self.strict and not is_shared:
                 raise Violation(f"{member} is told twice that somebody came or went: {render(event)}")
             member.presence[label] = here
 
@@ -173,8 +175,19 @@ class Oracle:
             raise Violation(f"{reader} has shown {reader.last.get(author.ident, 0)} of {author}'s {author.number} messages")
         if (author.ident in self.forged or self.tainted) and reader is not author and not self.gaps:
             missing = set(range(1, author.number + 1)) - {number for ident, number in reader.seen if ident == author.ident}
+            missing = {number for number in missing if not self._is_hidden(reader, author, number)}
             if missing:
                 raise Violation(f"{reader} lacks {author}'s {sorted(missing)}")
+
+    def _is_hidden(self, reader, author, number):
+        """Whether the reader holds a liar's record for this one, and was never linked to its author since: nobody else can tell.
+
+        The liar and the author said it in two parts of the network, under one number. Version vectors count records, and
+        do not compare them: that is only done between two members who are linked, one of whom wrote them.
+        """
+        origin, sequence, when = author.records[number]
+        met_at = max((reader.network.met_at.get(own, 0) for own in (origin, author.network.author.origin)), default=0)
+        return (origin, sequence) in self.forgeries and met_at < when and author not in reader.mesh()
 
     def check_agreement(self, authors, readers):
         """What one of the readers has shown of these authors, who may be dead, all have."""

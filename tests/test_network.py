@@ -1063,6 +1063,29 @@ def test_what_was_forged_where_a_member_was_away_from_is_found_however_long_it_w
     ])
 
 
+def test_what_was_forged_while_its_author_was_heard_through_c_programs_only_is_found():
+    """History: when they were heard no more, we forgot since when that member had been away, and asked for too little."""
+    faults.replay(92328, {'WANT_LINKS, MAX_MESH_LINKS': (3, 5)}, {'delay': (0.01, 0.1), 'pieces': 0.1, 'loss': 0.02}, [
+        (0, 'join', 1, 0),
+        (0.1, 'join', 2, 1),
+        (0.43, 'join', 3, 1),
+        (1.42, 'join', 4, 1),
+        (1.54, 'join', 5, 1),
+        (5.8, 'c_dials', 6, 2),
+        (6.8, 'c_also', 6, 1),
+        (8.32, 'divide', (1,), 60),
+        (11.1, 'unplug', 2, 3),
+        (12.11, 'say', 4),
+        (15.37, 'liar', 7, 1),
+        (18.04, 'lie', 7, 'nonsense', 3),
+        (18.7, 'unplug', 4, 30),
+        (19.27, 'lie', 7, 'forge', 4),
+        (20.34, 'lie', 7, 'forge', 2),
+        (23.76, 'say', 3),
+        (32.27, 'say', 1),
+    ])
+
+
 def test_other_words_forged_under_the_identity_of_a_line_that_c_programs_brought_do_not_bring_it_twice():
     """History: of two texts under one identity the later one was remembered, and the mesh's copy of the first was new."""
     faults.replay(262, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0}, [
