@@ -114,6 +114,11 @@ class Batch(NamedTuple):
     ends: list[int]  # offsets in `data` where a TCP segment may end: no header straddles two segments
     numbers: Sequence[int] = ()  # for each piece between two ends, the log's number of the record in it
 
+    def behind(self, first: Batch) -> Batch:
+        """Both, this one last; its pieces count as pieces of no record."""
+        size = len(first.data)
+        return Batch(first.data + self.data, first.ends + [size + end for end in self.ends], first.numbers)
+
 
 def join(pieces: Sequence[bytes], numbers: Sequence[int] = ()) -> Batch:
     """A Batch of these pieces, each of which may end a segment."""
@@ -504,6 +509,8 @@ class RecordDecoder(FrameDecoder):
         With _extend the hot loop of the program: the only work per message; all other work is per run.
         """
         rest, at = self._rest, self._at
+        if not rest:
+            return None
         end = len(rest)
         if end - at < RECORD_SIZE:
             return self._next()

@@ -834,7 +834,9 @@ class Chat:
         self._readable, self._turn, began = [], self._turn + 1, time.monotonic()
         for link in readable:
             most = min(size, self._shares.get(link, size))
-            brought, ended = self._read(link, most), time.monotonic()
+            brought = self._read(link, most)
+            self.network.tell()  # a part of what this link costs
+            ended = time.monotonic()
             self._adjust_share(link, most, brought, ended - began)
             if ended >= now + TURN_SECONDS:
                 return  # the rest stay readable, and go before those read in this turn

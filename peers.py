@@ -32,7 +32,7 @@ from bisect import bisect_right
 from collections import Counter, OrderedDict, deque
 from enum import Enum
 from functools import lru_cache
-from itertools import accumulate, groupby, islice, takewhile
+from itertools import accumulate, groupby, islice, starmap, takewhile
 from math import inf
 from random import Random
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
@@ -217,7 +217,7 @@ class Neighbour:
         self.pairs = Pairs()
         self.names: dict[Key, bytes] = {}  # who was heard over it: key -> name, with its mark if a member's
         self.spoke = False  # whether anything came over it
-        self.refill: Optional[Callable[[Neighbour], None]] = None  # called to queue the next part of the log
+        self.next_batch: Optional[Callable[[Neighbour], Optional[Batch]]] = None  # turns the next part of the log into pairs
         self.outlet: Outlet = None  # type: ignore[assignment]  # from Bridge.opened on
 
     @property
@@ -259,11 +259,10 @@ class Neighbour:
 
     def queue(self, batch: Batch) -> None:
         """Have a Batch sent at the end of the turn, as everything is (rule 2 of p2pchat.py)."""
-        self.stock(batch)
+        self._queue(batch)
         self._outbox.add(self)
 
-    def stock(self, batch: Batch) -> None:
-        """Queue a Batch without saying so: for `refill`, which is called while this link is being sent to anyway."""
+    def _queue(self, batch: Batch) -> None:
         self.waiting.append(batch)
         self.queued += len(batch.data)
         self.cost += len(batch.data) + PIECE_COST * len(batch.ends)
@@ -317,7 +316,7 @@ class Neighbour:
         Whole pieces of what waits, up to `joined` bytes together, or one longer one: of a piece over SMALLEST_SEGMENT
         bytes only the header, at its start, must not be cut, so room for that many will do. Then a chunk of the log.
         """
-        if self.waiting or self.asked or self.refill:
+        if self.waiting or self.asked or self.next_batch:
             return self._take_waiting(joined, room)
         log, start = self.log, self.position
         if log and start == log.end - 1 and start >= self.filter_until:  # as a rule: a lone message
@@ -326,15 +325,16 @@ class Neighbour:
         return self._take_records()
 
     def _take_waiting(self, joined: int, room: int) -> bytes:
+        if self.next_batch and not self.waiting and self.log:
+            batch = self.next_batch(self)
+            if batch and len(batch.data) <= joined and len(batch.data) <= room and not self.contact:  # as a rule: all goes out at once
+                return batch.data
+            if batch:
+                self._queue(batch)
         chunk: list[bytes] = []
-        if self.refill and not self.waiting and self.log:
-            self.refill(self)
-            if 0 < self.queued <= min(joined, room) and not self.contact and len(self.waiting) == 1:  # as a rule: all of the one Batch that it queued
-                self.queued = self.cost = 0
-                return self.waiting.pop().data
         if self.waiting:
             self._take_pieces(chunk, joined, room)
-        if not self.waiting and not self.refill and not chunk:
+        if not self.waiting and not self.next_batch and not chunk:
             self._take_asked(chunk)
             chunk.append(self._take_records())
         return chunk[0] if len(chunk) == 1 else b"".join(chunk)
@@ -503,7 +503,7 @@ class Author:
     def __init__(self, name: bytes, log: Log, clock: Clock, rng: Random) -> None:
         self.name = name
         self._log, self._clock, self._rng = log, clock, rng
-        self._origins: dict[int, None] = {}  # the last MAX_OWN; the values mean nothing
+        self.origins: dict[int, None] = {}  # our own: the last MAX_OWN; the values mean nothing
         self._again = 0
         self.renew()
 
@@ -511,9 +511,9 @@ class Author:
         """Take a new origin, and say so."""
         self.origin, self.sequence = self._rng.getrandbits(64), 0
         self._again_before = self._again  # under the old origin
-        self._origins[self.origin] = None  # old ones stay ours: what we said under them must not come back as somebody else's
-        if len(self._origins) > MAX_OWN:
-            del self._origins[next(iter(self._origins))]
+        self.origins[self.origin] = None  # old ones stay ours: what we said under them must not come back as somebody else's
+        if len(self.origins) > MAX_OWN:
+            del self.origins[next(iter(self.origins))]
         # (sequence, number in the log) of the first record of each call of tell, and when that was
         self._runs: list[tuple[int, int, float]] = []
         self._twice = self._again = 0  # up to these sequences it was said under two other origins before, or under one
@@ -521,7 +521,7 @@ class Author:
 
     def is_ours(self, origin: Optional[Key]) -> bool:
         """Whether this origin is, or was, our own."""
-        return origin in self._origins
+        return origin in self.origins
 
     def tell(self, kind: int, name: bytes, texts: Sequence[bytes] = (b"",), ago: float = 0) -> int:
         """Put records of our own into the log; the links take them from there. Returns the number of the first.
@@ -638,7 +638,7 @@ class Handshake:
             return False  # a probe may come late, on a link that we already took for a C program's: one lost packet is enough
         hello = decode_hello(text[len(PROBE):])
         self._links.is_ours(neighbour, LinkKind.GREETING)
-        neighbour.log = neighbour.refill = None
+        neighbour.log = neighbour.next_batch = None
         if self._recognise(neighbour, hello):
             if self._overlay.has_room() or hello.urgent:
                 self._greet(neighbour)
@@ -766,11 +766,11 @@ class Network:
         self.clock = clock = Clock(now, wall)
         # Whether an address is still one of this machine's; the caller says
         self.has_address: Callable[[str], bool] = lambda host: True
-        self.actions: deque[Action] = deque()
+        self._actions: deque[Action] = deque()
         self.contacts: list[Contact] = []
         self.log = Log()
         self.author = Author(name, self.log, clock, rng)
-        self.links = Links(self.author, self.actions)
+        self.links = Links(self.author, self._actions)
         self.overlay = Overlay(self.author, clock, rng, self.links, self._connect)
         self.presence = Presence(self.author, clock, rng, self.log, self.links, self._notice)
         self.bridge = Bridge(self.author, port, clock, rng, self.log, self.links, self.presence, self.overlay.find,
@@ -790,6 +790,7 @@ class Network:
         self._planned: Optional[float] = None  # the deadline that was worked out last
         self._replan = True
         self._offered = 0  # the end of the log at the last call of to_send
+        self._untold: list[tuple[Run, int]] = []  # what came, with its number in the log, that our user has not been told
 
     # What the caller tells -------------------------------------------------------------------
 
@@ -815,6 +816,19 @@ class Network:
     def neighbours(self) -> list[Neighbour]:
         """The far ends of all links, oldest first."""
         return self.links.all
+
+    @property
+    def actions(self) -> deque[Action]:
+        """What the caller is to do next. Ask for it after to_send: for that everybody waits, for this only our user."""
+        if self._untold:
+            self.tell()
+        return self._actions
+
+    def tell(self) -> None:
+        """Work out what is news to our user of what came; `actions` does so, too."""
+        untold, self._untold = self._untold, []
+        for run, number in untold:
+            self._deliver(run, number)
 
     @property
     def is_alone(self) -> bool:
@@ -870,7 +884,7 @@ class Network:
     def look_around(self, room: bytes) -> None:
         """Find the members of this room (bytes) on our network segments, and be found by them, from now on."""
         self._replan = True
-        self.discovery = Discovery(room, self.author, self.port, self.clock, self.links, self.overlay, self.presence, self.actions)
+        self.discovery = Discovery(room, self.author, self.port, self.clock, self.links, self.overlay, self.presence, self._actions)
 
     def overheard(self, host: str, packet: bytes) -> None:
         """A packet came from this host to the group."""
@@ -880,7 +894,7 @@ class Network:
 
     def say(self, *texts: bytes) -> None:
         """Our user says these texts (bytes, of any length) to everyone, and to our own screen."""
-        self.actions.append(Show(self.name, list(texts), mine=True))
+        self.actions.append(Show(self.name, list(texts), mine=True))  # below what came before it
         number = self.author.tell(Kind.SAY, self.name, [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)])
         self._replan |= self.bridge.grew()
         if self.is_alone:
@@ -970,6 +984,8 @@ class Network:
 
     def received(self, neighbour: Neighbour, data: bytes) -> None:
         """Bytes came from this neighbour, in whatever pieces."""
+        if neighbour.ending:
+            return
         neighbour.heard_at, neighbour.pings = self.clock.now, 0
         neighbour.frames.feed(data)
         try:
@@ -987,6 +1003,7 @@ class Network:
 
         `lost`: bytes of what was taken out to be sent to it that did not arrive.
         """
+        self.tell()
         self._replan = True
         self.links.all.remove(neighbour)
         self.links.ours.pop(neighbour, None)
@@ -1011,6 +1028,7 @@ class Network:
 
     def tick(self) -> None:
         """The deadline has come: do what is due."""
+        self.tell()
         self._replan = True
         for neighbour in list(self.links.all):
             due = self._due(neighbour)
@@ -1038,22 +1056,26 @@ class Network:
 
     def who(self) -> list[Person]:
         """Everybody here but ourselves, as Persons."""
+        self.tell()
         return self.presence.who()
 
     # One link: dispatch on what it is --------------------------------------------------------
 
     def _read(self, neighbour: Neighbour) -> None:
         """Read until it is a mesh link, or all was read: what is said over a link may change its kind."""
-        self._replan |= neighbour.kind not in KNOWN
-        kind = None
-        while neighbour.kind is not kind and not neighbour.ending:
-            kind = neighbour.kind
+        self.tell()
+        if neighbour.kind is LinkKind.PLAIN:
+            self._read_pairs(neighbour)
+        while neighbour.kind not in KNOWN and not neighbour.ending:
+            kind, self._replan = neighbour.kind, True
             if kind is LinkKind.PROBING:
                 self.handshake.read_answer(neighbour)
             elif kind is LinkKind.GREETING:
                 self.handshake.read_hello(neighbour)
-            elif kind is not MESH:
+            else:
                 self._read_pairs(neighbour)
+            if neighbour.kind is kind:
+                return
 
     def _read_pairs(self, neighbour: Neighbour) -> None:
         for name, texts in neighbour.pairs.runs(neighbour.frames):
@@ -1066,15 +1088,14 @@ class Network:
                 return
 
     def _read_records(self, neighbour: Neighbour) -> None:
-        next_run = neighbour.frames.next_run
-        while not neighbour.ending:
-            run = next_run()
-            if run is None:
-                return
+        for run in iter(neighbour.frames.next_run, None):
             if isinstance(run, bytes):
+                self.tell()
                 self._record(neighbour, run)
             else:
                 self._take_run(neighbour, run)
+            if neighbour.ending:
+                return
 
     def _settled(self, neighbour: Neighbour) -> None:
         """It is a C program, as far as anybody can tell."""
@@ -1214,7 +1235,7 @@ class Network:
         self._plan_redial(contact)
 
     def _connect(self, attempt: Attempt, seconds: float) -> None:
-        self.actions.append(Connect(attempt, seconds))
+        self._actions.append(Connect(attempt, seconds))
 
     def _dial_contact(self, contact: Contact, plain: bool = False) -> None:
         address = contact.untried.pop(0)
@@ -1237,13 +1258,24 @@ class Network:
     def _take_run(self, neighbour: Neighbour, run: Run) -> None:
         """Take what is new in a run: a copy that came around a circle is not. It only shows what this neighbour has."""
         _, origin, first, _, _, frames, _ = run
-        if self.author.is_ours(origin):
+        if origin in self.author.origins:
             self._own(neighbour, origin, frames)
             return
-        log, last = self.log, first + len(frames) - 1
+        log, last, number = self.log, first + len(frames) - 1, self.log.end
         have = log.have.get(origin, 0)
+        if first == have + 1 and first > neighbour.vector_at_hello.get(origin, 0) and first > self._before.get(origin, 0):
+            # As a rule: somebody said the next thing. What it means to our user can wait until it is sent on.
+            log.extend(origin, last, frames, self.clock.now, False, True)
+            if neighbour.position == number:
+                neighbour.position = log.end  # move our cursor past what it sent us
+            neighbour.has(origin, first, last)
+            self._untold.append((run, number))
+            if self.bridge.has_links:
+                self.tell()  # but what C programs have already is not sent to them
+            return
+        self.tell()
         is_known = last <= have and not log.may_lack(origin, first, neighbour.has_learned(origin, first))
-        if first > have:  # as a rule
+        if first > have:
             self._extend(neighbour, run, False)
         elif not is_known:
             for low, high, late in log.news(origin, first, last):
@@ -1264,7 +1296,7 @@ class Network:
             neighbour.position = log.end  # move our cursor past what it sent us
         if log.holes.count:
             self._replan |= origin in log.holes
-        if is_live and not late and first > self._before.get(origin, 0):  # as a rule
+        if is_live and not late and first > self._before.get(origin, 0):
             self._deliver(run, number)
             return
         for offset in range(len(run.frames)):
@@ -1295,10 +1327,10 @@ class Network:
             self.presence.note_alive(origin)
             label, news = self.bridge.told(run, number, is_late)
         if news:
-            self.actions.append(new_tuple(Show, (label, news, False, when if earlier else 0)))
+            self._actions.append(new_tuple(Show, (label, news, False, when if earlier else 0)))
 
     def _show(self, label: bytes, texts: list[bytes], earlier: int = 0) -> None:
-        self.actions.append(Show(label, texts, earlier=earlier))
+        self._actions.append(Show(label, texts, earlier=earlier))
 
     def _record(self, neighbour: Neighbour, frame: bytes) -> None:
         """A record that is not chat."""
@@ -1410,7 +1442,7 @@ class Network:
             self._notice("someone else is sending messages in your name; your last messages were sent again, so some people may see them twice")
 
     def _notice(self, words: str, *parts: Part) -> None:
-        self.actions.append(Notice(words, parts))
+        self._actions.append(Notice(words, parts))
 
 
 def _of_the_largest_crowd(neighbours: Sequence[Neighbour]) -> list[Neighbour]:
@@ -1817,17 +1849,16 @@ class Words:
     each link of ours that brings it: it was said as often as the one that had it most often.
     """
 
-    def __init__(self, own: str) -> None:
-        self._own = own  # how this member is named among the gateways
-        # hash of (name, text) -> [when, {gateway: times told}, {link: times heard}], or, of nearly all lines, (when, link): a
-        # link of ours brought it once, and we told it once. The oldest first, but for those that were told again.
+    def __init__(self) -> None:
+        # hash of (name, text) -> [when, {gateway: times told}, {link: times heard}]; or, of nearly all lines, (when, gateway,
+        # link): one gateway told it once, and one link of ours, or none, brought it. Oldest first, but for those told again.
         self._lines: dict[int, Any] = {}
 
-    def is_first(self, key: int, link: int, now: float) -> bool:
-        """Whether nobody has told this line lately. If so, note that `link` brought it and that we tell it, at `now` (seconds)."""
+    def is_first(self, key: int, gateway: Teller, now: float, link: int = 0) -> bool:
+        """Whether this line is not known. If so, note that `gateway` tells it at `now` (seconds); `link` of ours brought it."""
         if key in self._lines:
             return False
-        self._lines[key] = now, link
+        self._lines[key] = now, gateway, link
         if len(self._lines) > MAX_WORDS:
             self._drop_half()
         return True
@@ -1869,7 +1900,10 @@ class Words:
         line = self._lines.get(key)
         if line is None:
             return 0, {}, {}
-        return line if len(line) == 3 else [line[0], {self._own: 1}, {line[1]: 1}]
+        if isinstance(line, list):
+            return line
+        when, gateway, link = line
+        return [when, {gateway: 1}, {link: 1} if link else {}]
 
     def _line(self, key: int, now: float, seconds: float) -> Line:
         line = self._known(key)
@@ -1921,6 +1955,8 @@ class Outlet:
         self.garbled: list[float] = []  # when lines with a wrong checksum came
 
 
+ANY_OUTLET = Outlet()  # of a link whose C programs have nothing of the log yet
+
 QUIET_SECONDS, RANK_SECONDS, QUIET_SPREAD = 2.5, 0.75, 0.25  # that a quiet link waits; more for each gateway before it; a random part
 MAX_QUIET = 16  # quiet links
 MAX_RANK = 3  # so that even the last one takes over within 5 seconds
@@ -1961,7 +1997,7 @@ class Bridge:
         self._quiet: dict[int, Neighbour] = {}  # those of them that are quiet: a record may look at these, but not at all
         self._count = 0  # how many there ever were
         self._behind: Counter[Key] = Counter()  # who was heard over plain links: key -> over how many
-        self._words = Words(OURSELVES)
+        self._words = Words()
         # line_id, with the part, of a line that came through C programs -> its hashes: somebody may have forged others
         self._carried: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
         self._awaited: dict[int, list[Awaited]] = {}  # by origin: lines that the mesh should bring
@@ -1991,7 +2027,7 @@ class Bridge:
             sometimes("a lost C program gets what it lacks")
             neighbour.position, neighbour.outlet.skips = contact.position, contact.outlet.skips
             contact.outlet = None
-        neighbour.refill = self._refill
+        neighbour.next_batch = self._next_batch
         if not neighbour.outlet.is_quiet:
             neighbour.follow(self._log)
 
@@ -2033,6 +2069,11 @@ class Bridge:
         return bool(self._carried)
 
     @property
+    def has_links(self) -> bool:
+        """Whether a link leads, or may lead, to a C program."""
+        return bool(self._plain)
+
+    @property
     def silent(self) -> int:
         """The number of C programs that have not said anything yet."""
         return sum(neighbour.kind is LinkKind.PLAIN and not neighbour.spoke for neighbour in self._plain.values())
@@ -2066,7 +2107,8 @@ class Bridge:
             neighbour.pairs.take_for_name(texts[0])  # two threads of the C program wrote at once: we are out of step
             self._garbled(neighbour)
             return
-        texts = [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)]
+        if len(max(texts, key=len)) > MAX_RECORD_TEXT:
+            texts = [part for text in texts for part in split_text(text, MAX_RECORD_TEXT)]
         if MARK not in name or len(name) > MAX_PLAIN_FRAME:  # as a record, a longer one would cost whoever passes it on its links
             self._unmarked(neighbour, name[:MAX_PLAIN_FRAME], texts)
             return
@@ -2079,7 +2121,7 @@ class Bridge:
         news, is_first, now = [], self._words.is_first, self._clock.now
         for text in texts:
             key = hash((name, text))
-            if not is_quiet and is_first(key, neighbour.outlet.number, now):
+            if not is_quiet and is_first(key, OURSELVES, now, neighbour.outlet.number):
                 news.append(text)
                 continue
             times, told = self._words.heard(key, neighbour.outlet.number, now, is_quiet)
@@ -2107,6 +2149,8 @@ class Bridge:
 
     def _is_behind(self, neighbour: Neighbour, key: Key, frame: bytes) -> bool:
         """Note who is behind this link. Returns whether there was room to remember it."""
+        if neighbour.names.get(key) == frame:
+            return True
         before = len(neighbour.names)
         is_known = neighbour.heard(key, frame, min(max(MAX_BEHIND // max(len(self._plain), 1), LEAST_BEHIND), MAX_GUESTS))
         self._behind[key] += len(neighbour.names) - before
@@ -2261,7 +2305,8 @@ class Bridge:
             if self._carried and not self.said(run, [text], number + offset, offset):
                 continue
             key = hash((name, text))
-            if self._words.told(key, run.origin, self._told_at(key, number + offset, is_late)):
+            if not is_late and self._words.is_first(key, run.origin, self._clock.now) or self._words.told(
+                    key, run.origin, self._told_at(key, number + offset, is_late)):
                 news.append(text)
                 self._owe_everywhere(key, number + offset)
             else:
@@ -2363,6 +2408,8 @@ class Bridge:
         if outlet.is_quiet or neighbour.ending or not self._may_go_quiet(neighbour):
             return
         sometimes("a circle is found")
+        if not self._quiet:
+            self._grown = self._log.end
         outlet.is_quiet = self._changed = True
         self._quiet[outlet.number] = neighbour
         outlet.spread = self._rng.uniform(0, QUIET_SPREAD)
@@ -2412,13 +2459,16 @@ class Bridge:
 
     def grew(self) -> bool:
         """The log may have grown: what is new in it is owed to quiet links from now. Returns whether our deadline may have changed."""
-        changed, self._changed = self._changed, False
-        number, self._grown = self._grown, self._log.end
-        if self._quiet and number < self._grown:
-            self._owe_new(number)
+        changed, end = self._changed, self._log.end
+        if not self._quiet and not changed and end < self._stock_at:  # as a rule
+            return False
+        self._changed = False
+        if self._quiet and self._grown < end:
+            self._owe_new(self._grown)
             changed = True
-        if self._grown >= self._stock_at:
-            self._stock_at = self._grown + LOG_MESSAGES // 16
+        self._grown = end
+        if end >= self._stock_at:
+            self._stock_at = end + LOG_MESSAGES // 16
             for neighbour in list(self._plain.values()):
                 self._stock_up(neighbour)
         return changed
@@ -2436,7 +2486,9 @@ class Bridge:
             if not neighbour.contact:  # it may see a line twice, for thousands that it has not read: pairs of its own cost memory
                 neighbour.outlet.marks.clear()
                 neighbour.outlet.skips.clear()
-            self._queue_next(neighbour)
+            batch = self._next_batch(neighbour)
+            if batch:
+                neighbour.queue(batch)
             if neighbour.cost > MAX_BACKLOG:
                 self._links.hang_up(neighbour, f"read nothing while {MAX_BACKLOG >> 20} MiB were waiting")
 
@@ -2516,18 +2568,20 @@ class Bridge:
         else:
             neighbour.outlet.skips.update(range(number, number + count))
 
-    def _refill(self, neighbour: Neighbour) -> None:
-        while neighbour.log and not neighbour.waiting and neighbour.position < self._log.end:
-            self._queue_next(neighbour)
-        if neighbour.outlet.goodbye and neighbour.position >= self._log.end:
-            neighbour.stock(neighbour.outlet.goodbye)
-            neighbour.log = neighbour.outlet.goodbye = None
+    def _next_batch(self, neighbour: Neighbour) -> Optional[Batch]:
+        """The next records of the log for a C program, as marked pairs; None if there is nothing more for it."""
+        log, outlet, batch = self._log, neighbour.outlet, None
+        while neighbour.log and neighbour.position < log.end and batch is None:
+            batch = self._convert_next(neighbour)
+        if batch:
+            outlet.is_evident = True
+        if outlet.goodbye and neighbour.position >= log.end:
+            batch = outlet.goodbye.behind(batch) if batch else outlet.goodbye
+            neighbour.log = outlet.goodbye = None
+        return batch
 
-    def _queue_next(self, neighbour: Neighbour) -> None:
-        """Queue the next records of the log for a C program, as marked pairs."""
-        if neighbour.position < self._log.start:
-            neighbour.position = self._log.start
-        outlet, start = neighbour.outlet, neighbour.position
+    def _convert_next(self, neighbour: Neighbour) -> Optional[Batch]:
+        outlet, start = neighbour.outlet, max(neighbour.position, self._log.start)
         if outlet.marks and self._clock.now - outlet.marked_at > LATE_WORDS_SECONDS:
             outlet.marks.clear()
         if (outlet.skips or outlet.marks) and self._has_any(outlet, start):
@@ -2536,9 +2590,7 @@ class Bridge:
             batch, neighbour.position = self._shared(start, neighbour.own_host)
         if outlet.skips:
             outlet.skips = {number for number in outlet.skips if number >= neighbour.position}
-        if batch.data:
-            outlet.is_evident = True
-            neighbour.stock(batch)
+        return batch if batch.data else None
 
     def _has_any(self, outlet: Outlet, start: int) -> bool:
         """Whether the C programs behind this link may have some of the records that come next. Nearly always not."""
@@ -2553,7 +2605,7 @@ class Bridge:
         """The pairs for all links at this position, made once."""
         key = (start, host, min(_block_end(start), self._log.end))
         if key not in self._converted:
-            self._converted[key] = self._convert(start, host, Outlet())
+            self._converted[key] = self._convert(start, host, ANY_OUTLET)
             if len(self._converted) > MAX_CONVERTED:
                 del self._converted[next(iter(self._converted))]
         return self._converted[key]
@@ -2564,8 +2616,8 @@ class Bridge:
         runs, run, mark = [], None, None
         messages: list[tuple[int, int, bytes]] = []
         frames = self._log.read(start, _block_end(start))
-        ends = list(accumulate(map(len, frames)))
-        del frames[bisect_right(ends, CONVERTED_BYTES) or 1:]
+        if len(frames) > 1:
+            del frames[bisect_right(list(accumulate(map(len, frames))), CONVERTED_BYTES) or 1:]
         for number, frame in enumerate(frames, start):
             if self._has(outlet, number, frame):
                 continue
@@ -2577,9 +2629,12 @@ class Bridge:
                 place = (mark.part, mark.parts) if mark else (0, 1)  # a part of a longer text stays one
                 runs.append((self._head(marker, *author), messages, *place))
             messages.append((number, sequence if mark is None else mark.sequence, frame[stop:]))
-        encoded = [encode_marked(*run) for run in runs]
-        pieces = [piece for found, _ in encoded for piece in found]
-        return join(pieces, [number for _, found in encoded for number in found]), start + len(frames)
+        pieces: list[bytes] = []
+        numbers: list[int] = []
+        for marked in starmap(encode_marked, runs):
+            pieces += marked[0]
+            numbers += marked[1]
+        return join(pieces, numbers), start + len(frames)
 
     def _marker(self, gateway: int, host: str) -> Marker:
         """The Marker for our links at this host of ours."""

@@ -158,12 +158,12 @@ def never_forget_an_address(patch):
 
 def never_relay(patch):
     """What one neighbour says is passed on to no other."""
-    def extend(self, neighbour, run, late):
-        original(self, neighbour, run, late)
+    def take(self, neighbour, run):
+        original(self, neighbour, run)
         for other in self.links.mesh():
             other.position = self.log.end
-    original = peers.Network._extend
-    patch(peers.Network, "_extend", extend)
+    original = peers.Network._take_run
+    patch(peers.Network, "_take_run", take)
 
 
 def trust_a_clock(patch):

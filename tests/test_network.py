@@ -1275,7 +1275,7 @@ def test_forging_again_and_again_costs_no_line_and_few_origins():
     for member in world.members[1:]:
         assert {number for ident, number in member.seen if ident == bob.ident} == set(range(1, bob.number + 1))
         assert sum(person.name == bob.name for person in member.network.who()) == 1
-    assert len(bob.network.author._origins) <= 24 / peers.RENEW_SECONDS
+    assert len(bob.network.author.origins) <= 24 / peers.RENEW_SECONDS
     assert len(notices(bob, "someone else is sending messages in your name")) == 1
 
 
