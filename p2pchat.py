@@ -1338,7 +1338,9 @@ class Commands:
             return
         if name:
             self._ignored[ui.fold(name)] = name
-        here = {ui.fold(ui.clean_name(person.label)) for person in self._network.who()[:MAX_LISTED]}
+        typed = {name.encode("utf-8", "replace").lower() for name in self._ignored.values()}
+        likely = sorted(self._network.who(), key=lambda person: person.label.lower() not in typed)[:MAX_LISTED]
+        here = {ui.fold(ui.clean_name(person.label)) for person in likely}
         ignored = ", ".join(name + " (not here)" * (key not in here) for key, name in self._ignored.items())
         self._front.notice(f"ignoring {ignored}; :unignore NAME shows them again" if ignored else f"usage: :ignore {COMMANDS[':ignore'].takes}")
 

@@ -657,19 +657,23 @@ def test_of_members_who_come_faster_than_our_user_is_told_only_the_number_is_rem
     assert [action.parts[-1] for action in network.actions] == ["1,000", "999"]
 
 
-def test_of_thousands_of_names_who_and_tab_clean_and_list_a_few_hundred(members):
+def test_of_thousands_of_names_who_tab_and_ignore_clean_a_few_hundred(members):
     """History: 9,000 of a stranger's names took 1.7 s; and in line mode the answer was longer than what is kept for stderr: none."""
     ann, = members("ann")
     network, screen = ann.chat.network, ui.Screen()
-    for number in range(1000):
+    for number in range(999):
         network.presence.here(number, "n\u0301{}".format(number).encode() * 20, False)
+    network.presence.here(999, "Zoë".encode(), False)
     screen.here([person.label for person in network.who()])
     ui.cleaned_name.cache_clear()
     ann.chat.commands.obey(":who")
     ann.chat.step(0)
     assert "1,000 others here" in ann.err[-1] and ann.err[-1].endswith("and 750 more")
     assert len(screen._completions("", True)) == ui.NAMES_COMPLETED
-    assert ui.cleaned_name.cache_info().misses <= max(p2pchat.MAX_LISTED, ui.NAMES_COMPLETED) + 1
+    ann.chat.commands.obey(":ignore zoë")
+    ann.chat.step(0)
+    assert ann.err[-1] == "-- ignoring zoë; :unignore NAME shows them again", "however many came before"
+    assert ui.cleaned_name.cache_info().misses <= max(p2pchat.MAX_LISTED, ui.NAMES_COMPLETED) + 2
 
 
 # A full disk, a closed stdout, a terminal that is gone, a clock that jumps --------------------------------------------
