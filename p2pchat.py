@@ -1669,7 +1669,7 @@ WRONG_NAMES = (
     (re.compile(r"^\s|\s$"), "begins or ends with a space"),
     (re.compile(r"\s\s"), "has two spaces in a row"),
     (re.compile(r":(\s|$)"), "has a colon at the end or before a space, where your text would seem to begin"),
-    (re.compile("^[-\u2010-\u2015\u2212]"), "begins with a dash, as the program's own lines do"),
+    (re.compile("^-(?![A-Za-z0-9])|^[\u2010-\u2015\u2212]"), "begins with a dash, as the program's own lines do"),  # but `-x` may
 )
 
 

@@ -191,6 +191,7 @@ FORGED = re.compile(r":(?= |$)|(?<=^\d\d):(?=\d\d)|(?<=\(\d\d):(?=\d\d\)$)"
 # What looks like the `--` of a notice: dashes, lines and minus signs; a letter that does when there are two; and `__` on its own.
 DASH = re.compile("[\u00ac\u00af\u02c9\u02d7\u1428\u1c7c\u2043\u2053\u207b\u208b\u2212\u223c\u23af\u23ba-\u23bd\u23e4\u2500-\u257f\u25ac\u2796\ua4fe\uff3f]"
                   "|[\u30fc\uff70\u3161\u1173\u4e00](?=[\\s\u30fc\uff70\u3161\u1173\u4e00])|_(?=_+\\s)")
+HYPHEN = re.compile("-[A-Za-z0-9]")                            # `-x` looks like an option, not like a notice
 
 
 def clean_name(data: bytes) -> str:
@@ -207,7 +208,7 @@ def cleaned_name(data: bytes) -> str:
 def clean_odd_name(data: bytes) -> str:
     """clean_name for any name that is not simply letters and digits."""
     name = FORGED.sub(MARK, UNSEEN_BLANK.sub(MARK, clean_text(data)))
-    if not name or category(name[0]) == "Pd" or DASH.match(name):
+    if not name or DASH.match(name) or category(name[0]) == "Pd" and not HYPHEN.match(name):
         name = MARK + name[1:]
     return shorten(name)
 

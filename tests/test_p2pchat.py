@@ -867,7 +867,8 @@ MISTAKES = {
     "a name of spaces": (["  "], "choose a name"),
     "a name that cannot be shown": (["a\x1b[2J"], "choose another"),
     "a name that is no UTF-8": (["a\udcff"], "choose another"),
-    "a name that begins with a dash": (["--", "-x"], "begins with a dash"),
+    "a name that begins like a notice": (["--", "-- ann"], "begins with a dash"),
+    "a name that begins with a long dash": (["—ann"], "begins with a dash"),
     "a name that ends with a space": (["a "], "begins or ends with a space"),
     "a name that begins with a space": ([" a"], "begins or ends with a space"),
     "a name with two spaces": (["a  b"], "two spaces in a row"),
@@ -923,6 +924,11 @@ def test_a_mistake_ends_the_program_with_status_1_and_nothing_on_stdout():
 def test_options_stand_anywhere_and_behind_two_dashes_is_none(words):
     options = p2pchat.parse(words)
     assert (options.name, options.peers, options.port, options.lines) == (b"ann", [("h", 1), ("i", 2)], 7, True)
+
+
+def test_behind_two_dashes_a_name_may_look_like_an_option():
+    options = p2pchat.parse(["--lines", "--", "-x", "h", "1"])
+    assert (options.name, options.peers, options.lines) == (b"-x", [("h", 1)], True)
 
 
 def test_of_several_peers_the_first_that_answers_is_joined_and_another_when_it_is_gone():
