@@ -1101,15 +1101,18 @@ class Chat:
     def _way_back(self) -> str:
         """How our user joins again, through somebody who is still there."""
         linked = [neighbour for neighbour in self.network.neighbours if neighbour.is_linked and neighbour.left is None]
-        # The one that our user named, if it is still there; else one that we dialled, since it can be dialled.
-        linked.sort(key=lambda neighbour: (not neighbour.contact, not neighbour.attempt, -neighbour.heard_at))
+        # One that answers: the one that our user named, if it is still there; else one that we dialled, since it can be dialled.
+        linked.sort(key=lambda neighbour: (neighbour.pings > 0, not neighbour.contact, not neighbour.attempt, -neighbour.heard_at))
         known = [neighbour.attempt.address[:2] if neighbour.attempt else neighbour.address for neighbour in linked]
         found = next(filter(None, known), None)
         if found is None:
             return ""
-        from shlex import quote  # 2 ms that only leaving costs
-        name = quote(self.network.name.decode("utf-8", "replace"))
-        return f"rejoin with: ./p2pchat {name} {found[0]} {found[1]}"
+        from shlex import join  # 2 ms that only leaving costs
+        name, discovery = self.network.name.decode("utf-8", "replace"), self.network.discovery
+        room = discovery and discovery.room.decode("utf-8", "replace")
+        options = [] if room is None else ["--lan"] if room == LOBBY else [f"--room={room}"]
+        words = [name, found[0], str(found[1])]
+        return "rejoin with: ./p2pchat " + join([*options, "--", *words] if name.startswith("-") else [*words, *options])
 
     def _input_ended(self) -> None:
         if self.status is not None:

@@ -6,7 +6,9 @@ import os
 import random
 import re
 import resource
+import secrets
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -1027,6 +1029,20 @@ def test_whoever_pipes_something_to_nobody_is_told_and_gets_status_1():
     assert status == 1 and err[1:] == ["-- nobody else is here yet; what you say is delivered to whoever joins",
                                        "-- nobody is connected, so nobody got what you sent"]
     assert run("bot", stdin=b":who\n")[0] == 0, "a command is not for anybody"
+
+
+def test_whoever_was_heard_at_first_is_told_that_nobody_got_the_rest(members):
+    """History: it said that nobody got any of it."""
+    ann, bob = pair = members("ann", "bob")
+    link(pair, (ann, bob))
+    ann.type("one")
+    turn(pair, lambda: bob.out)
+    bob.kill()
+    turn([ann], lambda: not ann.chat.links)
+    ann.type("two")
+    ann.end_input()
+    turn([ann], lambda: ann.chat.status == 1)
+    assert ann.err[-1] == "-- nobody is connected, so nobody got what you sent last"
 
 
 @pytest.mark.parametrize("file", ["/dev/null", os.path.join(TOP, "Makefile")])
