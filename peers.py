@@ -782,7 +782,7 @@ class Network:
         self._alone_told_at = -inf
         self._renew_at = self._forged_told_at = self._again_at = now
         self._was_cut_off = False  # our last neighbour was lost (not if it left)
-        self._was_connected, self._told_alone = False, False  # whether we ever were; whether our user knows that nobody is connected now
+        self.was_connected, self._told_alone = False, False  # whether we ever were; whether our user knows that nobody is connected now
         self._tell_alone_at: Optional[float] = None  # when our user is told that the last link is lost
         self._unheard_from: Optional[int] = None  # the log's number of the first thing that our user said to nobody
         self._forged_from: Optional[int] = None  # the first of our sequences that somebody forged, or may have
@@ -905,7 +905,7 @@ class Network:
         self._tell_alone_at = None
         if not self._told_alone:
             self._told_alone, self._alone_told_at = True, self.now
-            self._notice("nobody is connected; what you say is kept and delivered when somebody is" if self._was_connected
+            self._notice("nobody is connected; what you say is kept and delivered when somebody is" if self.was_connected
                          else "nobody else is here yet; what you say is delivered to whoever joins")
 
     @property
@@ -917,7 +917,7 @@ class Network:
         """Somebody hears us now: a C program, too, gets what was said to nobody."""
         if neighbour.kind is LinkKind.PLAIN and self._unheard_from is not None:
             neighbour.position = self._unheard_from
-        self._was_connected, self._told_alone, self._tell_alone_at, self._unheard_from = True, False, None, None
+        self.was_connected, self._told_alone, self._tell_alone_at, self._unheard_from = True, False, None, None
 
     def leave(self) -> None:
         """Say goodbye to all, after whatever is still to be sent to them."""

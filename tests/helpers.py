@@ -55,6 +55,10 @@ class Member:
     def type(self, *lines):
         os.write(self.stdin_far, "".join(line + "\n" for line in lines).encode())
 
+    def end_input(self):
+        os.close(self.stdin_far)
+        self._ends.remove(self.stdin_far)
+
     @property
     def out(self):
         """The chat lines on stdout so far, without the SERVER line."""

@@ -957,6 +957,18 @@ def test_the_way_back_is_whom_we_dialled_before_whoever_called_us(members):
     assert ann.chat._parting == f"rejoin with: ./p2pchat ann 127.0.0.1 {cy.port}"
 
 
+def test_the_way_back_is_whoever_answers_to_the_same_room_and_can_be_typed(members):
+    """History: after a crash that nobody had noticed yet, it named the dead one; and no --room, so whoever came back was not found."""
+    ann, bob, cy = trio = members("-ann", "bob", "cy")
+    link(trio, (bob, ann), (ann, cy))
+    ann.chat.look_around(secrets.token_hex(8).encode() + b" '")
+    next(neighbour for neighbour in ann.chat.network.neighbours if neighbour.name == b"cy").pings = 1
+    way = ann.chat._way_back()
+    assert way.startswith("rejoin with: ./p2pchat ")
+    options = p2pchat.parse(shlex.split(way)[3:])
+    assert (options.name, options.peers, options.room) == (b"-ann", [("127.0.0.1", bob.port)], ann.chat.network.discovery.room)
+
+
 def test_of_several_peers_that_do_not_answer_each_is_named():
     one, other = unused_port(), unused_port()
     status, out, err = run("ann", "localhost", one, "localhost", other)
