@@ -631,10 +631,10 @@ class Chat:
 
     # From outside
 
-    def join(self, named: "Sequence[Named]") -> None:
+    def join(self, named: "Sequence[Named]", or_stay_alone: bool = False) -> None:
         """Link up with the first of these peers that answers, before anything is drawn; the others are remembered.
 
-        Waits; raises ValueError if none answers.
+        Waits; raises ValueError if none answers, unless our user may be found in another way.
         """
         failures = []
         for label, addresses in named:
@@ -645,7 +645,9 @@ class Chat:
                 self._remember([other for other in named if other[0] != label])
                 return
             failures.append(f"to {label}: it {contact.failure}")
-        raise ValueError(f"can't connect {', or '.join(failures)}; check the host and the port, which is {WHERE_PORT}")
+        if not or_stay_alone:
+            raise ValueError(f"can't connect {', or '.join(failures)}; check the host and the port, which is {WHERE_PORT}")
+        self._remember(named)
 
     def _remember(self, named: "Sequence[Named]") -> None:
         for label, addresses in named:
@@ -1859,7 +1861,7 @@ def start(arguments: Sequence[str]) -> Tuple[Chat, str]:
         raise ValueError(f"cannot start ({error.strerror}); see ulimit -n") from error
     chat.network.actions.extend(peers.Notice("{}", (mistake,)) for mistake in unknown)
     if named:
-        chat.join(named)
+        chat.join(named, or_stay_alone=options.room is not None)
     if options.room:
         chat.look_around(options.room)
         if not chat.front.shows_own and not options.no_input and not os.isatty(0):
