@@ -125,6 +125,29 @@ class TokenBucket:
         return self._full_at - (self._size - 1) * self._seconds
 
 
+MAX_SHARING = 256  # hosts whose buckets are remembered
+
+
+class FairBuckets:
+    """A TokenBucket for each host, so that none uses up what the others need."""
+
+    def __init__(self, size: int, seconds: float) -> None:
+        self._size, self._seconds = size, seconds
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def has_one(self, host: str, now: float) -> bool:
+        """Whether there is a token for this host now."""
+        return host not in self._buckets or self._buckets[host].has_one(now)
+
+    def take(self, host: str, now: float) -> bool:
+        """Take a token for this host if there is one. Returns whether there was."""
+        bucket = self._buckets.pop(host, None) or TokenBucket(self._size, self._seconds, now)
+        self._buckets[host] = bucket
+        if len(self._buckets) > MAX_SHARING:
+            self._buckets.popitem(last=False)
+        return bucket.take(now)
+
+
 # One neighbour -------------------------------------------------------------------------------
 
 REDIAL_FIRST, REDIAL_MOST = 1, 60  # seconds of pause before a lost peer is dialled again; doubled each time
@@ -1570,7 +1593,6 @@ CLOSED_PAUSE = 0, 10  # the same for an address whose link was closed
 # one in so many seconds, 54 a minute at most. With more at once, 1,000 members of which 90 % died heal no sooner.
 UNPROVEN_DIALS, UNPROVEN_SECONDS = 24, 2
 MAX_NAMED, NAMED_SECONDS = 16, 4  # addresses that one host may name at once, and one more in so many seconds
-MAX_NAMING = 256  # hosts of which that is remembered
 
 
 class Overlay:
@@ -1586,7 +1608,7 @@ class Overlay:
         self.named: list[Contact] = []  # the Contacts of our user
         self.leaving = False
         self._unproven = TokenBucket(UNPROVEN_DIALS, UNPROVEN_SECONDS, clock.now)
-        self._naming: OrderedDict[str, TokenBucket] = OrderedDict()  # host -> TokenBucket of the addresses that it names
+        self._naming = FairBuckets(MAX_NAMED, NAMED_SECONDS)
         self._shuffle_at: Optional[float] = None
         self._reserve_at, self._reserve_pause = clock.now, RESERVE_FIRST
         self._tried: set[Address] = set()  # old acquaintances that had their turn
@@ -1654,14 +1676,17 @@ class Overlay:
     def _may_seek(self) -> bool:
         return bool(self._sought) and len(self.attempts) < MAX_DIALS and not self.leaving
 
-    def near(self, host: str, port: int, origin: int) -> None:
-        """Somebody announces a member on our network segment: link to it. Only that packet says so, so it is not noted."""
+    def near(self, host: str, port: int, origin: int, may_dial: Callable[[str], bool]) -> None:
+        """Somebody announces a member on our network segment: link to it. Only that packet says so, so it is not noted.
+
+        may_dial(host) is asked last, so that it need not count what cannot be dialled.
+        """
         address = (host, port)
         if self.leaving or port < LEAST_PORT or not is_dialable(host) or len(self.attempts) >= MAX_DIALS:
             return
         if any(attempt.announced == origin for attempt in self._under_way()):
             return  # by another interface
-        if self.book.shunned.get(address, 0) <= self._clock.now and self._free({address: origin}):
+        if self.book.shunned.get(address, 0) <= self._clock.now and self._free({address: origin}) and may_dial(host):
             self.dial(Attempt(address, urgent=True, announced=origin))
 
     def is_dialling(self, contact: Contact) -> bool:
@@ -1739,13 +1764,7 @@ class Overlay:
 
     def _may_name(self, neighbour: Neighbour, address: Address) -> bool:
         """No liar may fill the book with dead addresses, or use us as a port scanner."""
-        if address in self.book.heard:
-            return True
-        bucket = self._naming.pop(neighbour.host, None) or TokenBucket(MAX_NAMED, NAMED_SECONDS, self._clock.now)
-        self._naming[neighbour.host] = bucket
-        if len(self._naming) > MAX_NAMING:
-            self._naming.popitem(last=False)
-        return bucket.take(self._clock.now)
+        return address in self.book.heard or self._naming.take(neighbour.host, self._clock.now)
 
     # Which to dial, and which to give up
 
@@ -3346,6 +3365,7 @@ CALL_SPREAD = 0, 1  # until a member with links dials: by then another may have 
 LINK_LOCAL_PAUSE = 0.03, 0.05  # the same for a member without links, so that the packet's copy over IPv4 comes first
 REPEAT_SECONDS = 0.5  # after which somebody who asks again did not hear the answers. Until then it is the same question by another interface
 NEAR_DIALS, NEAR_SECONDS = 8, 8  # dials on the word of packets: a quarter of UNPROVEN_DIALS, so that forgers leave the rest
+HOST_DIALS, HOST_SECONDS = 2, 24  # the same to one host: fewer than MAX_DIALS, so that whoever announces a lot leaves some to others
 QUESTIONS_IN_VAIN = 5  # after which our user is told
 MAX_NEARBY, NEARBY_SECONDS = 256, 240  # members whose announcements are remembered; for how long
 
@@ -3356,6 +3376,9 @@ class Discovery:
     A member without links asks; one with links tells when it is asked, and now and then. Two packets are enough for any
     number of members: whoever has heard two of its own network stays silent. A packet proves nothing, since anybody can
     send one from any address: it is good for one dial, and only to a machine on our own segments (Overlay.near).
+
+    Limit: whoever floods the segment with packets from forged addresses, which takes root, uses up the dials of all.
+    Then members meet again when the flood ends, and join by host and port until then.
     """
 
     def __init__(self, room: bytes, author: Author, port: int, clock: Clock, links: Links, overlay: Overlay, presence: Presence,
@@ -3368,7 +3391,7 @@ class Discovery:
         self._nearby: OrderedDict[int, tuple[bytes, float, Optional[float]]] = OrderedDict()
         self._tellers: set[int] = set()  # members of our own network that told since we last told or were asked
         self._replies = TokenBucket(REPLIES, REPLY_PAUSE, clock.now)
-        self._dials = TokenBucket(NEAR_DIALS, NEAR_SECONDS, clock.now)
+        self._dials, self._each = TokenBucket(NEAR_DIALS, NEAR_SECONDS, clock.now), FairBuckets(HOST_DIALS, HOST_SECONDS)
         self._call: Optional[tuple[float, int, str, int]] = None  # (when to dial it, origin, host, port)
         self._asked, self._next_ask_at = 0, clock.now  # questions so far; when the next may be asked, however often we lose all links
         self._tell_at: Optional[float] = None
@@ -3413,7 +3436,7 @@ class Discovery:
             self._tellers.update([heard.origin] * (heard.kind == TELLS))
         elif heard.kind == TELLS and not self._is_linked() and not is_link_local(host):
             self._dial(heard.origin, host, heard.port)
-        elif self._call is None and (heard.kind == TELLS or asks_again):
+        elif self._call is None and (heard.kind == TELLS or asks_again) and self._each.has_one(host, self._clock.now):
             spread = CALL_SPREAD if self._is_linked() else LINK_LOCAL_PAUSE
             self._call = self._clock.now + self._rng.uniform(*spread), heard.origin, host, heard.port
 
@@ -3442,8 +3465,12 @@ class Discovery:
             self._tellers.clear()
 
     def _dial(self, origin: int, host: str, port: int) -> None:
-        if not self._presence.is_here(origin) and self._dials.take(self._clock.now):
-            self._overlay.near(host, port, origin)
+        if not self._presence.is_here(origin):
+            self._overlay.near(host, port, origin, self._may_dial)
+
+    def _may_dial(self, host: str) -> bool:
+        now = self._clock.now
+        return self._dials.has_one(now) and self._each.take(host, now) and self._dials.take(now)
 
     def _ask(self) -> None:
         self._send(ASKS if self._asked else ASKS_ALL)
@@ -3451,8 +3478,10 @@ class Discovery:
         self._asked, self._next_ask_at = self._asked + 1, self._clock.now + least
         self._ask_at = self._clock.now + min(max(self._clock.now - self._alone_since, least), most)
         if self._asked == QUESTIONS_IN_VAIN and not self._overlay.book.met:
-            self._actions.append(Notice("nobody else is in room {} yet; if somebody should be, a firewall may block UDP: "
-                                        "then join by host and port", (self.room,)))
+            words = ("somebody is in room {} nearby, but no connection came about; a firewall may block it: let them join you by host and port"
+                     if self.room in dict(self.rooms()) else "nobody else is in room {} yet; if somebody should be, they are on another "
+                     "network, or a firewall blocks UDP: then join by host and port")
+            self._actions.append(Notice(words, (self.room,)))
 
     def _tell(self) -> None:
         if len(self._tellers) < ENOUGH_TELLERS:
