@@ -594,7 +594,7 @@ class Chat:
         self._opened = False  # whether the front end has the terminal
         self._verbatim = verbatim  # whether every text is said, commands too
         self._since = time.time() if no_history else 0.0  # nothing that was said before this is shown
-        self._muted = False  # whether our user was told that we may not announce ourselves
+        self.mute_because = ""  # what our user was told if members nearby cannot be looked for
         self._typed: Deque[List[ui.Event]] = deque()  # what our user did and is not obeyed yet: some chat, or one key or command
         self._held_until = 0.0  # a time until which our input waits for neighbours that lag; 0: it does not
         self._here: Any = None  # what the status row shows: the version of who is here, whether nobody is connected
@@ -662,10 +662,12 @@ class Chat:
             except OSError as error:
                 failures.append(error)
         taken = [error for error in failures if error.errno == errno.EADDRINUSE]  # by another program; one of the two may still be free
-        if taken or not self.groups:
+        if not self.groups:
             self._cannot_look((taken or failures)[0])
-        if self.groups:
-            self.network.look_around(room)
+            return
+        if taken:
+            self._cannot_look(taken[0], "may not find all members nearby")
+        self.network.look_around(room)
 
     def wait_for_somebody(self, seconds: float) -> None:
         """Turn until somebody is connected, for so many seconds at most: piped input is sent, and ends, in no time."""
@@ -673,9 +675,9 @@ class Chat:
         while self.network.is_alone and time.monotonic() < until:
             self.step(until - time.monotonic())
 
-    def _cannot_look(self, error: OSError) -> None:
-        self.network.actions.append(peers.Notice(
-            f"cannot look for members nearby ({error.strerror}, UDP port {GROUP_PORT}); join by host and port instead"))
+    def _cannot_look(self, error: OSError, what: str = "cannot look for members nearby") -> None:
+        self.mute_because = f"{what} (UDP port {GROUP_PORT}: {error.strerror}); join by host and port instead"
+        self.network.actions.append(peers.Notice("{}", (self.mute_because,)))
 
     def open(self, hint: str) -> None:
         """Take the terminal; `hint` tells our user how others can join. Raises OSError."""
@@ -1178,8 +1180,7 @@ class Chat:
                 group.send(action.packet)
             except OSError as error:
                 failures.append(error)
-        if len(failures) == len(self.groups) and not self._muted:
-            self._muted = True
+        if len(failures) == len(self.groups) and not self.mute_because:
             self._cannot_look(failures[0])
 
     def _hang_up(self, action: peers.Hangup) -> None:
@@ -1315,7 +1316,7 @@ class Commands:
     def rooms(self, _: str) -> None:
         discovery = self._network.discovery
         if discovery is None:
-            self._front.notice("not looking for rooms; start with --lan or --room NAME")
+            self._front.notice(self._chat.mute_because or "not looking for rooms; start with --lan or --room NAME")
             return
         found = {discovery.room: 0, **dict(discovery.rooms())}
         rooms = [f"{ui.clean_name(room)} ({'yours, ' * (room == discovery.room)}announced by {count or 'nobody else'})"

@@ -11,7 +11,7 @@ import pytest
 
 import p2pchat
 import peers
-from helpers import Program, turn, until
+from helpers import Member, Program, turn, unused_port, until
 from message import ASKS, ASKS_ALL, MAX_ROOM, TELLS, Announcement, decode_announcement, encode_announcement
 from world import World
 
@@ -210,6 +210,34 @@ def test_an_address_that_no_member_of_this_room_can_have_is_not_dialled(host, po
     assert world.dials == 0
 
 
+def test_a_flood_from_one_host_keeps_no_newcomer_out():
+    """History: its packets, even those that named no port, used up the dials that a member may make on the word of packets."""
+    world = World(1, delay=LAN)
+    world.hosts["10.9.9.9"] = True
+    flooded = [enter(world)]
+
+    def flood(number=0):
+        for member in flooded:
+            port = 1024 + number % 60000 if number % 2 else 0
+            announce(world, member, encode_announcement(Announcement(TELLS, number + 100, port, b"lobby")))
+        world.after(0.03, flood, number + 1)
+    flood()
+    world.run(30)
+    assert world.dials <= peers.HOST_DIALS + 30 / peers.HOST_SECONDS + 1
+    flooded.append(enter(world))
+    world.run_until(world.is_one, 3)
+
+
+def test_whoever_hears_somebody_and_cannot_reach_them_is_told_so():
+    world = World(1, delay=LAN)
+    alone = enter(world)
+    for _ in range(20):
+        announce(world, alone, encode_announcement(Announcement(TELLS, 7, 40000, b"lobby")))
+        world.run(1)
+    assert alone.said_notices == ["somebody is in room lobby nearby, but no connection came about; a firewall may block it: "
+                                  "let them join you by host and port"]
+
+
 def test_forged_answers_do_not_silence_those_who_are_here():
     world = World(1, delay=LAN)
     ann, bob = enter(world), enter(world)
@@ -280,9 +308,31 @@ def test_beside_a_program_that_keeps_the_port_to_itself_joining_by_hand_still_wo
         bob.join(ann.port)
         turn(pair, lambda: bob.joined and ann.chat.links)
         assert [line for line in bob.err if "cannot look" in line] == [
-            f"-- cannot look for members nearby (Address already in use, UDP port {p2pchat.GROUP_PORT}); join by host and port instead"]
+            f"-- cannot look for members nearby (UDP port {p2pchat.GROUP_PORT}: Address already in use); join by host and port instead"]
         bob.type(":rooms")
-        turn(pair, lambda: bob.err[-1].startswith("-- not looking for rooms"))
+        turn(pair, lambda: bob.err[-1].startswith("-- cannot look for members nearby"))
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_where_another_program_has_the_port_over_ipv4_only_members_are_looked_for_over_ipv6(monkeypatch):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("", 0))
+        monkeypatch.setattr(p2pchat, "GROUP_PORT", other.getsockname()[1])
+        ann = Member("ann", bind="::")
+        ann.chat.look_around(secrets.token_hex(8).encode())
+        turn([ann], lambda: any("may not find all members nearby (UDP port" in line for line in ann.err))
+        assert ann.chat.network.discovery and [type(group) for group in ann.chat.groups] == [p2pchat.Group6]
+        ann.kill()
+
+
+def test_whoever_names_a_peer_that_is_gone_looks_around_all_the_same(capfd):
+    port = unused_port()
+    chat, _ = p2pchat.start(["ann", "--room", secrets.token_hex(8), "127.0.0.1", str(port), "--no-input"])
+    chat.open("join: ...")
+    chat.step(0)
+    assert chat.network.discovery and chat.network.contacts[0].spare
+    chat.close()
+    assert f"can't connect to 127.0.0.1 {port}: it refused the connection" in capfd.readouterr().err
 
 
 def test_where_announcing_is_forbidden_it_is_said_once_and_joining_by_hand_works(nearby, monkeypatch):
@@ -295,7 +345,7 @@ def test_where_announcing_is_forbidden_it_is_said_once_and_joining_by_hand_works
     turn(pair, lambda: bob.chat.network.discovery._asked == 2)
     bob.join(ann.port)
     turn(pair, lambda: bob.joined)
-    assert sum("cannot look for members nearby (Operation not permitted" in line for line in bob.err) == 1
+    assert sum("cannot look for members nearby (UDP port" in line and "Operation not permitted" in line for line in bob.err) == 1
 
 
 def test_a_flood_of_packets_gets_its_share_of_a_turn(nearby):
