@@ -1,7 +1,8 @@
 # make          build ./p2pchat, one executable file
 # make test     run the tests; ONLY="tests/test_ui.py -k paste" some of them
 # make simulate N=10000 KILL=50   N members join, KILL % of them die at once: how the rest reconnect
-# make hunt     new random runs of small networks until Ctrl-C; from FROM=1000 on; prints the shortest that fails
+# make hunt     new random runs of small networks, and all schedules of a tiny one, until Ctrl-C; from FROM=1000 on; prints
+#               the shortest that fails
 # make break    breakages of the network; M=never_relay applies one, and shows which tests find it
 # make demo N=6 N members in tmux panes, connected and ready to type in (4 without N)
 # make watch    members talk, are killed and come back by themselves; checked to the last message

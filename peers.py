@@ -3189,7 +3189,7 @@ class Presence:
         times: list[Optional[float]] = [due for _, due in self._suspects.values()]
         times += islice(self._doubted.values(), 1)
         times += [self._contradict_at, self._silent_at, self._call.deadline, self._news.deadline, self._namesakes_at]
-        times += [self._clock.now] * (self._namesakes_at is None and len(self._own.keys) - 1 > self._namesakes)
+        times += [self._clock.now] * (self._namesakes_at is None and len(self._own.keys) - 1 != self._namesakes)
         return min((time for time in times if time is not None), default=None)
 
     def tick(self) -> None:
@@ -3264,13 +3264,16 @@ class Presence:
     def _tell_namesakes(self) -> None:
         others = len(self._own.keys) - 1
         is_due = self._namesakes_at is not None and self._namesakes_at <= self._clock.now
-        if others <= self._namesakes:
-            self._namesakes, self._namesakes_at = others, None
+        if others == self._namesakes:
+            self._namesakes_at = None
         elif self._namesakes_at is None or is_due and self._own.keys & self._doubted.keys():
-            self._namesakes_at = self._clock.now + NAMESAKE_SECONDS  # it may be an earlier run of ours that crashed
+            # It may be an earlier run of ours that crashed, or have been missed for a moment only.
+            self._namesakes_at = self._clock.now + NAMESAKE_SECONDS
         elif is_due:
+            are_more = others > self._namesakes
             self._namesakes, self._namesakes_at = others, None
-            self.announce("someone else here is also called {}; others see you as {}", self._author.name, self.own_label)
+            if are_more:
+                self.announce("someone else here is also called {}; others see you as {}", self._author.name, self.own_label)
 
     # Who is here
 

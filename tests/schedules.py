@@ -1,15 +1,16 @@
 """Small worlds, exhaustively: every order in which what is under way may arrive, and one fault at every moment.
 
-    python3 tests/schedules.py [DEPTH [MEMBERS]]    all faults at all moments, then all orders of DEPTH (5) steps, of 3 members
+    python3 tests/schedules.py [DEPTH [MEMBERS]]    all faults at all moments, then all orders of DEPTH (5) steps, of 4 members
 
 Knows: which steps are possible at a moment, and how to go through all of them.
-Leaves out: the world (world.py), and what must hold in the end (oracle.py).
+Leaves out: the world (world.py), and what must hold in the end (oracle.py). The suite tries a few of 3 members, a hunt all of 4.
 
 Random runs hit what is likely. Here nothing is left to chance: three members join, one of them with a C program,
 and all speak at once; the next step is whatever may come next: a delivery of any link (each link is first-in
 first-out), a timer, or, once, a fault. Each schedule is run from its start (stateless model checking: Godefroid 1997).
 """
 
+import contextlib
 import heapq
 import sys
 
@@ -20,18 +21,18 @@ if __name__ == "__main__":
 from oracle import Violation
 from world import World
 
-BEGIN, END = 0.0, 1.4  # seconds: what is tried happens within these
+END = 1.4  # seconds: what is tried happens before
 STOPPED = 20  # seconds
-DEPTH = 5
+DEPTH, MEMBERS = 5, 4  # of a hunt
+SKIPS = range(0, 60, 4)  # steps after which all orders are tried: from the first dial to the second line of each
 
 
 class Small:
     """Three members, or more, and a C program, of which one step at a time is chosen."""
-    count = 3
 
-    def __init__(self, trace=None):
+    def __init__(self, members=3, trace=None):
         self.world = world = World(1, delay=(0.01, 0.01), trace=trace)
-        self.members = [world.member() for _ in range(self.count)]
+        self.members = [world.member() for _ in range(members)]
         self.peer = world.c_peer()
         one, two, three, *more = self.members
         world.at(0, two.join, one)
@@ -65,6 +66,20 @@ class Small:
         heapq.heapify(world._events)
         world.now = max(world.now, event[0])
         event[2](*event[3])
+
+    def choose(self, number):
+        """Of what may happen next, this happens now. Returns how much there was to choose from."""
+        events = self.steps()
+        if self.world.trace:
+            self.world.trace(f"next, {number + 1} of {len(events)}: {self._told(events[number])}")
+        self.take(events[number])
+        return len(events)
+
+    def _told(self, event):
+        what, args = event[2], event[3]
+        if what == self.world._arrive:
+            return f"what {args[0].peer.node} sent reaches {args[0].node}"
+        return f"{getattr(what, '__name__', what).strip('_')} of {next((arg for arg in (*args, getattr(what, '__self__', None)) if hasattr(arg, 'ident')), '')}"
 
     def inject(self, kind, *nodes):
         """A fault."""
@@ -108,49 +123,62 @@ class Small:
                 raise Violation(f"{self.peer} (C) has seen {self.peer.last.get(member.ident, 0)} of {member}'s {member.number}")
 
 
-def orders(depth, skip=0, most=None):
-    """Run all orders of `depth` steps from the step number `skip` on, at most so many. Returns how many; raises Violation."""
-    path, count = [], 0
-    while path is not None and (most is None or count < most):
-        path = _order(path, depth, skip)
+def orders(depth, skip=0, most=None, members=3, first=()):
+    """Run all orders of `depth` steps from the step number `skip` on, at most so many, that begin with these choices.
+
+    Returns how many; raises Violation.
+    """
+    path, count = list(first), 0
+    while path is not None and path[:len(first)] == list(first) and (most is None or count < most):
+        path = _order(path, depth, skip, members)
         count += 1
     return count
 
 
-def _order(path, depth, skip, trace=None):
+def _order(path, depth, skip, members, trace=None):
     """One of them. Returns the path of the next one, None after the last."""
-    small, widths = Small(trace), []
-    for _ in range(skip):
-        small.take(small.steps()[0])
     try:
-        for step in range(depth):
-            events = small.steps()
-            choice = path[step] if step < len(path) else 0
-            widths.append(len(events))
-            small.take(events[choice])
+        small = _after(skip, members, trace)
+        following = _walk(small, path, depth)
         small.finish()
     except Exception as error:
-        raise Violation(f"{error}\nthe order {path} after {skip} steps:\n{told(lambda trace: _order(path, depth, skip, trace))}") from error
+        if trace:
+            raise
+        raise Violation(f"{error}\n{members} members, the order {path} after {skip} steps:\n"
+                        f"{told(lambda trace: _order(path, depth, skip, members, trace))}") from error
+    return following
+
+
+def _after(skip, members, trace=None):
+    small = Small(members, trace)
+    for _ in range(skip):
+        small.take(small.steps()[0])
+    return small
+
+
+def _walk(small, path, depth):
+    """Choose these steps, and then always the first. Returns the path of the next walk, None after the last."""
     taken = path + [0] * (depth - len(path))
+    widths = [small.choose(choice) for choice in taken]
     while taken and taken[-1] + 1 >= widths[len(taken) - 1]:
         taken.pop()
     return taken[:-1] + [taken[-1] + 1] if taken else None
 
 
-def moments(every=1, start=0):
-    """Run each fault at each moment (of these every so manyth). Returns how many; raises Violation."""
-    count, kinds = 0, len(Small().faults)
-    for kind in range(kinds):
+def moments(every=1, start=0, members=3, kinds=None):
+    """Run each fault (or these kinds) at each moment, of which every so manyth. Returns how many; raises Violation."""
+    count = 0
+    for kind in range(len(Small(members).faults)) if kinds is None else kinds:
         moment = (start + kind) % every
-        while _moment(kind, moment):
+        while _moment(kind, moment, members):
             moment += every
             count += 1
     return count
 
 
-def _moment(kind, moment, trace=None):
+def _moment(kind, moment, members, trace=None):
     """Inject one fault after so many events. Returns whether there were that many."""
-    small = Small(trace)
+    small = Small(members, trace)
     for _ in range(moment):
         if not small.world._events or small.world.now > END:
             return False
@@ -159,26 +187,59 @@ def _moment(kind, moment, trace=None):
         small.inject(*small.faults[kind])
         small.finish()
     except Exception as error:
-        raise Violation(f"{error}\n{small.faults[kind]} after {moment} events:\n{told(lambda trace: _moment(kind, moment, trace))}") from error
+        if trace:
+            raise
+        raise Violation(f"{error}\n{members} members, {small.faults[kind]} after {moment} events:\n"
+                        f"{told(lambda trace: _moment(kind, moment, members, trace))}") from error
     return True
 
 
 def told(run):
     """What happened in a run that fails, as a person can follow it."""
     lines = []
-    try:
-        if lines is not None and not getattr(told, "busy", False):
-            told.busy = True
-            run(lines.append)
-    except Violation:
-        pass
-    finally:
-        told.busy = False
+    with contextlib.suppress(Exception):
+        run(lines.append)
     return "\n".join(lines)
 
 
+def slices(depth=DEPTH, members=MEMBERS):
+    """All of them, in parts of a few seconds: arguments for run_slice."""
+    for kind in range(len(Small(members).faults)):
+        yield moments, {"members": members, "kinds": (kind,)}
+    for skip in SKIPS:
+        for first in _beginnings(skip, members):
+            yield orders, {"depth": depth, "skip": skip, "members": members, "first": first}
+
+
+def _beginnings(skip, members):
+    """The first two choices of all orders; none where that fails already."""
+    path, found = [], []
+    while path is not None:
+        found.append((*path, 0, 0)[:2])
+        try:
+            path = _walk(_after(skip, members), path, 2)
+        except Exception:
+            return [()]
+    return found
+
+
+def run_slice(part):
+    """Run a part of all. Returns (how many schedules, the failure or None)."""
+    what, options = part
+    try:
+        return what(**options), None
+    except Violation as violation:
+        return 1, str(violation)
+
+
+def main(depth=DEPTH, members=MEMBERS):
+    count = 0
+    for part in slices(int(depth), int(members)):
+        done, failure = run_slice(part)
+        count += done
+        print(failure or f"\r{count:,} schedules", end="\n" if failure else "", flush=True)
+    print()
+
+
 if __name__ == "__main__":
-    depth, Small.count = map(int, (sys.argv[1:] + [DEPTH, Small.count][len(sys.argv) - 1:])[:2])
-    print(f"{moments():,} schedules with a fault at each moment", flush=True)
-    for skip in range(0, 60, 4):
-        print(f"{orders(depth, skip):,} orders of {depth} steps after {skip}", flush=True)
+    main(*sys.argv[1:])

@@ -26,6 +26,7 @@ import faults
 import marks
 import message
 import peers
+import schedules
 from message import Kind
 from nodes import SimNetwork
 from world import World
@@ -206,7 +207,7 @@ def name(kind):
     return next((name for name, value in vars(Kind).items() if value == kind), str(kind))
 
 
-ROUND = 64  # seeds of a hunt that are handed out at once
+ROUND, SLICES = 64, 4  # seeds of a hunt, and parts of all schedules of a small world, that are handed out at once
 
 
 # One run, and many -----------------------------------------------------------------------------------
@@ -236,12 +237,13 @@ def tried(seed):
 
 
 class Hunt:
-    """Seed after seed on all cores; what fails is printed, and printed again when it is shrunk."""
+    """Seed after seed on all cores, and meanwhile all schedules of a small world; what fails is printed, and again when it is shrunk."""
 
     def __init__(self, first):
         self.first = max(first, faults.SUITE_SEEDS)
         self.began, self.shown_at, self.count, self.failed = time.monotonic(), 0.0, 0, []
         self.reached = {}  # rare branch -> the first seed that reached it
+        self.slices, self.schedules = list(schedules.slices()), 0
 
     def run(self):
         """Until Ctrl-C."""
@@ -253,8 +255,10 @@ class Hunt:
                 self._summary()
 
     def _round(self, pool, start):
-        shrinking = []
-        for seed, error, branches in pool.imap_unordered(tried, range(start, start + ROUND)):
+        shrinking, runs = [], pool.imap_unordered(tried, range(start, start + ROUND))
+        parts = pool.imap_unordered(schedules.run_slice, self.slices[:SLICES])
+        del self.slices[:SLICES]
+        for seed, error, branches in runs:
             self.count += 1
             for branch in branches:
                 self.reached.setdefault(branch, seed)
@@ -263,6 +267,11 @@ class Hunt:
                 print(f"\nseed {seed}: {error}", flush=True)
                 shrinking.append(pool.apply_async(shrunk, (seed,)))
             self._progress()
+        for count, failure in parts:
+            self.schedules += count
+            if failure:
+                self.failed.append("a small world")
+                print("\n" + failure, flush=True)
         for result in shrinking:
             print("\n" + result.get(), flush=True)
 
@@ -270,11 +279,11 @@ class Hunt:
         if time.monotonic() < self.shown_at + 1:
             return
         self.shown_at = time.monotonic()
-        print(f"\r{self.count:,} seeds, {len(self.failed)} failed, {len(self.reached)} of {len(marks.ALL)} rare branches reached, "
-              f"{self.shown_at - self.began:.0f} s ", end="", flush=True)
+        print(f"\r{self.count:,} seeds, {self.schedules:,} schedules{' (all)' * (not self.slices)}, {len(self.failed)} failed, "
+              f"{len(self.reached)} of {len(marks.ALL)} rare branches reached, {self.shown_at - self.began:.0f} s ", end="", flush=True)
 
     def _summary(self):
-        print(f"\n{self.count:,} seeds from {self.first} on, in {time.monotonic() - self.began:.0f} s; failed: {self.failed or 'none'}")
+        print(f"\n{self.count:,} seeds from {self.first} on, {self.schedules:,} schedules of a small world, in {time.monotonic() - self.began:.0f} s; failed: {self.failed or 'none'}")
         for branch in marks.ALL:
             print(f"    {branch}: " + (f"seed {self.reached[branch]}" if branch in self.reached else "NEVER REACHED"))
 

@@ -536,6 +536,20 @@ def test_two_members_of_one_name_are_told_apart():
     assert [member.label for member in third.network.who()] == [b"ann"], "a name that only one bears is shown as it is"
 
 
+def test_a_namesake_that_was_missed_for_a_moment_is_not_announced_again():
+    """History (seed 730152): its link broke off, it was told lost, and said that it was here."""
+    faults.replay(730152, {}, {'delay': (0.01, 0.1)}, [
+        (0, 'join', 1, 0),
+        (0.1, 'join', 2, 1),
+        (1.16, 'join', 4, 3),
+        (1.6, 'join', 5, 4),
+        (2.2, 'join', 6, 5),
+        (3.18, 'join', 7, 6),
+        (3.78, 'again', 8, 7, 7),
+        (5.73, 'cut', 8, 0),
+    ])
+
+
 def test_a_lie_that_a_member_is_lost_is_contradicted_and_told_nobody_who_is_linked_to_it():
     world = network_of(3)
     one, other = world.members[:2]
