@@ -1676,18 +1676,20 @@ class Overlay:
     def _may_seek(self) -> bool:
         return bool(self._sought) and len(self.attempts) < MAX_DIALS and not self.leaving
 
-    def near(self, host: str, port: int, origin: int, may_dial: Callable[[str], bool]) -> None:
+    def near(self, host: str, port: int, origin: int) -> bool:
         """Somebody announces a member on our network segment: link to it. Only that packet says so, so it is not noted.
 
-        may_dial(host) is asked last, so that it need not count what cannot be dialled.
+        Returns whether it is dialled.
         """
         address = (host, port)
         if self.leaving or port < LEAST_PORT or not is_dialable(host) or len(self.attempts) >= MAX_DIALS:
-            return
+            return False
+        if self.book.shunned.get(address, 0) > self._clock.now or not self._free({address: origin}):
+            return False
         if any(attempt.announced == origin for attempt in self._under_way()):
-            return  # by another interface
-        if self.book.shunned.get(address, 0) <= self._clock.now and self._free({address: origin}) and may_dial(host):
-            self.dial(Attempt(address, urgent=True, announced=origin))
+            return False  # by another interface
+        self.dial(Attempt(address, urgent=True, announced=origin))
+        return True
 
     def is_dialling(self, contact: Contact) -> bool:
         """Whether a dial of this contact is under way, or a connection that may become a link."""
@@ -3437,11 +3439,8 @@ class Discovery:
             return
         if self._presence.is_here(heard.origin):
             self._tellers.update([heard.origin] * (heard.kind == TELLS))
-        elif heard.kind == TELLS and not self._is_linked() and not is_link_local(host):
-            self._dial(heard.origin, host, heard.port)
-        elif self._call is None and (heard.kind == TELLS or asks_again) and self._each.has_one(host, self._clock.now):
-            spread = CALL_SPREAD if self._is_linked() else LINK_LOCAL_PAUSE
-            self._call = self._clock.now + self._rng.uniform(*spread), heard.origin, host, heard.port
+        elif (heard.kind == TELLS or asks_again) and self._may_dial(host):
+            self._plan_dial(heard, host)
 
     def rooms(self) -> list[tuple[bytes, int]]:
         """(name, how many members announce it) of each room heard of lately."""
@@ -3467,13 +3466,21 @@ class Discovery:
             self._tell_at = reply_at if self._tell_at is None else min(self._tell_at, reply_at)
             self._tellers.clear()
 
-    def _dial(self, origin: int, host: str, port: int) -> None:
-        if not self._presence.is_here(origin):
-            self._overlay.near(host, port, origin, self._may_dial)
-
     def _may_dial(self, host: str) -> bool:
-        now = self._clock.now
-        return self._dials.has_one(now) and self._each.take(host, now) and self._dials.take(now)
+        return self._dials.has_one(self._clock.now) and self._each.has_one(host, self._clock.now)
+
+    def _plan_dial(self, heard: Announcement, host: str) -> None:
+        if heard.kind == TELLS and not self._is_linked() and not is_link_local(host):
+            self._dial(heard.origin, host, heard.port)
+        elif self._call is None:
+            spread = CALL_SPREAD if self._is_linked() else LINK_LOCAL_PAUSE
+            self._call = self._clock.now + self._rng.uniform(*spread), heard.origin, host, heard.port
+
+    def _dial(self, origin: int, host: str, port: int) -> None:
+        may_dial = self._may_dial(host) and not self._presence.is_here(origin)
+        if may_dial and self._overlay.near(host, port, origin):
+            self._dials.take(self._clock.now)
+            self._each.take(host, self._clock.now)
 
     def _ask(self) -> None:
         self._send(ASKS if self._asked else ASKS_ALL)
