@@ -1292,9 +1292,11 @@ class Network:
             if neighbour.position == number:
                 neighbour.position = log.end  # move our cursor past what it sent us
             neighbour.has(origin, first, last)
+            if self._untold and run.kind == Kind.GUEST:
+                self.tell()  # another gateway may have told the same line
             self._untold.append((run, number))
-            if self.bridge.has_links:
-                self.tell()  # but what C programs have already is not sent to them
+            if self.bridge.may_have(run):
+                self.tell()
             return
         self.tell()
         is_known = last <= have and not log.may_lack(origin, first, neighbour.has_learned(origin, first))
@@ -2090,11 +2092,6 @@ class Bridge:
         return bool(self._carried)
 
     @property
-    def has_links(self) -> bool:
-        """Whether a link leads, or may lead, to a C program."""
-        return bool(self._plain)
-
-    @property
     def silent(self) -> int:
         """The number of C programs that have not said anything yet."""
         return sum(neighbour.kind is LinkKind.PLAIN and not neighbour.spoke for neighbour in self._plain.values())
@@ -2300,6 +2297,14 @@ class Bridge:
             self._links.hang_up(neighbour, "garbled what it sent")
 
     # What the mesh brings
+
+    def may_have(self, run: Run) -> bool:
+        """Whether C programs may have some of this already: that is to be found out before it is sent to them."""
+        if not self._plain:
+            return False
+        if self._quiet or self._carried or MARK in run.name:
+            return True
+        return run.kind == Kind.GUEST and any(self._words.when(hash((run.name, text))) is not None for text in run.texts)
 
     def said(self, run: Run, texts: list[bytes], number: int, start: int = 0) -> list[bytes]:
         """These texts of a run, from index `start` on, are in the log, from `number` on. Returns those that C programs have not brought before."""

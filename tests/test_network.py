@@ -1163,6 +1163,20 @@ def met(network, host, origin, **more):
     return neighbour
 
 
+def test_a_line_that_two_gateways_tell_in_one_turn_reaches_a_c_program_once():
+    """What came is passed on before it is worked out what it means, but not what a C program may have."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    bob, cy = met(network, "10.0.0.2", 8), met(network, "10.0.0.3", 9)
+    plain = network.opened("10.0.0.4")
+    network.now += peers.STRANGER_SECONDS
+    network.tick()
+    network.actions.clear()
+    for gateway, origin in (bob, 8), (cy, 9):
+        network.received(gateway, encode_record(Kind.GUEST, origin, 2, 0, b"eve", b"hi"))
+    assert plain in network.to_send() and plain.take(1 << 16, 1 << 16).count(b"hi") == 1 and plain.is_done()
+    assert [action.texts for action in network.actions if isinstance(action, peers.Show)] == [[b"hi"]]
+
+
 def test_what_was_forged_may_come_after_the_news_that_it_was():
     """History: then the origin that its owner had given up was listed for ever, and messages of it were missing."""
     network = peers.Network(b"me", 1, random.Random(1))
