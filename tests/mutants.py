@@ -184,6 +184,20 @@ def list_who_was_given_up(patch):
     patch(peers.Presence, "_give_up", lambda self, origin: None)
 
 
+def never_call_back(patch):
+    """Whoever took us for a C program is left behind its plain link until somebody speaks."""
+    patch(peers.Overlay, "find", lambda self, *where: None)
+
+
+def dial_old_acquaintances_at_random(patch):
+    """Some have their turn again and again, others not for long."""
+    def pick(self):
+        self._tried.clear()
+        return original(self)
+    original = peers.Overlay._pick_reserve
+    patch(peers.Overlay, "_pick_reserve", pick)
+
+
 # Which scenario finds it within a few seeds
 FINDERS = {
     skip_the_duplicate_check: "chaos",
@@ -209,6 +223,8 @@ FINDERS = {
     trust_a_clock: "clocks",
     never_contradict: "chaos",
     list_who_was_given_up: "forgers",
+    never_call_back: "stopped",
+    dial_old_acquaintances_at_random: "alone",
 }
 BY_NAME = {mutant.__name__: mutant for mutant in FINDERS}
 
