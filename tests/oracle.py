@@ -31,6 +31,7 @@ class Oracle:
         self.strict, self.gaps = True, False  # whether only what was said is shown; whether a log was too small for some
         self.two_ways = False  # two members lead to one C program, and cables are cut: a C user's line has no identity
         self.forged = set()  # idents in whose name a liar spoke: what that covered is said again, perhaps twice
+        self.carried = set()  # idents of members of whom C programs brought lines
         self.forgeries = set()  # (origin, sequence) under which a liar spoke
         self.repeats = None  # a Counter where a test counts what is shown again
         self.extra = []  # shown, not said by the oracle's authors
@@ -64,13 +65,20 @@ class Oracle:
             member.last[author] = max(number, last)
             member.showed((author, number))
         elif number > last or not is_late:
-            if not member.network.bridge.has_carried:  # what C programs brought keeps no order with the rest
+            self._note_carried(member, author)
+            if author not in self.carried:
                 self._in_order(member, (author, number), refs, last)
             member.last[author] = max(number, last)
             member.showed((author, number))
             member.shown += 1
             if self.stats is not None:
                 self.stats.showed(member, (author, number), when)
+
+    def _note_carried(self, member, author):
+        """C programs bring a member's line where the mesh cannot: it, and what is told of it, keeps no order with the rest."""
+        came_later = member.source is None  # a member first waits whether the mesh brings it
+        if author != member.ident and not self.nodes[author].is_c and (came_later or member.source.neighbour.kind is LinkKind.PLAIN):
+            self.carried.add(author)
 
     def _of_parts(self, member, part):
         """What was said, once all parts of it are shown: a C program carries a long text in pieces."""
@@ -92,7 +100,7 @@ class Oracle:
             raise Violation(f"{member} shows {author}.{number} after {author}.{last}: a gap")
         is_covered = writer.is_c and self.forged  # its gateway may have been forged, and said it again
         for other, ref in refs if writer.causal and not is_covered else ():
-            if member.last.get(other, 0) < ref and other not in self.forged:
+            if member.last.get(other, 0) < ref and other not in self.forged | self.carried:
                 raise Violation(f"{member} shows {author}.{number} before {other}.{ref}, which it answers")
 
     def told(self, member, event):
