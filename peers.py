@@ -790,6 +790,7 @@ class Network:
         # Whether an address is still one of this machine's; the caller says
         self.has_address: Callable[[str], bool] = lambda host: True
         self._actions: deque[Action] = deque()
+        self._later: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()  # what `tell` is to call, and with what
         self.contacts: list[Contact] = []
         self.log = Log()
         self.author = Author(name, self.log, clock, rng)
@@ -797,7 +798,7 @@ class Network:
         self.overlay = Overlay(self.author, clock, rng, self.links, self._connect)
         self.presence = Presence(self.author, clock, rng, self.log, self.links, self._notice)
         self.bridge = Bridge(self.author, port, clock, rng, self.log, self.links, self.presence, self.overlay.find,
-                             self._show, self._notice)
+                             self._show, self._notice, self._later)
         self.handshake = Handshake(self.author, port, clock, self.log, self.links, self.overlay, self._met, self._settled)
         self.discovery: Optional[Discovery] = None  # a Discovery, once our user asks for it
         self._before: dict[int, int] = {}  # origin -> the sequence up to which it spoke before we joined: that is not news
@@ -813,7 +814,6 @@ class Network:
         self._planned: Optional[float] = None  # the deadline that was worked out last
         self._replan = True
         self._offered = 0  # the end of the log at the last call of to_send
-        self._untold: list[tuple[Run, int]] = []  # what came, with its number in the log, that our user has not been told
 
     # What the caller tells -------------------------------------------------------------------
 
@@ -843,15 +843,16 @@ class Network:
     @property
     def actions(self) -> deque[Action]:
         """What the caller is to do next. Ask for it after to_send: for that everybody waits, for this only our user."""
-        if self._untold:
+        if self._later:
             self.tell()
         return self._actions
 
     def tell(self) -> None:
         """Work out what is news to our user of what came; `actions` does so, too."""
-        untold, self._untold = self._untold, []
-        for run, number in untold:
-            self._deliver(run, number)
+        later = self._later
+        while later:
+            work, what = later.popleft()
+            work(*what)
 
     @property
     def is_alone(self) -> bool:
@@ -1017,6 +1018,7 @@ class Network:
             if neighbour.kind is MESH:
                 self._read_records(neighbour)
         except ProtocolError as error:
+            self.tell()
             self.links.hang_up(neighbour, str(error))
         if self.bridge.grew():
             self._replan = True
@@ -1102,6 +1104,7 @@ class Network:
 
     def _read_pairs(self, neighbour: Neighbour) -> None:
         for name, texts in neighbour.pairs.runs(neighbour.frames):
+            self.tell()  # what came before it
             if self.handshake.read_probe(neighbour, texts[0]):
                 self.bridge.forget(neighbour)
             else:
@@ -1292,9 +1295,9 @@ class Network:
             if neighbour.position == number:
                 neighbour.position = log.end  # move our cursor past what it sent us
             neighbour.has(origin, first, last)
-            if self._untold and run.kind == Kind.GUEST:
+            if self._later and run.kind == Kind.GUEST:
                 self.tell()  # another gateway may have told the same line
-            self._untold.append((run, number))
+            self._later.append((self._deliver, (run, number)))
             if self.bridge.may_have(run):
                 self.tell()
             return
@@ -1887,6 +1890,13 @@ class Words:
             self._drop_half()
         return True
 
+    def knows_any(self, name: bytes, texts: list[bytes]) -> bool:
+        """Whether one of these lines was told or heard lately."""
+        for text in texts:
+            if hash((name, text)) in self._lines:
+                return True
+        return False
+
     def told(self, key: int, gateway: Teller, now: float, mine: bool = False) -> bool:
         """A gateway tells this line, the hash of a (name, text), at `now` (seconds). Returns whether that is news."""
         is_awaited = not self._known(key)[1]  # a quiet link brought it, and waits for a gateway to tell it
@@ -2014,9 +2024,11 @@ class Bridge:
     """
 
     def __init__(self, author: Author, port: int, clock: Clock, rng: Random, log: Log, links: Links, presence: Presence,
-                 find: Callable[[Neighbour, str, int, int], None], show: Callable[..., None], notice: Callable[..., None]) -> None:
+                 find: Callable[[Neighbour, str, int, int], None], show: Callable[..., None], notice: Callable[..., None],
+                 later: deque[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
         self._author, self._port, self._clock, self._rng, self._log = author, port, clock, rng, log
         self._links, self._presence, self._find, self._show, self._notice = links, presence, find, show, notice
+        self._later = later  # what can wait until all was sent
         self._plain: dict[int, Neighbour] = {}  # the neighbours that are, or may be, C programs, by the number of the link
         self._quiet: dict[int, Neighbour] = {}  # those of them that are quiet: a record may look at these, but not at all
         self._count = 0  # how many there ever were
@@ -2148,18 +2160,20 @@ class Bridge:
                 news.append(text)
         if news:
             self._pass_on(neighbour, name, news)
+            self._later.append((self._show_guest, (neighbour, name, news)))
 
     def _pass_on(self, neighbour: Neighbour, name: bytes, texts: list[bytes], ago: float = 0) -> None:
         """A line of a C user enters the network here."""
-        is_known = self._is_behind(neighbour, name, name)
-        label = self._presence.guest(self._author.origin, name, name) if is_known else self._presence.label(name, name)
-        self._show(label, texts)
         number = self._author.tell(Kind.GUEST, name, texts, ago)
         neighbour.outlet.is_evident = True
         self._skip_at(neighbour, number, len(texts))
         if self._quiet:
             for offset, text in enumerate(texts):
                 self._owe_everywhere(hash((name, text)), number + offset)
+
+    def _show_guest(self, neighbour: Neighbour, name: bytes, texts: list[bytes]) -> None:
+        is_known = self._is_behind(neighbour, name, name)
+        self._show(self._presence.guest(self._author.origin, name, name) if is_known else self._presence.label(name, name), texts)
 
     def _is_behind(self, neighbour: Neighbour, key: Key, frame: bytes) -> bool:
         """Note who is behind this link. Returns whether there was room to remember it."""
@@ -2300,7 +2314,7 @@ class Bridge:
             return False
         if self._quiet or self._carried or MARK in run.name:
             return True
-        return run.kind == Kind.GUEST and any(self._words.when(hash((run.name, text))) is not None for text in run.texts)
+        return run.kind == Kind.GUEST and self._words.knows_any(run.name, run.texts)
 
     def said(self, run: Run, texts: list[bytes], number: int, start: int = 0) -> list[bytes]:
         """These texts of a run, from index `start` on, are in the log, from `number` on. Returns those that C programs have not brought before."""
@@ -2569,6 +2583,7 @@ class Bridge:
             if self._words.times_told(key) < times:
                 self._words.told(key, OURSELVES, when, mine=True)
                 self._pass_on(neighbour, name, [text], now - when)
+                self._show_guest(neighbour, name, [text])
 
     # What C programs get
 
