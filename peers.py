@@ -588,7 +588,10 @@ class Author:
         return takewhile(lambda run: run[2] >= oldest, reversed(self._runs))
 
     def recent(self, since: float) -> list[Range]:
-        """Our own latest records, to ask a new neighbour for: somebody may have forged them while we were cut off."""
+        """Our own latest records, to ask a new neighbour for: somebody may have forged them while we were cut off.
+
+        Of whom we meet for the first time that is a minute: what was forged earlier elsewhere hides our words from it.
+        """
         runs = list(self._runs_since(min(self._clock.now, since) - RESAY_SECONDS))
         return [(self.origin, runs[-1][0], self.sequence)] if runs else []
 

@@ -23,7 +23,7 @@ class SimNetwork(Network):
     counts = None
 
     def __init__(self, *args):
-        self.met_at = {}  # origin -> when it was last linked to it
+        self.met_at = {}  # origin -> when they were linked, each time
         Network.__init__(self, *args)
 
     def _take_run(self, neighbour, run):
@@ -39,7 +39,7 @@ class SimNetwork(Network):
     def _met(self, neighbour, hello):
         if self.counts is not None:
             self.counts[Kind.HELLO] += 1
-        self.met_at[hello.origin] = self.now
+        self.met_at.setdefault(hello.origin, []).append(self.now)
         Network._met(self, neighbour, hello)
 
 

@@ -188,14 +188,16 @@ class Oracle:
                 raise Violation(f"{reader} lacks {author}'s {sorted(missing)}")
 
     def _is_hidden(self, reader, author, number):
-        """Whether the reader holds a liar's record for this one, and was never linked to its author since: nobody else can tell.
+        """Whether the reader holds a liar's record for this one, and has no way to know (a limit: nothing is signed).
 
-        The liar and the author said it in two parts of the network, under one number. Version vectors count records, and
-        do not compare them: that is only done between two members who are linked, one of whom wrote them.
+        A liar and the author used one number in two parts of the network. Version vectors count records and do not compare
+        them. Only two who are linked compare what one of them wrote: all since they were linked before, else of a minute.
         """
         origin, sequence, when = author.records[number]
-        met_at = max((reader.network.met_at.get(own, 0) for own in (origin, author.network.author.origin)), default=0)
-        return (origin, sequence) in self.forgeries and met_at < when and author not in reader.mesh()
+        links = [at for own in {origin, author.network.author.origin} for at in reader.network.met_at.get(own, ())]
+        soon = any(when <= at <= when + peers.RESAY_SECONDS for at in links)
+        again = min(links, default=when) < when and (max(links) >= when or author in reader.mesh())
+        return (origin, sequence) in self.forgeries and not soon and not again
 
     def check_agreement(self, authors, readers):
         """What one of the readers has shown of these authors, who may be dead, all have."""
