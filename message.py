@@ -27,18 +27,18 @@ import ipaddress
 import re
 import struct
 import unicodedata
-import zlib
 from binascii import a2b_base64, b2a_base64
 from bisect import bisect_left
 from collections import Counter
 from itertools import accumulate, islice
 from typing import Iterable, Iterator, NamedTuple, Optional, Sequence, Union
+from zlib import crc32
 
 # Frames: a length, and that many bytes ---------------------------------------------------------
 
 _HEADER = struct.Struct("<Q")  # the C program's size_t on every machine it runs on: 8 bytes, little-endian
 HEADER_SIZE = _HEADER.size
-_read_length = _HEADER.unpack_from  # bound once, because it is called for every message
+_read_length, _pack_length = _HEADER.unpack_from, _HEADER.pack  # bound once, because they are called for every message
 
 MAX_FRAME = 64 * 1024  # bytes that we accept on either kind of link: a C user on a wide terminal sends over 2048
 
@@ -94,7 +94,7 @@ class FrameDecoder:
 
 def encode_frame(body: bytes) -> bytes:
     """One frame: the length of `body` in 8 bytes, then `body`."""
-    return _HEADER.pack(len(body)) + body
+    return _pack_length(len(body)) + body
 
 
 # Plain links: two frames a message, a name and a text ------------------------------------------
@@ -142,7 +142,7 @@ def pair_pieces(head: bytes, text: bytes) -> tuple[bytes, ...]:
     A C program reads a header with a single read, so no header may straddle two TCP segments: a piece
     begins with a header, and has no other one beyond its first SMALLEST_SEGMENT bytes.
     """
-    body = _HEADER.pack(len(text)) + text
+    body = _pack_length(len(text)) + text
     return (head + body,) if len(head) + len(body) <= SMALLEST_SEGMENT else (head, body)
 
 
@@ -290,74 +290,72 @@ class Marker:
 
     def __init__(self, gateway: int, host: str, port: int) -> None:
         packed = _pack_host(host)
-        self._heads: dict[tuple[bytes, int, bool], tuple[bytes, int]] = {}
         self._gateway = gateway, port, len(packed)
         self._host = packed + bytes(-(_HEAD.size + len(packed)) % 3)
+        # (kind, origin, name) of a record -> (the start of a pair's first frame, its CRC, the mark that the name has already)
+        self._heads: dict[tuple[int, int, bytes], tuple[bytes, int, Optional[Mark]]] = {}
 
-    def head(self, name: bytes, origin: int, is_guest: bool) -> tuple[bytes, int]:
-        """What all messages of one author and name share, for encode_marked: (the frame's start, its CRC)."""
-        key = name, origin, is_guest
-        found = self._heads.get(key)
-        if found is None:
-            if len(self._heads) >= MAX_HEADS:
-                self._heads.clear()
-            found = self._heads[key] = self._encode_head(*key)
-        return found
+    def encode(self, records: Iterable[tuple[int, bytes]]) -> Batch:
+        """The pairs that carry these chat records; each is given by its number in the log and its frame.
 
-    def _encode_head(self, name: bytes, origin: int, is_guest: bool) -> tuple[bytes, int]:
-        head = _HEAD.pack(MARK_VERSION | is_guest, origin, *self._gateway) + self._host
+        One of the two hot loops (see RecordDecoder.next_run): nearly every text is short, and in one part.
+        """
+        heads, pieces, numbers = self._heads, [], []
+        for number, frame in records:
+            _, kind, origin, sequence, _, size = read_record(frame)
+            stop = RECORD_SIZE + size
+            author, text = (kind, origin, frame[RECORD_SIZE:stop]), frame[stop:]
+            start, crc, mark = heads.get(author) or self._head(*author)
+            if mark or len(text) > SMALLEST_SEGMENT or _UNFIT(text) or text in QUIT_TEXTS:
+                place = (mark.sequence, mark.part, mark.parts) if mark else (sequence, 0, 1)  # a part of a longer text stays one
+                found = _encode_parts(start, crc, plain_texts(text), *place)
+                pieces += found
+                numbers += [number] * len(found)
+                continue
+            packed = _pack_place(sequence, 0, 1)
+            tail = packed + _pack_crc(crc32(text, crc32(packed, crc)))
+            name = start + b2a_base64(tail, newline=False).translate(_TO_HIGH)
+            if len(name) + HEADER_SIZE + len(text) <= SMALLEST_SEGMENT:
+                pieces.append(name + _pack_length(len(text)) + text)
+            else:
+                pieces += name, _pack_length(len(text)) + text
+                numbers.append(number)
+            numbers.append(number)
+        return join(pieces, numbers)
+
+    def encode_goodbye(self, name: bytes, origin: int) -> Batch:
+        """The last pair of the member with this name and origin."""
+        start, crc, _ = self._head(Kind.SAY, origin, name)
+        return join(_encode_parts(start, crc, QUIT_TEXTS[:1]))
+
+    def _head(self, kind: int, origin: int, frame: bytes) -> tuple[bytes, int, Optional[Mark]]:
+        """What all messages of one author and name share."""
+        if len(self._heads) >= MAX_HEADS:
+            self._heads.clear()
+        name, mark = unmarked(frame)
+        is_guest = kind == Kind.GUEST if mark is None else mark.is_guest
+        head = _HEAD.pack(MARK_VERSION | is_guest, origin if mark is None else mark.origin, *self._gateway) + self._host
         encoded = b2a_base64(head, newline=False).translate(_TO_HIGH)
         size = MAX_PLAIN_FRAME - len(MARK) - len(encoded) - _ENCODED_TAIL
         name = split_text(name, size)[0] if len(name) > size else name
         start = name + MARK + encoded
-        return _HEADER.pack(len(start) + _ENCODED_TAIL) + start, zlib.crc32(head, zlib.crc32(name))
+        found = self._heads[kind, origin, frame] = _pack_length(len(start) + _ENCODED_TAIL) + start, crc32(head, crc32(name)), mark
+        return found
 
 
-def encode_marked(head: tuple[bytes, int], messages: Iterable[tuple[int, int, bytes]], first: int = 0,
-                  parts: int = 1) -> tuple[list[bytes], list[int]]:
-    """The (pieces, numbers), for `join`, that carry these messages: (number, sequence, text) each, by `head`'s author.
-
-    If they are parts of one longer text: `first` is the first one's index, `parts` how many there are.
-
-    One of the two hot loops (see RecordDecoder.next_run): nearly every text is short, and in one part.
-    """
-    start, crc = head
-    pieces: list[bytes] = []
-    numbers: list[int] = []
-    pack_length, crc32, add_piece, add_number = _HEADER.pack, zlib.crc32, pieces.append, numbers.append
-    for number, sequence, text in messages:
-        if len(text) > SMALLEST_SEGMENT or _UNFIT(text) or text in QUIT_TEXTS or parts > 1:
-            found = _encode_parts(head, sequence, plain_texts(text), first, parts)
-            pieces += found
-            numbers += [number] * len(found)
-            continue
-        place = _pack_place(sequence, 0, 1)
-        tail = place + _pack_crc(crc32(text, crc32(place, crc)))
-        name = start + b2a_base64(tail, newline=False).translate(_TO_HIGH)
-        if len(name) + HEADER_SIZE + len(text) <= SMALLEST_SEGMENT:
-            add_piece(name + pack_length(len(text)) + text)
-        else:
-            add_piece(name)
-            add_number(number)
-            add_piece(pack_length(len(text)) + text)
-        add_number(number)
-    return pieces, numbers
-
-
-def _encode_parts(head: tuple[bytes, int], sequence: int, texts: list[bytes], first: int, parts: int) -> list[bytes]:
-    """The pieces that carry one message, split into `texts`."""
-    start, crc = head
+def _encode_parts(start: bytes, crc: int, texts: Sequence[bytes], sequence: int = 0, first: int = 0, parts: int = 1) -> list[bytes]:
+    """The pieces that carry one message, split into `texts`; `first` is the first one's index of all `parts`."""
     pieces: list[bytes] = []
     for part, text in enumerate(texts, first):
         place = _pack_place(sequence, min(part, MAX_PARTS), max(parts, len(texts)))
-        tail = place + _pack_crc(zlib.crc32(text, zlib.crc32(place, crc)))
+        tail = place + _pack_crc(crc32(text, crc32(place, crc)))
         pieces += pair_pieces(start + b2a_base64(tail, newline=False).translate(_TO_HIGH), text)
     return pieces
 
 
 def encode_goodbye(name: bytes, origin: int) -> Batch:
     """What this member sends into a plain link last. The mark is for a member that took it for a C program."""
-    return join(_encode_parts(Marker(origin, "", 0).head(name, origin, False), 0, list(QUIT_TEXTS[:1]), 0, 1))
+    return Marker(origin, "", 0).encode_goodbye(name, origin)
 
 
 def looks_marked(frame: bytes) -> bool:
@@ -383,11 +381,19 @@ def read_mark(frame: bytes, text: Optional[bytes]) -> tuple[bytes, Optional[Mark
     if version & 0xF0 != MARK_VERSION:
         return name, None  # of a later version: only the name can be read
     (crc,) = _CRC.unpack_from(data, len(data) - _CRC.size)
-    if text is not None and crc != zlib.crc32(text, zlib.crc32(place, zlib.crc32(head, zlib.crc32(name)))):
+    if text is not None and crc != crc32(text, crc32(place, crc32(head, crc32(name)))):
         raise GarbledError
     sequence, part, parts = _PLACE.unpack(place)
     host = _unpack_host(head[_HEAD.size:_HEAD.size + size])
     return name, Mark(origin, sequence, bool(version & 1), part, parts, gateway, host, port)
+
+
+def unmarked(frame: bytes) -> tuple[bytes, Optional[Mark]]:
+    """(name, Mark) of a name in the log that may keep its mark; the gateway that let it in looked at its checksum."""
+    try:
+        return read_mark(frame, None) if MARK in frame else (frame, None)
+    except GarbledError:
+        return frame, None
 
 
 def _pack_host(host: str) -> bytes:

@@ -32,18 +32,18 @@ from bisect import bisect_right
 from collections import Counter, OrderedDict, deque
 from enum import Enum
 from functools import lru_cache
-from itertools import accumulate, groupby, islice, starmap, takewhile
+from itertools import accumulate, groupby, islice, takewhile
 from math import inf
 from random import Random
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
 
 from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
-                     MAX_RECORD_TEXT, PROBE, RECORD_SIZE, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError, Hello, Kind,
+                     MAX_RECORD_TEXT, PROBE, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError, Hello, Kind,
                      Log, Mark, Marker, Pairs, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
                      decode_announcement, decode_ask, decode_hello, decode_lost, decode_record, decode_renamed, encode_addresses,
-                     encode_announcement, encode_ask, encode_frame, encode_goodbye, encode_hello, encode_lost, encode_marked, encode_pairs,
+                     encode_announcement, encode_ask, encode_frame, encode_goodbye, encode_hello, encode_lost, encode_pairs,
                      encode_record, encode_renamed, is_kind, is_quit, join, looks_marked, new_tuple, plain_texts, read_id, read_mark,
-                     read_record, split_text)
+                     split_text, unmarked)
 
 
 Key = Union[int, bytes]  # a person: a member by its origin, or a C user by name
@@ -1409,7 +1409,7 @@ class Network:
         if news:
             up_to_date = neighbour.position == self.log.end
             late = news[0][2]
-            number = self.log.extend(record.origin, record.sequence, [frame], self.now, late, is_live)
+            self.log.extend(record.origin, record.sequence, [frame], self.now, late, is_live)
             if up_to_date:
                 neighbour.position = self.log.end
         if news or record.origin != neighbour.origin:
@@ -2652,29 +2652,11 @@ class Bridge:
 
     def _convert(self, start: int, host: str, outlet: Outlet) -> tuple[Batch, int]:
         """(Batch, the number after it): the records from `start` on, as C programs get them."""
-        marker = self._marker(self._author.origin, host)
-        runs, run, mark = [], None, None
-        messages: list[tuple[int, int, bytes]] = []
         frames = self._log.read(start, _block_end(start))
         if len(frames) > 1:
             del frames[bisect_right(list(accumulate(map(len, frames))), CONVERTED_BYTES) or 1:]
-        for number, frame in enumerate(frames, start):
-            if self._has(outlet, number, frame):
-                continue
-            _, kind, origin, sequence, _, size = read_record(frame)
-            stop = RECORD_SIZE + size
-            author = kind, origin, frame[RECORD_SIZE:stop]
-            if author != run:
-                run, messages, (_, mark) = author, [], unmarked(author[2])
-                place = (mark.part, mark.parts) if mark else (0, 1)  # a part of a longer text stays one
-                runs.append((self._head(marker, *author), messages, *place))
-            messages.append((number, sequence if mark is None else mark.sequence, frame[stop:]))
-        pieces: list[bytes] = []
-        numbers: list[int] = []
-        for marked in starmap(encode_marked, runs):
-            pieces += marked[0]
-            numbers += marked[1]
-        return join(pieces, numbers), start + len(frames)
+        lacking = [found for found in enumerate(frames, start) if not self._has(outlet, *found)]
+        return self._marker(self._author.origin, host).encode(lacking), start + len(frames)
 
     def _marker(self, gateway: int, host: str) -> Marker:
         """The Marker for our links at this host of ours."""
@@ -2685,22 +2667,10 @@ class Bridge:
             self._markers[key] = Marker(gateway, host, self._port)
         return self._markers[key]
 
-    def _head(self, marker: Marker, kind: int, origin: int, frame: bytes) -> tuple[bytes, int]:
-        name, mark = unmarked(frame)
-        return marker.head(name, origin, kind == Kind.GUEST) if mark is None else marker.head(name, mark.origin, mark.is_guest)
-
 
 def _block_end(start: int) -> int:
     """Where a conversion that begins at this number ends: at the same places for all links, so that they can share it."""
     return start - start % CONVERTED + CONVERTED
-
-
-def unmarked(frame: bytes) -> tuple[bytes, Optional[Mark]]:
-    """(name, Mark) of a name in the log that may keep its mark; the gateway that let it in looked at its checksum."""
-    try:
-        return read_mark(frame, None) if MARK in frame else (frame, None)
-    except GarbledError:
-        return frame, None
 
 
 def identity(frame: bytes) -> tuple[Key, bytes]:

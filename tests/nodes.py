@@ -433,8 +433,8 @@ class Liar(Node):
 
     def mark(self, origin, sequence, gateway, text, name=b"liar", is_guest=False, place=("", 0)):
         """Say this on a plain link, as if that gateway had put it there."""
-        head = message.Marker(gateway, *place).head(name, origin, is_guest)
-        self.send(message.join(message.encode_marked(head, [(0, sequence, text)])[0]).data)
+        record = encode_record(Kind.GUEST if is_guest else Kind.SAY, origin, sequence, EPOCH, name, text)
+        self.send(message.Marker(gateway, *place).encode([(0, record)]).data)
 
     def dial_failed(self, call, reason):
         self.over = True

@@ -1064,9 +1064,8 @@ def test_a_forged_mark_does_not_keep_the_true_words_from_a_c_program():
     network.now += 1
     network.tick()
     bob = meet(network, "10.0.0.2", 777)
-    marker = message.Marker(4711, "", 0)
-    forged, _ = message.encode_marked(marker.head(b"bob", 777, False), [(0, 1, b"a lie")])
-    network.received(neighbour, b"".join(forged))
+    forged = record(1, 777, 1, b"bob", b"a lie")
+    network.received(neighbour, message.Marker(4711, "", 0).encode([(0, forged)]).data)
     network.received(bob, record(1, 777, 1, b"bob", b"the truth"))
     data = b""
     while neighbour.backlog:

@@ -827,8 +827,8 @@ def test_a_forged_circle_costs_seconds_and_no_line():
     world.run(1)
     mark = message.Marker(other.network.author.origin, "10.0.0.9", 4000)
     world.strict = False
-    head = mark.head(b"carl", 1234, False)
-    peer.ends[0].node.world.send(peer.ends[0], b"".join(message.encode_marked(head, [(0, 1, b"forged")])[0]))
+    forged = encode_record(Kind.SAY, 1234, 1, 0, b"carl", b"forged")
+    peer.ends[0].node.world.send(peer.ends[0], mark.encode([(0, forged)]).data)
     world.run(0.5)
     assert len(quiet_links(world)) == 1
     talk(world, [*world.members, peer], 10)

@@ -9,7 +9,7 @@ import p2pchat
 import peers
 from helpers import encode_pair
 from message import (LEFT_TEXT, PROBE, FrameDecoder, HEADER_SIZE, Hello, Kind, Log, Marker, decode_record, encode_frame,
-                     encode_hello, encode_marked, encode_record, join, read_mark)
+                     encode_hello, encode_record, join, read_mark)
 from p2pchat import Dial, Gone, Link, accept, listen
 from peers import Attempt, Connect, Hangup, Neighbour, Network, Notice, LinkKind, Show, STRANGER_SECONDS
 
@@ -457,8 +457,7 @@ GATEWAY = 5  # an origin lower than any that is drawn at random
 
 def marked(name, sequence, text, origin=77, gateway=GATEWAY):
     """The two frames of a message that a gateway put onto a plain link."""
-    marker = Marker(gateway, "10.0.0.9", 4000)
-    return encode_marked(marker.head(name, origin, False), [(0, sequence, text)])[0][0]
+    return Marker(gateway, "10.0.0.9", 4000).encode([(0, encode_record(Kind.SAY, origin, sequence, 0, name, text))]).data
 
 
 def frames(*pieces):
