@@ -2052,9 +2052,9 @@ class Lines:
         return 0.0 if self._lost else self._look_again
 
     def open(self, port: int, hint: str, name: bytes = b"", commands: Iterable[str] = ()) -> None:
-        """Print `SERVER: <port>`, and the hint as a notice."""
+        """Print `SERVER: <port>`, then what was shown so far, and the hint as a notice."""
         if self._out is not None:
-            self._out.put(b"SERVER: %d\n" % port)
+            self._out.unsent[:0] = b"SERVER: %d\n" % port
         if hint.strip():
             self.notice(hint.strip())
         self._push()

@@ -1624,10 +1624,12 @@ class Pipes:
         return events
 
 
-def test_lines_open_says_where_we_are():
+def test_lines_open_says_first_where_we_are():
+    """History: whoever was found with --lan before that got what was said earlier above the line with the port."""
     pipes = Pipes()
+    pipes.lines.show(b"al", [b"hi"], 0)
     pipes.lines.open(4711, "  join: ./p2pchat NAME host 4711")
-    assert pipes.said(pipes.stdout) == b"SERVER: 4711\n"
+    assert pipes.said(pipes.stdout) == b"SERVER: 4711\nal: hi\n"
     assert pipes.said(pipes.stderr) == b"-- join: ./p2pchat NAME host 4711\n"
     assert pipes.lines.deadline is None and pipes.lines.output_fds == [] and not pipes.lines.shows_own
 
