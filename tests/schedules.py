@@ -34,17 +34,17 @@ class Small:
         self.world = world = World(1, delay=(0.01, 0.01), trace=trace)
         self.members = [world.member() for _ in range(members)]
         self.peer = world.c_peer()
-        one, two, three, *more = self.members
-        world.at(0, two.join, one)
-        for other in (three, *more):
+        one, two, *more = self.members
+        for other in (two, *more):
             world.at(0, other.join, one)
         world.at(0.01, self.peer.join, two)
         world.at(0.045, one.say)
         for second in (0.3, 0.6):
             for node in (*self.members, self.peer):
                 world.at(second, self._say, node)
-        self.faults = [("kill", self.members[1]), ("kill", self.members[2]), ("kill", self.peer), ("cut", one, two), ("cut", two, three),
-                       ("stop", one), ("stop", two), ("unplug", three), ("dial", one, two)]
+        self.faults = [("kill", two), ("kill", self.peer), ("cut", one, two), ("stop", one), ("stop", two), ("dial", one, two)]
+        if more:
+            self.faults += [("kill", more[0]), ("cut", two, more[0]), ("unplug", more[0])]
         self.fault = None
 
     def _say(self, node):

@@ -38,14 +38,16 @@ def test_whatever_happens_survivors_are_one_network_and_show_everything_once_and
     assert not marks.missing(), "no seed reaches this any more: choose others (see SEEDS)"
 
 
-def test_in_a_small_world_a_fault_at_any_moment_costs_nothing():
-    """Every twelfth moment, one fault each; tests/schedules.py tries all."""
-    assert schedules.moments(every=12) > 50
+@pytest.mark.parametrize("members, every, least", [(2, 4, 50), (3, 12, 50)])
+def test_in_a_small_world_a_fault_at_any_moment_costs_nothing(members, every, least):
+    """One fault each at some of the moments; make hunt tries all, with four members."""
+    assert schedules.moments(every, members=members) > least
 
 
-def test_in_a_small_world_what_is_under_way_may_come_in_any_order():
-    """Three steps, while all are linked and speak; tests/schedules.py goes deeper."""
-    assert schedules.orders(3, skip=40, most=50) > 30
+@pytest.mark.parametrize("members, skip, least", [(2, 24, 15), (3, 40, 30)])
+def test_in_a_small_world_what_is_under_way_may_come_in_any_order(members, skip, least):
+    """Three steps, while all are linked and speak; make hunt goes deeper."""
+    assert schedules.orders(3, skip, most=50, members=members) > least
 
 
 def test_a_seed_repeats_a_run_exactly_whatever_the_hash_seed():
