@@ -79,7 +79,8 @@ class Small:
         what, args = event[2], event[3]
         if what == self.world._arrive:
             return f"what {args[0].peer.node} sent reaches {args[0].node}"
-        return f"{getattr(what, '__name__', what).strip('_')} of {next((arg for arg in (*args, getattr(what, '__self__', None)) if hasattr(arg, 'ident')), '')}"
+        who = next((arg for arg in (*args, getattr(what, "__self__", None)) if hasattr(arg, "ident")), "a link")
+        return f"{({'_knock': 'the dial', 'tick': 'the timer', '_say': 'the next line'}).get(what.__name__, what.__name__)} of {who}"
 
     def inject(self, kind, *nodes):
         """A fault."""
