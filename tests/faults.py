@@ -94,6 +94,8 @@ class Draft:
         self._faults(C_KINDS, rng.choice([0, 0, 1, 2]))
         self._faults(["lie", "lie_while_away"], rng.choice([0, 0, 0, 1]))
         self._faults(["forge_marks"], rng.choice([0, 0, 0, 1]))
+        if seed >= SUITE_SEEDS:  # the suite's seeds were chosen without them
+            self._faults(["c_slow", "subnets"], rng.choice([0, 0, 0, 0, 1]))
         self.world["link_local"] = not self.c_peers and rng.random() < 0.2
         self.events.sort(key=lambda event: event[0])
         self.plan = Plan(seed, self.limits, self.world, self.events)
@@ -270,6 +272,20 @@ class Draft:
         self.add(self.rng.uniform(when, 35), *self.rng.choice([
             ("stop", peer, self.seconds(3, 20, 70)), ("kill", peer), ("leave", peer), ("garble", peer), ("c_cut", peer), ("c_cut", peer)]))
 
+    def c_slow(self, when):
+        """A C program accepts a member's connection, and is slow to read what comes over it."""
+        peer = self.new()
+        self.c_peers.append(peer)
+        self.add(when, "c_named", peer, self.one())
+        self.add(when, "stop", peer, self.seconds(0.5, 3, 20))
+        self.add(self.rng.uniform(when + 3, QUIET_AT), "say", peer)
+
+    def subnets(self, when):
+        """Some members are in a network of their own, and only one machine, which nothing happens to, is in both."""
+        behind = tuple(sorted(self.rng.sample(self.members[1:], len(self.members) // 3)))
+        if not any(event[1] == "subnets" for event in self.events):
+            self.add(0, "subnets", self.new(), behind)
+
     def lie(self, when):
         liar = self.new()
         self.add(when, "liar", liar, self.one())
@@ -317,6 +333,7 @@ class Run:
         self.busy_until = 0.0  # when the last fault ends
         self.contacts = {}  # member -> its first Contact
         self.gateways = []  # (C peer, member)
+        self.router, self.behind = None, ()  # the machine in both networks, and who is in the second one only
         self.outside = set()  # members that a fault keeps apart for ever
         self.took = None
         self.took_to_agree = None
@@ -364,14 +381,25 @@ class Run:
 
     def _start(self, number, name, through):
         world = self.world
-        member = world.member(name, ident=number, skew=world.chance("skew", number).uniform(-1, 1))
+        host = f"192.168.1.{number}" if number in self.behind else None
+        member = world.member(name, host, ident=number, skew=world.chance("skew", number).uniform(-1, 1))
         others = [other for other in world.members if other is not member]
         if not others:
             return
         target = self.alive(through)
         if not isinstance(target, Member) or target.dial_only:
             target = min(others, key=lambda other: (other.dial_only, other.ident))
-        self.contacts[member] = member.join(target)
+        self.contacts[member] = member.join(self._reachable(member, target))
+
+    def subnets(self, number, behind):
+        """These are in a network of their own, and one more machine is in both."""
+        self.behind = behind
+        self.join(number, 1)
+        self.router = self.world.nodes[number]
+        self.world.also_at(self.router, f"192.168.1.{number}")
+
+    def _reachable(self, member, target):
+        return target if member.address_towards(target.as_seen_by(member)[0]) else self.router
 
     def say(self, number, padding=0):
         """A user types a line."""
@@ -383,7 +411,7 @@ class Run:
         """A user names another member, too."""
         member, target = self.node(number), self.alive(other)
         if isinstance(member, Member) and isinstance(target, Member) and member is not target:
-            member.join(target)
+            member.join(self._reachable(member, target))
 
     def leave(self, number):
         """A user leaves; the last member of all stays."""
@@ -674,7 +702,7 @@ class Run:
         """Its first dial failed: p2pchat would have ended, and been started again."""
         others = [other for other in self.core if other is not member and not other.dial_only and self.contacts.get(other) is not self.contacts[member]]
         if others and not member.mesh():
-            member.join(self.rng.choice(others))
+            member.join(self._reachable(member, self.rng.choice(others)))
 
     def _is_taken_for_c(self):
         """Whether somebody whom nobody can dial was met by silence, and speaks as to a C program: until a line is said."""
@@ -692,7 +720,7 @@ class Run:
         for part in parts:
             target = next((member for member in self.core if member not in part and not member.dial_only), None)
             if target is not None:
-                part[0].join(target)
+                part[0].join(self._reachable(part[0], target))
 
     def _stranded(self):
         """Whether no member knows the address of a living one in another part."""
