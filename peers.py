@@ -2797,6 +2797,10 @@ class News:
         else:
             self._uncounted += 1
 
+    def forget(self, key: Key) -> None:
+        """Tell nothing of this Person."""
+        self._found.pop(key, None)
+
     def __contains__(self, key: Key) -> bool:
         return key in self._found
 
@@ -3289,6 +3293,7 @@ class Presence:
             self._tell(person, verb)
         elif verb:
             person.announced = None  # an earlier run of ours that crashed
+            self._news.forget(person.key)
         self._suspects.pop(origin, None)
         self._doubted.pop(origin, None)
         self._set_here(person, False)

@@ -507,6 +507,20 @@ def test_two_members_of_one_name_are_told_apart():
     assert [member.label for member in third.network.who()] == [b"ann"], "a name that only one bears is shown as it is"
 
 
+def test_an_earlier_run_of_ours_is_not_announced_by_the_history_of_whoever_calls_us():
+    """History: restarted with --lan and called by another, a member was told that its own dead run had joined."""
+    world = World(1)
+    one, crashed = world.member("ann"), world.member("bob")
+    crashed.join(one)
+    world.run(5)
+    world.kill(crashed)
+    world.run(20)
+    bob = world.member("bob")
+    one.join(bob)
+    world.run(5)
+    assert bob.said_notices == ["ann joined"]
+
+
 def test_a_namesake_that_was_missed_for_a_moment_is_not_announced_again():
     """History (seed 730152): its link broke off, it was told lost, and said that it was here."""
     faults.replay(730152, {}, {'delay': (0.01, 0.1)}, [
