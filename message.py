@@ -496,14 +496,19 @@ class Run(NamedTuple):
     when: int  # of the first
     name: bytes
     frames: list[bytes]  # as they came, headers included
-    texts: list[bytes]  # one for each frame
+
+    @property
+    def texts(self) -> list[bytes]:
+        """One for each frame. Cut out only when our user is told: they are passed on as they came."""
+        start = RECORD_SIZE + len(self.name)
+        return [frame[start:] for frame in self.frames]
 
     def part(self, start: int, stop: int) -> Run:
         """The Run of its records from index `start` up to, but not including, `stop`."""
         if start == 0 and stop == len(self.frames):
             return self
         kind, origin, sequence, when, name, _ = decode_record(self.frames[start])
-        return Run(kind, origin, sequence, when, name, self.frames[start:stop], self.texts[start:stop])
+        return Run(kind, origin, sequence, when, name, self.frames[start:stop])
 
 
 class RecordDecoder(FrameDecoder):
@@ -525,7 +530,7 @@ class RecordDecoder(FrameDecoder):
         text = name + size
         if kind not in CHAT or not text <= stop <= end or not sequence or size > MAX_PLAIN_FRAME or length > self.limit:
             return self._next()
-        run = new_tuple(Run, (kind, origin, sequence, when, rest[name:text], [rest[at:stop]], [rest[text:stop]]))
+        run = new_tuple(Run, (kind, origin, sequence, when, rest[name:text], [rest[at:stop]]))
         if stop < end:
             self._at = stop
             self._extend(run)
@@ -535,9 +540,9 @@ class RecordDecoder(FrameDecoder):
 
     def _extend(self, run: Run) -> None:
         """Add what follows the first record: same kind, origin and name, and the next sequence each time."""
-        kind, origin, following, _, name, frames, texts = run
+        kind, origin, following, _, name, frames = run
         buffer, at, end, limit = self._rest, self._at, len(self._rest), self.limit
-        text, size, add_frame, add_text = RECORD_SIZE + len(name), len(name), frames.append, texts.append
+        text, size, add_frame = RECORD_SIZE + len(name), len(name), frames.append
         while end - at >= text:
             length, a_kind, an_origin, sequence, _, a_size = read_record(buffer, at)
             following += 1
@@ -546,7 +551,6 @@ class RecordDecoder(FrameDecoder):
                     or stop < at + text or length > limit or buffer[at + RECORD_SIZE:at + text] != name):
                 break
             add_frame(buffer[at:stop])
-            add_text(buffer[at + text:stop])
             at = stop
         self._at = at
 

@@ -1286,7 +1286,7 @@ class Network:
 
     def _take_run(self, neighbour: Neighbour, run: Run) -> None:
         """Take what is new in a run: a copy that came around a circle is not. It only shows what this neighbour has."""
-        _, origin, first, _, _, frames, _ = run
+        _, origin, first, _, _, frames = run
         if origin in self.author.origins:
             self._own(neighbour, origin, frames)
             return
@@ -1318,7 +1318,7 @@ class Network:
         """Log and deliver a new run: as a whole, or record by record where some may be earlier."""
         if late:
             sometimes("a hole is filled")
-        _, origin, first, _, _, frames, _ = run
+        _, origin, first, _, _, frames = run
         log, last = self.log, first + len(frames) - 1
         up_to_date = neighbour.position == log.end
         is_live = first > neighbour.vector_at_hello.get(origin, 0)
@@ -1346,14 +1346,14 @@ class Network:
 
     def _deliver(self, run: Run, number: int, earlier: bool = False, is_history: bool = False, is_late: bool = False) -> None:
         """Show what is new. C programs get it from the log, except what they have, and another network's history."""
-        kind, origin, sequence, when, name, _, texts = run
+        kind, origin, sequence, when, name, frames = run
         if is_history:
             sometimes("history of another network comes")
-            self.bridge.skip(number, len(texts))
+            self.bridge.skip(number, len(frames))
         if kind == Kind.SAY:
             is_gone = self.presence.is_gone(origin, sequence)
             label = self.presence.label(origin, name) if is_gone else self.presence.heard(origin, name)
-            news = self.bridge.said(run, texts, number)
+            news = self.bridge.said(run, run.texts, number)
         else:
             self.presence.note_alive(origin)
             label, news = self.bridge.told(run, number, is_late)
