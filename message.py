@@ -119,6 +119,12 @@ class Batch(NamedTuple):
         size = len(first.data)
         return Batch(first.data + self.data, first.ends + [size + end for end in self.ends], first.numbers)
 
+    def without(self, numbers: set[int]) -> Batch:
+        """What is left without the pieces of these records."""
+        kept = [(self.data[start:end], number) for start, end, number in zip([0, *self.ends], self.ends, self.numbers)
+                if number not in numbers]
+        return join([piece for piece, _ in kept], [number for _, number in kept])
+
 
 def join(pieces: Sequence[bytes], numbers: Sequence[int] = ()) -> Batch:
     """A Batch of these pieces, each of which may end a segment."""

@@ -1992,8 +1992,6 @@ class Outlet:
         self.garbled: list[float] = []  # when lines with a wrong checksum came
 
 
-ANY_OUTLET = Outlet()  # of a link whose C programs have nothing of the log yet
-
 QUIET_SECONDS, RANK_SECONDS, QUIET_SPREAD = 2.5, 0.75, 0.25  # that a quiet link waits; more for each gateway before it; a random part
 MAX_QUIET = 16  # quiet links
 MAX_RANK = 3  # so that even the last one takes over within 5 seconds
@@ -2045,7 +2043,8 @@ class Bridge:
         self._markers: dict[tuple[int, str], Marker] = {}  # (our origin, our host) -> Marker
         # (number in the log, our host) -> (Batch, the number after it)
         self._converted: dict[tuple[int, str, int], tuple[Batch, int]] = {}
-        self._ids: dict[tuple[int, int], list[bytes]] = {}  # (number in the log, the number after it) -> wire_id of each line
+        # (number in the log, the number after the last) -> the lines there: wire_id -> their numbers, nearly always one
+        self._ids: dict[tuple[int, int], dict[bytes, list[int]]] = {}
         self._decided_at: Optional[float] = None  # when one of two own links in one island went quiet
         self._grown, self._changed = log.end, False
         self._stock_at = log.end  # the number of the log at which to look at those that lag
@@ -2624,39 +2623,47 @@ class Bridge:
         outlet, start = neighbour.outlet, max(neighbour.position, self._log.start)
         if outlet.marks and self._clock.now - outlet.marked_at > LATE_WORDS_SECONDS:
             outlet.marks.clear()
-        if (outlet.skips or outlet.marks) and self._has_any(outlet, start):
-            batch, neighbour.position = self._convert(start, neighbour.own_host, outlet)
-        else:
-            batch, neighbour.position = self._shared(start, neighbour.own_host)
-        if outlet.skips:
+        batch, neighbour.position = self._shared(start, neighbour.own_host)
+        if outlet.skips or outlet.marks:
+            known = self._known(outlet, start, neighbour.position)
+            batch = batch.without(known) if known else batch
             outlet.skips = {number for number in outlet.skips if number >= neighbour.position}
         return batch if batch.data else None
 
-    def _has_any(self, outlet: Outlet, start: int) -> bool:
-        """Whether the C programs behind this link may have some of the records that come next. Nearly always not."""
-        key = start, min(_block_end(start), self._log.end)
-        if key not in self._ids:
+    def _known(self, outlet: Outlet, start: int, stop: int) -> set[int]:
+        """Which records from `start` to before `stop` the C programs behind this link have. Nearly always none."""
+        known = {number for number in outlet.skips if number < stop}
+        if outlet.marks:
+            ids = self._ids_of(start, stop)
+            known.update(*(ids[found] for found in ids.keys() & outlet.marks.keys()))
+        return known
+
+    def _ids_of(self, start: int, stop: int) -> dict[bytes, list[int]]:
+        ids = self._ids.get((start, stop))
+        if ids is None:
             if len(self._ids) > MAX_CONVERTED:
                 self._ids.clear()
-            self._ids[key] = [wire_id(frame) for frame in self._log.read(*key) if frame[HEADER_SIZE] in CHAT]
-        return not (outlet.marks.keys().isdisjoint(self._ids[key]) and outlet.skips.isdisjoint(range(*key)))
+            ids = self._ids[start, stop] = {}
+            for number, frame in enumerate(self._log.read(start, stop), start):
+                if frame[HEADER_SIZE] in CHAT:
+                    ids.setdefault(wire_id(frame), []).append(number)
+        return ids
 
     def _shared(self, start: int, host: str) -> tuple[Batch, int]:
-        """The pairs for all links at this position, made once."""
+        """(Batch, the number after it): the records from `start` on, as C programs get them, made once for all links there."""
         key = (start, host, min(_block_end(start), self._log.end))
         if key not in self._converted:
-            self._converted[key] = self._convert(start, host, ANY_OUTLET)
+            self._converted[key] = self._convert(start, host)
             if len(self._converted) > MAX_CONVERTED:
                 del self._converted[next(iter(self._converted))]
         return self._converted[key]
 
-    def _convert(self, start: int, host: str, outlet: Outlet) -> tuple[Batch, int]:
-        """(Batch, the number after it): the records from `start` on, as C programs get them."""
+    def _convert(self, start: int, host: str) -> tuple[Batch, int]:
         frames = self._log.read(start, _block_end(start))
         if len(frames) > 1:
             del frames[bisect_right(list(accumulate(map(len, frames))), CONVERTED_BYTES) or 1:]
-        lacking = [found for found in enumerate(frames, start) if not self._has(outlet, *found)]
-        return self._marker(self._author.origin, host).encode(lacking), start + len(frames)
+        chat = [(number, frame) for number, frame in enumerate(frames, start) if frame[HEADER_SIZE] in CHAT and number not in self._never]
+        return self._marker(self._author.origin, host).encode(chat), start + len(frames)
 
     def _marker(self, gateway: int, host: str) -> Marker:
         """The Marker for our links at this host of ours."""
