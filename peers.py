@@ -1336,7 +1336,7 @@ class Network:
             is_history = neighbour.is_foreign and self._is_old(neighbour, one)
             if neighbour.is_foreign and not is_history:
                 self.bridge.skip_behind(neighbour.origin, number + offset)
-            self._deliver(one, number + offset, earlier, is_history, is_late=True)
+            self._deliver(one, number + offset, earlier, is_history, is_late=True, fills_hole=late)
 
     def _is_earlier(self, neighbour: Neighbour, run: Run) -> bool:
         return run.sequence <= self._before.get(run.origin, 0) or self._is_old(neighbour, run)
@@ -1344,14 +1344,16 @@ class Network:
     def _is_old(self, neighbour: Neighbour, run: Run) -> bool:
         return run.sequence <= neighbour.vector_at_hello.get(run.origin, 0) and self.wall - run.when > EARLIER_SECONDS
 
-    def _deliver(self, run: Run, number: int, earlier: bool = False, is_history: bool = False, is_late: bool = False) -> None:
+    def _deliver(self, run: Run, number: int, earlier: bool = False, is_history: bool = False, is_late: bool = False,
+                 fills_hole: bool = False) -> None:
         """Show what is new. C programs get it from the log, except what they have, and another network's history."""
         kind, origin, sequence, when, name, frames = run
         if is_history:
             sometimes("history of another network comes")
             self.bridge.skip(number, len(frames))
         if kind == Kind.SAY:
-            is_gone = self.presence.is_gone(origin, sequence)
+            # What fills a hole brings nobody back: the news that they were lost may have come before it.
+            is_gone = fills_hole and not self.presence.is_here(origin) or self.presence.is_gone(origin, sequence)
             label = self.presence.label(origin, name) if is_gone else self.presence.heard(origin, name)
             news = self.bridge.said(run, run.texts, number)
         else:

@@ -251,6 +251,8 @@ class Oracle:
                 "mesh links": (links, peers.MAX_MESH_LINKS),
                 "book": (len(network.overlay.book.heard), peers.MAX_BOOK),
                 "friends": (len(network.overlay.book.friends), peers.MAX_FRIENDS),
+                "sought": (len(network.overlay._sought), peers.MAX_BOOK),
+                "tried": (len(network.overlay._tried), peers.MAX_FRIENDS + len(network.contacts)),
                 "shunned": (len(network.overlay.book.shunned), peers.MAX_BOOK),
                 "members": (len(network.presence.people), peers.MAX_MEMBERS),
                 "suspects": (len(network.presence._suspects), peers.MAX_MEMBERS),

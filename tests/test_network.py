@@ -1020,6 +1020,21 @@ def test_a_member_that_was_called_lost_and_spoke_since_is_not_missed_when_its_li
     assert [person.key for person in network.who()] == [7, 8]
 
 
+def test_what_fills_a_hole_of_a_member_that_is_lost_does_not_bring_it_back():
+    """History (seed 770009): it was said before the news of the loss, and came after it."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    witness, other = met(network, "10.0.0.1", 7), met(network, "10.0.0.2", 8)
+    for sequence in 1, 5:
+        network.received(witness, encode_record(Kind.SAY, 9, sequence, 0, b"m9", b"line %d" % sequence))
+    network.received(witness, encode_record(Kind.LOST, 7, 2, 0, b"m7", message.encode_lost(9, 5)))
+    network.now += peers.DOUBT_SECONDS
+    network.tick()
+    assert 9 not in [person.key for person in network.who()]
+    network.received(other, encode_record(Kind.SAY, 9, 3, 0, b"m9", b"line 3"))
+    assert [show.texts for show in network.actions if type(show) is peers.Show] == [[b"line 1"], [b"line 5"], [b"line 3"]]
+    assert 9 not in [person.key for person in network.who()]
+
+
 def test_what_is_missing_of_a_member_is_asked_of_it_however_long_it_was_away():
     """History: somebody forged what came later, and after a minute nobody asked for what it had said before."""
     faults.replay(1256, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0.02}, [
