@@ -528,7 +528,8 @@ class Run:
     def move(self, number):
         """It gets another address."""
         member = self.alive(number)
-        if isinstance(member, Member) and len(member.hosts) == 1 and member not in self.outside and member.host not in self.world.groups:
+        is_free = isinstance(member, Member) and member not in self.outside and member.host not in self.world.groups
+        if is_free and len(member.hosts) == 1 and number not in self.behind:
             self.world.move(member, f"10.77.{number}.{len(self.world.hosts) % 250}")
             self._lasts(45, None)
 
