@@ -783,6 +783,9 @@ class Network:
     was stopped longer has lost them (_overdue), dials again (Overlay.fill), and its new neighbours start from the vector
     in its hello (_met, Neighbour._take_records), as with a latecomer.
 
+    What came is passed on before it is worked out what our user is shown of it (`tell`): for the one everybody behind us
+    waits, for the other only our user. But what C programs may have already is found out first (Bridge.may_have).
+
     The caller sets `now` (seconds of a monotonic clock) and `wall` (seconds since 1970) before each call; `rng` is the
     only source of chance. So a simulator can run it, and replay a run.
     """
