@@ -3449,9 +3449,9 @@ class Discovery:
             self._plan_dial(heard, host)
 
     def rooms(self) -> list[tuple[bytes, int]]:
-        """(name, how many members announce it) of each room heard of lately."""
+        """(name, how many members announce it) of each room heard of lately, those with most first."""
         rooms = Counter(room for room, heard_at, _ in self._nearby.values() if heard_at > self._clock.now - NEARBY_SECONDS)
-        return sorted(rooms.items())
+        return sorted(rooms.items(), key=lambda room: (-room[1], room[0]))
 
     def _is_linked(self) -> bool:
         return bool(self._links.mesh())

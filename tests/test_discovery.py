@@ -101,7 +101,19 @@ def test_rooms_stay_apart_and_each_hears_of_the_other():
     assert dict(lobby[0].network.discovery.rooms())[b"attic"] in (2, 3)
     late = enter(world, b"cellar")
     world.run(0.5)
-    assert [room for room, _ in late.network.discovery.rooms()] == [b"attic", b"lobby"], "whoever has just come knows already"
+    assert {room for room, _ in late.network.discovery.rooms()} == {b"attic", b"lobby"}, "whoever has just come knows already"
+
+
+def test_the_rooms_with_most_members_come_first_and_a_list_of_them_has_an_end(nearby):
+    ann, = nearby("ann")
+    discovery = ann.chat.network.discovery
+    for number in range(300):
+        discovery.heard("10.9.9.9", encode_announcement(Announcement(TELLS, number + 100, 40000, b"%03d" % number)))
+    for origin in 7, 8:
+        discovery.heard("10.9.9.8", encode_announcement(Announcement(TELLS, origin, 40000, b"real")))
+    ann.type(":rooms")
+    turn([ann], lambda: any("rooms nearby" in line for line in ann.err))
+    assert ann.err[-1].split("), ")[1] == "real (announced by 2" and ann.err[-1].endswith(f"and {peers.MAX_NEARBY - 2 - p2pchat.MAX_ROOMS_TOLD + 1} more")
 
 
 def test_whoever_is_alone_asks_after_0_1_2_4_seconds_and_then_every_minute_and_is_told_once_that_it_is_in_vain():
