@@ -81,7 +81,7 @@ class Gone(Exception):
 class Link:
     """One connected socket and the neighbour behind it. Every failure of either comes out as Gone.
 
-    It never waits: call receive when select says readable, and flush when something is to be sent.
+    It never waits: call receive when select says readable, and send_last or flush when something is to be sent.
     A read may be partial: message.FrameDecoder handles that. A write may be partial: see _send_chunk.
     """
 
@@ -124,6 +124,12 @@ class Link:
                 return False  # a C program's window has no room: writability would not tell when it has
         self.blocked = True  # also where the kernel took all, but this turn's share is used up
         return False
+
+    def send_last(self, now: float) -> bool:
+        """The short way for a link of which nothing is left over: as a rule, all it lacks is one message. Returns whether that
+        went out whole; else it has to be flushed. Never blocks."""
+        last = self.neighbour.take_last()
+        return bool(last) and self._send_chunk(last, now)
 
     def _send_chunk(self, chunk: bytes, now: float) -> bool:
         """One system call's worth. Returns whether all of it was taken.
@@ -903,9 +909,10 @@ class Chat:
         """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
         for link in [link for link, patience in self._unfinished.items() if patience.is_due(now)] if self._unfinished else ():
             self._flush(link, now)
+        links, unfinished = self.links, self._unfinished
         for neighbour in self.network.to_send():
-            link = self.links[neighbour]
-            if link not in self._unfinished:
+            link = links[neighbour]
+            if link not in unfinished and not link.send_last(now):
                 self._flush(link, now)
 
     def _flush(self, link: Link, now: float) -> None:

@@ -341,11 +341,15 @@ class Neighbour:
         """
         if self.waiting or self.asked or self.next_batch:
             return self._take_waiting(joined, room)
-        log, start = self.log, self.position
-        if log and start == log.end - 1 and start >= self.filter_until:  # as a rule: a lone message
-            self.position = log.end
-            return log.last
         return self._take_records()
+
+    def take_last(self) -> bytes:
+        """As a rule, a message comes alone: take out the last record of the log, if that is all to be sent now; else b""."""
+        log, start = self.log, self.position
+        if self.next_batch or not log or start != log.end - 1 or start < self.filter_until or self.waiting or self.asked:
+            return b""
+        self.position = log.end
+        return log.last
 
     def _take_waiting(self, joined: int, room: int) -> bytes:
         if self.next_batch and not self.waiting and self.log:
