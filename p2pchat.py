@@ -1132,7 +1132,7 @@ class Chat:
         self.leave()
         if self.network.unheard:
             self.status = 1
-            self.front.notice("nobody is connected, so nobody got what you sent" + " last" * self.network.was_connected)
+            self.front.notice(f"nobody is connected, so nobody got what you {'last ' * self.network.was_connected}sent")
 
     def _lose_terminal(self) -> None:
         if self.status is None:  # a hang-up also sends SIGHUP, which is not a second request to leave

@@ -1054,7 +1054,7 @@ def test_whoever_was_heard_at_first_is_told_that_nobody_got_the_rest(members):
     ann.type("two")
     ann.end_input()
     turn([ann], lambda: ann.chat.status == 1)
-    assert ann.err[-1] == "-- nobody is connected, so nobody got what you sent last"
+    assert ann.err[-1] == "-- nobody is connected, so nobody got what you last sent"
 
 
 @pytest.mark.parametrize("file", ["/dev/null", os.path.join(TOP, "Makefile")])
