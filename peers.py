@@ -1599,6 +1599,9 @@ DIAL_SECONDS = 10  # for all addresses of a peer that our user named, together, 
 MAX_DIALS = 3  # probes under way at once
 MESH_DIAL_SECONDS = 5  # for an address that the network picked to answer
 SHUFFLE_SECONDS = 15, 45  # between two swaps
+# A newcomer's first swaps come sooner, after this share of the time: it knows only the neighbours of those it joined through,
+# and where 90 % died, nobody who lived.
+FIRST_SHUFFLES, SOONER = 3, 0.2
 FRIEND_SHARE = 0.3  # of swaps that try a friend first
 OUTBOUND_QUOTA = 3  # the last links that we dialled, never given up for a caller (as in gossipsub v1.1)
 ELDEST_CALLERS = 3  # the oldest callers, never given up for another, or a crowd of strangers would leave us nobody else
@@ -1628,6 +1631,7 @@ class Overlay:
         self._unproven = TokenBucket(UNPROVEN_DIALS, UNPROVEN_SECONDS, clock.now)
         self._naming = FairBuckets(MAX_NAMED, NAMED_SECONDS)
         self._shuffle_at: Optional[float] = None
+        self._shuffles = 0
         self._reserve_at, self._reserve_pause = clock.now, RESERVE_FIRST
         self._tried: set[Address] = set()  # old acquaintances that had their turn
         self._sought: dict[Address, int] = {}  # members that we have to find, and their origins
@@ -1756,7 +1760,7 @@ class Overlay:
             self.book.note(neighbour.address, hello.origin)
         self.book.befriend(neighbour.address, hello.origin)
         if self._shuffle_at is None:
-            self._shuffle_at = self._clock.now + self._rng.uniform(*SHUFFLE_SECONDS)
+            self._plan_shuffle()
         self._make_room(neighbour)
         self.fill()
 
@@ -1814,9 +1818,13 @@ class Overlay:
             self._reserve_pause = min(self._reserve_pause * 2, RESERVE_MOST)
         return address
 
+    def _plan_shuffle(self) -> None:
+        self._shuffles += 1
+        self._shuffle_at = self._clock.now + self._rng.uniform(*SHUFFLE_SECONDS) * (SOONER if self._shuffles <= FIRST_SHUFFLES else 1)
+
     def _shuffle(self) -> None:
         """Swap a link for a random other one, so that no part of the network closes in on itself."""
-        self._shuffle_at = self._clock.now + self._rng.uniform(*SHUFFLE_SECONDS)
+        self._plan_shuffle()
         for neighbour in self._links.mesh():
             addresses = self._links.addresses_but(neighbour)
             if addresses:

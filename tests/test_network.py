@@ -178,6 +178,12 @@ def test_a_member_that_knows_forty_dead_addresses_and_one_that_lives_finds_it_at
     world.run_until(lambda: survivor in lonely.mesh(), 10)
 
 
+def test_a_newcomer_knows_nearly_all_of_forty_members_after_20_seconds():
+    """History: it knew 29, and of 2,000 members of which 90 % died, one knew nobody who lived."""
+    world = network_of(40, seconds=20)
+    assert min(len(member.network.overlay.book.heard) for member in world.members[-10:]) > 34
+
+
 def test_a_shuffle_finds_the_other_half_after_a_long_split():
     world = network_of(8, seconds=20, lazy=True)
     half = world.members[::2]
