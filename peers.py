@@ -1124,14 +1124,15 @@ class Network:
                 return
 
     def _read_records(self, neighbour: Neighbour) -> None:
-        for run in iter(neighbour.frames.next_run, None):
-            if isinstance(run, bytes):
-                self.tell()
-                self._record(neighbour, run)
+        next_run = neighbour.frames.next_run
+        found = next_run()
+        while found is not None and not neighbour.ending:
+            if isinstance(found, Run):
+                self._take_run(neighbour, found)
             else:
-                self._take_run(neighbour, run)
-            if neighbour.ending:
-                return
+                self.tell()
+                self._record(neighbour, found)
+            found = next_run()
 
     def _settled(self, neighbour: Neighbour) -> None:
         """It is a C program, as far as anybody can tell."""

@@ -34,7 +34,8 @@ C_PATH = os.environ.get("P2PCHAT_C", "")
 ROUNDS = 5  # slices of each run; in each round every run gets its turn
 MESH_LINKS = 7  # receivers that the program takes beside a source, as it is built
 MORE_LINKS = "peers.MAX_MESH_LINKS = 2000"
-ROW_ONLY = "peers.WANT_LINKS = 1"  # else four members link all with all, and there is no row
+# Else four members link all with all, or swap links in the middle of it, and there is no row.
+ROW_ONLY = "peers.WANT_LINKS, peers.SHUFFLE_SECONDS = 1, (1e6, 1e6)"
 BARE, ASYNCIO, C = "bare", "asyncio", "C"
 
 
@@ -308,6 +309,7 @@ def part_chain():
     if C_PATH:
         starts[C, "plain"] = lambda *peer: c_program(C_PATH, *peer)
     cells = [Cell(who, kind, lambda: Chain(start)) for (who, kind), start in starts.items()]
+    load.free_all()
     for _ in range(ROUNDS):
         for cell in cells:
             cell.delays.append([])

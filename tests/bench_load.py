@@ -416,6 +416,13 @@ def on_cores(cores):
     pin(OWN_CORES)
 
 
+def free_all():
+    """Let every hub use every core: programs in a row stand for machines of their own, and do not share one."""
+    for hub in _running:
+        for task in os.listdir(f"/proc/{hub.pid}/task") if CORES else ():
+            os.sched_setaffinity(int(task), CORES)
+
+
 def pin(cores):
     if len(CORES) > 1:
         os.sched_setaffinity(0, cores)
