@@ -2,6 +2,7 @@
 
 import random
 import socket
+from contextlib import suppress
 
 import pytest
 
@@ -340,6 +341,29 @@ def test_a_far_end_that_stops_reading_makes_the_link_wait_and_gets_all_of_it_lat
         arrived += far.recv(1 << 20)
         link.flush(0)
     assert arrived == b"".join(pieces) and not link.unsent and not cramped(link)
+
+
+def test_a_lone_message_goes_the_short_way_and_on_where_the_kernel_took_only_a_part(linked):
+    link, far = linked
+    log, record = Log(), encode_record(Kind.SAY, 7, 1, 0, b"ann", b"x" * 32_000)
+    assert not link.send_last(0), "nothing is there"
+    link.neighbour.kind = LinkKind.MESH
+    link.neighbour.follow(log)
+    for number in range(1, 1000):
+        log.extend(7, number, [record], 0)
+        if not link.send_last(0):
+            break
+    assert link.unsent, "the kernel's buffers hold less than that"
+    far.setblocking(False)
+    arrived = b""
+    while len(arrived) < number * len(record):
+        with suppress(BlockingIOError):
+            arrived += far.recv(1 << 20)
+        link.flush(0)
+    assert arrived == record * number and not link.unsent
+    link.neighbour.queue(join([b"first"]))
+    log.extend(7, number + 1, [record], 0)
+    assert not link.send_last(0), "something else is to go before it"
 
 
 def test_a_write_that_was_taken_in_part_goes_on_where_it_stopped(linked):
