@@ -774,6 +774,7 @@ EARLIER_SECONDS = 10  # a message that a new link brings is marked as earlier if
 AGAIN_SECONDS = 10  # between two notices that we are connected again, or that nobody is connected
 ALONE_SECONDS = 1.5  # after the last link was lost, until our user is told; by then another one may be up
 RENEW_SECONDS, FORGED_PAUSE = 2, 60  # between two changes of our origin; between two notices that somebody forges our name
+MISSING_PAUSE = 10  # seconds between two notices of what is missing: a liar may skip sequences without end
 MAX_NAMED_AT_ONCE = 8  # names in a notice about one link
 
 
@@ -814,7 +815,8 @@ class Network:
         self._before: dict[int, int] = {}  # origin -> the sequence up to which it spoke before we joined: that is not news
         self._before_until = now
         self._alone_told_at = -inf
-        self._renew_at = self._forged_told_at = self._again_at = now
+        self._renew_at = self._forged_told_at = self._again_at = self._missing_after = now
+        self._missing = 0  # messages of which our user will be told that they are missing
         self._was_cut_off = False  # our last neighbour was lost (not if it left)
         self.was_connected, self._told_alone = False, False  # whether we ever were; whether our user knows that nobody is connected now
         self._tell_alone_at: Optional[float] = None  # when our user is told that the last link is lost
@@ -893,6 +895,7 @@ class Network:
         times = [contact.due for contact in self.contacts]
         times += [self._due(neighbour) for neighbour in self.links.all if neighbour.kind is not LinkKind.PLAIN]
         times += [self._renew_at] * (self._forged_from is not None) + [self._tell_alone_at]
+        times += [self._missing_after] * (self._missing > 0)
         times += [self.log.holes.next_tell(), self.overlay.deadline, self.bridge.deadline, self.presence.deadline]
         times += [self.discovery.deadline] if self.discovery else []
         return min((time for time in times if time is not None), default=None)
@@ -1442,9 +1445,10 @@ class Network:
             self._renew()
 
     def _tell_missing(self) -> None:
-        missing = self.log.holes.tell(self.now)
-        if missing:
+        missing = self._missing = self._missing + self.log.holes.tell(self.now)
+        if missing and self._missing_after <= self.now:
             sometimes("missing messages are told")
+            self._missing, self._missing_after = 0, self.now + MISSING_PAUSE
             words = "{} message is missing: nobody connected has it any more"
             self._notice(words if missing == 1 else "{} messages are missing: nobody connected has them any more", f"{missing:,}")
 

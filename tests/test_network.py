@@ -1454,6 +1454,26 @@ def test_a_hole_filled_at_every_other_place_leaves_bounded_holes():
     assert holes.untold == len(holes._untold())
 
 
+def test_what_is_missing_is_told_at_once_and_then_now_and_then():
+    """History: a liar that skipped every other sequence filled the screen, several rows a second."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    liar = met(network, "10.6.6.6", 666)
+    network.actions.clear()
+    told = []
+    for number in range(message.MAX_HOLES_EACH):
+        network.received(liar, encode_record(Kind.HERE, 7, 2 * number + 1, 0, b"n", b""))
+        network.now += 1
+        while network.deadline is not None and network.deadline <= network.now:
+            network.tick()
+        told += [action.parts[0] for action in network.actions if isinstance(action, peers.Notice) and "missing" in action.words]
+        network.actions.clear()
+    assert told[0] == "1" and len(told) <= 1 + message.MAX_HOLES_EACH // peers.MISSING_PAUSE
+    network.now += 100
+    network.tick()
+    told += [action.parts[0] for action in network.actions if isinstance(action, peers.Notice) and "missing" in action.words]
+    assert sum(map(int, told)) == message.MAX_HOLES_EACH - 1, "all are counted"
+
+
 def test_a_lie_that_somebody_was_forged_hides_nothing_that_was_missing():
     """History: what a hole lacked was not taken any more when it came at last."""
     log = message.Log()
