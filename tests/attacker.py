@@ -10,7 +10,6 @@ honest members say meanwhile it can read, as any stranger can.
 """
 
 import base64
-import os
 import random
 import socket
 import struct
