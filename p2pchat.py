@@ -750,7 +750,7 @@ class Chat:
         """Tell the network the time. A sleeping machine stops the one clock, and not the other."""
         clock = self.network.clock
         clock.now = now = time.monotonic()
-        clock.wall = wall = time.time() % RECORD_TIMES
+        clock.wall = wall = record_time()
         apart, self._apart = self._apart, wall - now
         if wall - now - apart > SLEPT_SECONDS:
             self.network.woke()

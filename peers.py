@@ -16,7 +16,7 @@ network, and a simulator a thousand of them. Each class has one topic; in this o
     Network     all parts together: is a record new, and which neighbours still lack it?
     Overlay     which links to have, and whom to dial (a random graph that heals itself)
     Bridge      C programs: marks, circles, lines that come through two gateways
-    Presence    who is here, how each is labelled, and the notices about it
+    Presence    who is here, their labels, and the notices about them
     Discovery   how members on one network segment find each other without a port number
 
 The subtle spots: Neighbour._take_records (why nothing is lost), Handshake.resolve_double (why two
@@ -270,7 +270,7 @@ class Neighbour:
         return not (self.queued or self.asked or log and self.position < log.end)
 
     def heard(self, key: Key, frame: bytes, most: int) -> bool:
-        """Remember who is behind this link. Returns False if that would be more than `most`, or the name is too long."""
+        """Note who is behind this link. Returns False if there are `most` already, or the name is too long."""
         if key in self.names or len(self.names) < most and len(frame) <= MAX_GUEST_NAME:
             self.names[key] = frame
         return key in self.names
@@ -1201,7 +1201,7 @@ class Network:
         elif neighbour.pings >= MOST_PINGS:
             sometimes("a silent neighbour is given up")
             self.links.hang_up(neighbour, "is silent")
-        elif not self.has_address(neighbour.own_host):  # we are on another network: what is sent to our old address is lost
+        elif not self.has_address(neighbour.own_host):  # we have another address now: what is sent to the old one is lost
             for dead in [link for link in self.links.all if link.own_host == neighbour.own_host]:
                 self.links.hang_up(dead, "was reached from an address that this machine no longer has")
         else:
@@ -1296,7 +1296,7 @@ class Network:
     # What other members tell -----------------------------------------------------------------
 
     def _take_run(self, neighbour: Neighbour, run: Run) -> None:
-        """Take what is new in a run: a copy that came around a circle is not. It only shows what this neighbour has."""
+        """Take what is new in a run. A copy that came around a circle only shows what this neighbour has."""
         _, origin, first, _, _, frames = run
         if origin in self.author.origins:
             self._own(neighbour, origin, frames)
@@ -2003,7 +2003,7 @@ class Outlet:
         self.marked_at = 0.0  # when the last of them came
         # origin -> when its mark last came over the link; the latest is last
         self.gateways: OrderedDict[int, float] = OrderedDict()
-        # (number in the log, since when): what has not come back over this link is owed to it
+        # (number in the log, since when) of what has yet to come back over this link
         self.owed: list[tuple[int, float]] = []
         self.words: dict[int, deque[int]] = {}  # C users' lines that are owed: hash of (name, text) -> numbers in the log
         # (when, name, text, times): C users' lines that no other gateway has told yet
