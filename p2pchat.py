@@ -14,7 +14,7 @@ The rules of the loop, by which one thread is enough for everything:
 1. Only `select` waits. No blocking connect, no sendall, no sleep, and no name lookup once the loop
    runs: while one call waits, everybody waits.
 2. Handlers queue; one place sends, at the end of the turn (_send). Writability is asked for only
-   after a send fell short, since a write may be partial (Link._send_chunk), or after a link used up
+   after a send fell short, since a write may be partial (Link.send_chunk), or after a link used up
    its share of the turn: a socket is nearly always writable, so asking for no reason would spin.
 3. Handlers mark; one place removes (_reap), once all events of the turn have been handed out: so no
    handler meets a link that was closed under it, or a new one that got the old one's descriptor.
@@ -81,8 +81,8 @@ class Gone(Exception):
 class Link:
     """One connected socket and the neighbour behind it. Every failure of either comes out as Gone.
 
-    It never waits: call receive when select says readable, and send_last or flush when something is to be sent.
-    A read may be partial: message.FrameDecoder handles that. A write may be partial: see _send_chunk.
+    It never waits: call receive when select says readable, and flush when something is to be sent.
+    A read may be partial: message.FrameDecoder handles that. A write may be partial: see send_chunk.
     """
 
     def __init__(self, sock: socket.socket, neighbour: peers.Neighbour) -> None:
@@ -116,7 +116,7 @@ class Link:
         is_ours = neighbour.kind in peers.OURS
         for _ in range(SENDS_PER_TURN):
             chunk = self._rest or (neighbour.take(READ_SIZE, MAX_SEND) if is_ours else self.segmenter.next_chunk(neighbour, now))
-            if chunk and not self._send_chunk(chunk, now):
+            if chunk and not self.send_chunk(chunk, now):
                 break
             if neighbour.is_done():
                 return True
@@ -125,14 +125,8 @@ class Link:
         self.blocked = True  # also where the kernel took all, but this turn's share is used up
         return False
 
-    def send_last(self, now: float) -> bool:
-        """The short way for a link of which nothing is left over: as a rule, all it lacks is one message. Returns whether that
-        went out whole; else it has to be flushed. Never blocks."""
-        last = self.neighbour.take_last()
-        return bool(last) and self._send_chunk(last, now)
-
-    def _send_chunk(self, chunk: bytes, now: float) -> bool:
-        """One system call's worth. Returns whether all of it was taken.
+    def send_chunk(self, chunk: bytes, now: float) -> bool:
+        """Send one system call's worth; nothing may be left of an earlier one. Returns whether all was taken. Never blocks.
 
         A WRITE MAY BE PARTIAL, and this is where that is handled. send only copies into the kernel's buffer, which
         empties no faster than the far end reads. Where that has room for a part of the chunk, send takes this
@@ -148,8 +142,8 @@ class Link:
             sent, self._broken = 0, _because(error)
         if sent:
             self.taken_at = now
-        self._rest = rest = chunk[sent:]
-        return not rest
+        self._rest = chunk[sent:]
+        return not self._rest
 
     def undelivered(self) -> int:
         """Bytes that were taken from the neighbour and that the far end's system has not acknowledged. Never blocks."""
@@ -909,16 +903,20 @@ class Chat:
         """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
         for link in [link for link, patience in self._unfinished.items() if patience.is_due(now)] if self._unfinished else ():
             self._flush(link, now)
-        links, unfinished = self.links, self._unfinished
-        for neighbour in self.network.to_send():
-            link = links[neighbour]
-            if link not in unfinished and not link.send_last(now):
-                self._flush(link, now)
+        links, last = self.links, self.network.log.last
+        lone, others = self.network.to_send()
+        for neighbour in lone:
+            if not links[neighbour].send_chunk(last, now):
+                self._flush(links[neighbour], now)
+        for neighbour in others:
+            if links[neighbour] not in self._unfinished:
+                self._flush(links[neighbour], now)
 
     def _flush(self, link: Link, now: float) -> None:
         try:
             if not link.flush(now):
                 self._changed.add(link)
+                link.neighbour.is_level = False  # before it is sent anything else, the rest has to go out
                 self._unfinished.setdefault(link, Patience(link, now)).check(now)
             elif link in self._unfinished:
                 self._changed.add(link)
@@ -1651,8 +1649,8 @@ class TracedLink(Link):
         self._chat.note(f"read {len(data)} from {self._chat.called(self)}")
         return data
 
-    def _send_chunk(self, chunk: bytes, now: float) -> bool:
-        complete = super()._send_chunk(chunk, now)
+    def send_chunk(self, chunk: bytes, now: float) -> bool:
+        complete = super().send_chunk(chunk, now)
         self._chat.note(f"sent {len(chunk) - len(self._rest)}{'' if complete else f' of {len(chunk)}'} to {self._chat.called(self)}")
         return complete
 

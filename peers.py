@@ -227,6 +227,7 @@ class Neighbour:
         self.log: Optional[Log] = None  # ours, to be sent to it; None: nothing of it is, for now
         self.position = 0  # where in our log it stands: the next record to send
         self.asked: list[int] = []  # numbers in our log that it asked for, the first one last
+        self.is_level = False  # when last asked, it lacked nothing: all that it lacks now is from its position on (Links.to_send)
         # A mesh link: who is there, and what it has of our log
         self.origin: int = None  # type: ignore[assignment]  # known from its hello on
         self.greeted_as: Optional[int] = None  # our own origin, as we told it
@@ -234,6 +235,7 @@ class Neighbour:
         self.vector_at_hello: dict[int, int] = {}  # origin -> the sequence that it had when we met
         self.seen: dict[int, tuple[int, int]] = {}  # origin -> (first, last) of what it has sent since: it has exactly these
         self.filter_until = 0  # from this number of our log on, it is not known to have anything
+        self.own_from: Optional[int] = None  # what it has before that are exactly the records from here on; None: others, too
         self.has_asked = False
         self.is_foreign = False  # when we met, it knew nobody we knew: its history is another network's
         # A plain link: who is behind it
@@ -303,7 +305,7 @@ class Neighbour:
         """Drop all that waits, and send nothing of the log."""
         self.waiting.clear()
         self.asked.clear()
-        self.queued, self.cost, self._taken, self.log = 0, 0, 0, None
+        self.queued, self.cost, self._taken, self.log, self.is_level = 0, 0, 0, None, False
 
     @property
     def lagging(self) -> bool:
@@ -341,15 +343,9 @@ class Neighbour:
         """
         if self.waiting or self.asked or self.next_batch:
             return self._take_waiting(joined, room)
-        return self._take_records()
-
-    def take_last(self) -> bytes:
-        """As a rule, a message comes alone: take out the last record of the log, if that is all to be sent now; else b""."""
-        log, start = self.log, self.position
-        if self.next_batch or not log or start != log.end - 1 or start < self.filter_until or self.waiting or self.asked:
-            return b""
-        self.position = log.end
-        return log.last
+        data = self._take_records()
+        self.is_level = self.log is not None and self.position >= self.filter_until
+        return data
 
     def _take_waiting(self, joined: int, room: int) -> bytes:
         if self.next_batch and not self.waiting and self.log:
@@ -431,6 +427,8 @@ class Neighbour:
 
     def _unknown(self, log: Log, start: int, stop: int) -> bytes:
         """Of the log from `start` to the record before `stop`, what this neighbour is not known to have."""
+        if self.own_from is not None:  # as a rule
+            return b"".join(log.read(start, min(self.own_from, stop)) + log.read(max(self.filter_until, start), stop))
         frames = log.read(start, stop)
         late, vector, seen = log.late, self.vector_at_hello, self.seen
         unknown = []
@@ -447,13 +445,30 @@ class Neighbour:
 
     def has(self, origin: int, first: int, last: int) -> None:
         """Note that it has these sequences: it sent them, in a row."""
+        self._saw(origin, first, last)
+        if self.position < self.log.end:  # type: ignore[union-attr]
+            self.filter_until, self.own_from, self.is_level = self.log.end, None, False  # type: ignore[union-attr]
+
+    def brought(self, origin: int, first: int, last: int, number: int) -> None:
+        """The same, where they were new: they are our log's last records, from this number on."""
+        end = self.log.end  # type: ignore[union-attr]
+        if self.position == number:  # it lacked nothing, and still does not
+            self.position = end
+        else:
+            if self.position >= self.filter_until:
+                self.own_from = number
+            elif self.filter_until != number:
+                self.own_from = None
+            self.filter_until = end
+        self._saw(origin, first, last)
+
+    def _saw(self, origin: int, first: int, last: int) -> None:
         low, high = self.seen.get(origin, NOTHING)
         if not low <= first <= high + 1:
             low = high = first
             if len(self.seen) > LOG_MESSAGES // 4:  # made-up origins; at worst it is sent what it has
                 self.seen.clear()
         self.seen[origin] = low, last if last > high else high
-        self.filter_until = self.log.end  # type: ignore[union-attr]
 
 
 PLAIN_ANSWER, DOUBLE, SPARED = "is a C peer", "is linked twice", "found other links"  # why the network itself ends a link
@@ -878,18 +893,26 @@ class Network:
             self._replan, self._planned = False, self._plan()
         return self._planned
 
-    def to_send(self) -> Sequence[Neighbour]:
-        """The neighbours that may have to be sent something since the last call."""
-        outbox, end = self.links.outbox, self.log.end
+    def to_send(self) -> tuple[list[Neighbour], list[Neighbour]]:
+        """Whom to send something since the last call: (those that lack one message and nothing else, the others).
+
+        As a rule a message comes alone. Then it is taken out here, for all of the first kind: send them `log.last`.
+        """
+        outbox, end, last = self.links.outbox, self.log.end, self.log.end - 1
+        lone: list[Neighbour] = []
+        others = list(outbox)
+        for neighbour in outbox:
+            neighbour.is_level = False
         if self._offered != end:
             self._offered = end
-            found = [neighbour for neighbour in self.links.all if neighbour.position != end or neighbour in outbox]
-        elif outbox:
-            found = list(outbox)
-        else:
-            return ()
+            for neighbour in self.links.all:
+                if neighbour.position == last and neighbour.is_level:
+                    neighbour.position = end
+                    lone.append(neighbour)
+                elif neighbour.position != end and neighbour not in outbox:
+                    others.append(neighbour)
         outbox.clear()
-        return found
+        return lone, others
 
     def _plan(self) -> Optional[float]:
         times = [contact.due for contact in self.contacts]
@@ -1306,9 +1329,7 @@ class Network:
         if first == have + 1 and first > neighbour.vector_at_hello.get(origin, 0) and first > self._before.get(origin, 0):
             # As a rule: somebody said the next thing. What it means to our user can wait until it is sent on.
             log.extend(origin, last, frames, self.clock.now, False, True)
-            if neighbour.position == number:
-                neighbour.position = log.end  # move our cursor past what it sent us
-            neighbour.has(origin, first, last)
+            neighbour.brought(origin, first, last, number)
             if self._later and run.kind == Kind.GUEST:
                 self.tell()  # another gateway may have told the same line
             self._later.append((self._deliver, (run, number)))

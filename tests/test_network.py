@@ -1184,6 +1184,33 @@ def met(network, host, origin, **more):
     return neighbour
 
 
+def test_a_lone_message_is_taken_out_at_once_for_those_that_lack_nothing_else():
+    network = peers.Network(b"me", 1, random.Random(1))
+    bob, cy, dee, eve = links = [met(network, "10.0.0.%d" % number, number) for number in (2, 3, 4, 5)]
+
+    def say(number):
+        network.received(bob, encode_record(Kind.SAY, 2, number, 0, b"m2", b"hi %d" % number))
+
+    def catch_up():
+        return [link for link in network.to_send()[1] for _ in iter(lambda: link.take(1 << 20, 1 << 20), b"")]
+
+    network.opened("10.0.0.6")  # a stranger: it is sent nothing yet
+    say(2)
+    assert {*catch_up()} == {*links}, "what they lack since they met"
+    say(3)
+    assert network.to_send()[0] == [cy, dee, eve] and not catch_up() and not any(link.backlog for link in links)
+    say(4)
+    network.received(cy, encode_record(Kind.SAY, 2, 4, 0, b"m2", b"hi 4"))  # the same, around a circle
+    dee.queue_frame(b"?")
+    lone, others = network.to_send()
+    assert lone == [eve] and {*others} == {cy, dee, network.neighbours[-1]}
+    assert cy.take(1 << 20, 1 << 20) == b"" and dee.take(1 << 20, 1 << 20) == encode_frame(b"?")
+    assert dee.take(1 << 20, 1 << 20) == network.log.last and eve.position == network.log.end
+    say(5)
+    eve.clear()
+    assert network.to_send()[0] == [cy, dee], "they are level again, and eve is on her way out"
+
+
 def test_a_line_that_two_gateways_tell_in_one_turn_reaches_a_c_program_once():
     """What came is passed on before it is worked out what it means, but not what a C program may have."""
     network = peers.Network(b"me", 1, random.Random(1))
@@ -1194,7 +1221,7 @@ def test_a_line_that_two_gateways_tell_in_one_turn_reaches_a_c_program_once():
     network.actions.clear()
     for gateway, origin in (bob, 8), (cy, 9):
         network.received(gateway, encode_record(Kind.GUEST, origin, 2, 0, b"eve", b"hi"))
-    assert plain in network.to_send() and plain.take(1 << 16, 1 << 16).count(b"hi") == 1 and plain.is_done()
+    assert plain in network.to_send()[1] and plain.take(1 << 16, 1 << 16).count(b"hi") == 1 and plain.is_done()
     assert [action.texts for action in network.actions if isinstance(action, peers.Show)] == [[b"hi"]]
 
 

@@ -519,6 +519,37 @@ def test_a_neighbour_that_reads_nothing_is_let_go_and_delays_nobody(members, cpe
     turn(pair, lambda: bob.out[-1] == "hub: still here")
 
 
+def test_a_member_that_stops_reading_for_a_while_gets_every_message_that_comes_alone(members):
+    ann, = members("ann")
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", ann.port))
+        slow.sendall(greeting(b"slow", 666))
+        turn([ann], lambda: ann.chat.network.links.mesh())
+        (link,), said, read = ann.chat.links.values(), [], b""
+        link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        slow.setblocking(False)
+
+        def say():
+            said.append(b"%04d" % len(said))
+            ann.type("x" + said[-1].decode() * 500)
+            turn([ann], lambda: b"x" + said[-1] in ann.chat.network.log.last)
+
+        while not ann.chat._unfinished:
+            say()
+        for _ in range(5):
+            say()
+
+        def all_has_come():
+            nonlocal read
+            with contextlib.suppress(BlockingIOError):
+                read += slow.recv(1 << 16)
+            return not ann.chat._unfinished and read.count(b"x") == len(said)
+
+        turn([ann], all_has_come)
+    assert re.findall(rb"x(\d{4})", read) == said and all(read.count(text) >= 500 for text in said)
+
+
 def test_a_reset_in_the_middle_of_a_frame_costs_that_link_only(members):
     ann, bob = pair = members("ann", "bob")
     link(pair, (bob, ann))
@@ -769,6 +800,8 @@ def test_an_idle_member_sleeps_until_a_ping_is_due_and_without_mesh_links_for_ev
 def check_what_is_waited_for(chat):
     """What the loop remembers, against the same worked out anew from everything there is (rule 5)."""
     assert set(chat._unfinished) == {link for link in chat.links.values() if link.unsent}
+    level = [neighbour for neighbour in chat.links if neighbour.is_level]
+    assert all(neighbour.kind is peers.MESH and neighbour.is_done() and not chat.links[neighbour].unsent for neighbour in level)
     chat._rewatch()
     reading, writing = {chat._signals, *chat.front.hangup_fds, *(lookup.output for lookup in chat.lookups)}, set(chat.front.output_fds)
     reading |= {chat.listener} if chat.status is None and not chat._accept_after else set()

@@ -2,6 +2,7 @@
 
 import random
 import socket
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import p2pchat
 import peers
 from helpers import encode_pair
-from message import (LEFT_TEXT, PROBE, FrameDecoder, HEADER_SIZE, Hello, Kind, Log, Marker, decode_record, encode_frame,
+from message import (LEFT_TEXT, PROBE, RECORD_SIZE, FrameDecoder, HEADER_SIZE, Hello, Kind, Log, Marker, decode_record, encode_frame,
                      encode_hello, encode_record, join, read_mark)
 from p2pchat import Dial, Gone, Link, accept, listen
 from peers import Attempt, Connect, Hangup, Neighbour, Network, Notice, LinkKind, Show, STRANGER_SECONDS
@@ -184,6 +185,42 @@ def test_what_a_neighbour_has_already_keeps_nothing_from_it_that_it_lacks():
     assert neighbour.take(1, 1) == new and neighbour.backlog == 0
 
 
+def test_a_neighbour_that_lags_gets_all_but_what_it_brought():
+    """In any order: what it brings, what others say, copies of that from it, and that it is sent something."""
+    for seed in range(200):
+        rng, log, said = random.Random(seed), Log(), Counter()
+        neighbour = Neighbour("10.0.0.1", None, LinkKind.MESH, 0, 0)
+        neighbour.follow(log)
+        others, has, got, levels = [], [], [], 0
+
+        def say(origin):
+            first, number = said[origin] + 1, log.end
+            said[origin] += rng.randint(1, 3)
+            frames = [encode_record(Kind.SAY, origin, sequence, 0, b"al", b"x") for sequence in range(first, said[origin] + 1)]
+            log.extend(origin, said[origin], frames, 0)
+            return frames, (origin, first, said[origin], number)
+
+        def take():
+            data = neighbour.take(1 << 16, 1 << 16)
+            got.extend(data[at:at + RECORD_SIZE + 3] for at in range(0, len(data), RECORD_SIZE + 3))
+
+        for _ in range(60):
+            what = rng.random()
+            if what < 0.4:
+                neighbour.brought(*say(rng.choice((7, 8)))[1])
+            elif what < 0.7:
+                others += say(9)[0]
+            elif what < 0.8 and others:
+                has.append(others[-1])
+                neighbour.has(9, said[9], said[9])
+            else:
+                take()
+                levels += neighbour.is_level
+        take()
+        assert [frame for frame in got if frame not in has] == [frame for frame in others if frame not in has]
+        assert all(frame in others for frame in got) and levels
+
+
 def test_a_stranger_is_told_nothing_until_it_is_clear_what_it_is(room):
     stranger = room.network.opened("10.0.0.1")
     room.network.say(b"hi")
@@ -343,29 +380,6 @@ def test_a_far_end_that_stops_reading_makes_the_link_wait_and_gets_all_of_it_lat
     assert arrived == b"".join(pieces) and not link.unsent and not cramped(link)
 
 
-def test_a_lone_message_goes_the_short_way_and_on_where_the_kernel_took_only_a_part(linked):
-    link, far = linked
-    log, record = Log(), encode_record(Kind.SAY, 7, 1, 0, b"ann", b"x" * 32_000)
-    assert not link.send_last(0), "nothing is there"
-    link.neighbour.kind = LinkKind.MESH
-    link.neighbour.follow(log)
-    for number in range(1, 1000):
-        log.extend(7, number, [record], 0)
-        if not link.send_last(0):
-            break
-    assert link.unsent, "the kernel's buffers hold less than that"
-    far.setblocking(False)
-    arrived = b""
-    while len(arrived) < number * len(record):
-        with suppress(BlockingIOError):
-            arrived += far.recv(1 << 20)
-        link.flush(0)
-    assert arrived == record * number and not link.unsent
-    link.neighbour.queue(join([b"first"]))
-    log.extend(7, number + 1, [record], 0)
-    assert not link.send_last(0), "something else is to go before it"
-
-
 def test_a_write_that_was_taken_in_part_goes_on_where_it_stopped(linked):
     link, far = linked
     far.settimeout(5)
@@ -427,8 +441,8 @@ def test_one_flush_costs_a_bounded_number_of_sends(linked, monkeypatch):
 @pytest.mark.skipif(not p2pchat.SEND_FLAGS, reason="needs MSG_EOR as Linux keeps it; elsewhere each message is a send of its own")
 def test_no_send_is_longer_than_a_segment_unless_it_is_a_single_piece(linked):
     link, _ = linked
-    sends, send = [], link._send_chunk
-    link._send_chunk = lambda chunk, now: sends.append((len(chunk), link.segmenter._look()[0])) or send(chunk, now)
+    sends, send = [], link.send_chunk
+    link.send_chunk = lambda chunk, now: sends.append((len(chunk), link.segmenter._look()[0])) or send(chunk, now)
     link.neighbour.queue(join([b"x" * 100] * 1000))
     link.flush(0)
     assert 1 < len(sends) < 10 and sum(size for size, _ in sends) == 100_000
