@@ -28,10 +28,10 @@ import re
 import struct
 import unicodedata
 from binascii import a2b_base64, b2a_base64
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from itertools import accumulate, islice
-from typing import Iterable, Iterator, NamedTuple, Optional, Sequence, Union
+from typing import Container, Iterable, Iterator, NamedTuple, Optional, Sequence, Union
 from zlib import crc32
 
 # Frames: a length, and that many bytes ---------------------------------------------------------
@@ -83,13 +83,17 @@ class FrameDecoder:
         if body <= end:
             (length,) = _read_length(rest, at)
             if length > self.limit:
-                raise ProtocolError(f"sent a frame of {length} bytes ({self.limit} at most)")
+                raise _too_long(length, self.limit)
             stop = body + length
             if stop <= end:
                 self._at = stop
                 return rest[at:stop]
         self._rest, self._at = rest[at:], 0
         return None
+
+
+def _too_long(length: int, limit: int) -> ProtocolError:
+    return ProtocolError(f"sent a frame of {length} bytes ({limit} at most)")
 
 
 def encode_frame(body: bytes) -> bytes:
@@ -119,11 +123,17 @@ class Batch(NamedTuple):
         size = len(first.data)
         return Batch(first.data + self.data, first.ends + [size + end for end in self.ends], first.numbers)
 
-    def without(self, numbers: set[int]) -> Batch:
-        """What is left without the pieces of these records."""
-        kept = [(self.data[start:end], number) for start, end, number in zip([0, *self.ends], self.ends, self.numbers)
-                if number not in numbers]
-        return join([piece for piece, _ in kept], [number for _, number in kept])
+    def without(self, known: set[int]) -> Batch:
+        """What is left without the pieces of these records. As a rule they stand together: one link brought them."""
+        data, ends, numbers = self
+        first, stop = bisect_left(numbers, min(known)), bisect_right(numbers, max(known))
+        start, end = ends[first - 1] if first else 0, ends[stop - 1] if stop else 0
+        kept = [at for at in range(first, stop) if numbers[at] not in known]
+        middle = [data[ends[at - 1] if at else 0:ends[at]] for at in kept]
+        shift = start + sum(map(len, middle)) - end
+        return Batch(data[:start] + b"".join(middle) + data[end:],
+                     [*ends[:first], *islice(accumulate(map(len, middle), initial=start), 1, None), *map(shift.__add__, ends[stop:])],
+                     [*numbers[:first], *map(numbers.__getitem__, kept), *numbers[stop:]])
 
 
 def join(pieces: Sequence[bytes], numbers: Sequence[int] = ()) -> Batch:
@@ -150,46 +160,6 @@ def pair_pieces(head: bytes, text: bytes) -> tuple[bytes, ...]:
     """
     body = _pack_length(len(text)) + text
     return (head + body,) if len(head) + len(body) <= SMALLEST_SEGMENT else (head, body)
-
-
-class Pairs:
-    """Pairs up the frames of a plain link, and groups successive messages of one name into runs."""
-
-    def __init__(self) -> None:
-        self._name: Optional[bytes] = None  # the first frame of a pair whose second has not arrived yet
-
-    def runs(self, frames: Iterable[bytes]) -> Iterator[tuple[bytes, list[bytes]]]:
-        """Yield (name, texts) for each run. Runs completed before a ProtocolError are yielded first.
-
-        A goodbye or a probe is yielded alone, before the next frame is decoded: a probe changes the protocol.
-        """
-        run = b""
-        texts: list[bytes] = []
-        try:
-            for frame in frames:
-                if self._name is None:
-                    self._name = frame
-                    continue
-                name, self._name, text = self._name, None, frame[HEADER_SIZE:]
-                special = b"\0" in text or text in QUIT_TEXTS or MARK in text
-                if texts and (special or name != run):
-                    yield run[HEADER_SIZE:], texts
-                    texts = []
-                if special:
-                    yield name[HEADER_SIZE:], [text]
-                    continue
-                run = name
-                texts.append(text)
-        except ProtocolError:
-            if texts:
-                yield run[HEADER_SIZE:], texts
-            raise
-        if texts:
-            yield run[HEADER_SIZE:], texts
-
-    def take_for_name(self, text: bytes) -> None:
-        """Get back into step: what looked like a text was the name of the next message."""
-        self._name = encode_frame(text)
 
 
 def as_c_reads(frame: bytes) -> bytes:
@@ -298,44 +268,41 @@ class Marker:
         packed = _pack_host(host)
         self._gateway = gateway, port, len(packed)
         self._host = packed + bytes(-(_HEAD.size + len(packed)) % 3)
-        # (kind, origin, name) of a record -> (the start of a pair's first frame, its CRC, the mark that the name has already)
-        self._heads: dict[tuple[int, int, bytes], tuple[bytes, int, Optional[Mark]]] = {}
+        # (kind, origin, name) of a record -> what _head says
+        self._heads: dict[tuple[int, int, bytes], tuple[bytes, int, int, Optional[tuple[int, int, int]]]] = {}
 
-    def encode(self, records: Iterable[tuple[int, bytes]]) -> Batch:
-        """The pairs that carry these chat records; each is given by its number in the log and its frame.
+    def encode(self, first: int, frames: Iterable[bytes], never: Container[int] = ()) -> Batch:
+        """The pairs that carry these records, the first of which has this number in the log: the chat that is not in `never`.
 
         One of the two hot loops (see RecordDecoder.next_run): nearly every text is short, and in one part.
         """
         heads, pieces, numbers = self._heads, [], []
-        for number, frame in records:
+        for number, frame in enumerate(frames, first):
             _, kind, origin, sequence, _, size = read_record(frame)
+            if kind not in CHAT or number in never:
+                continue
             stop = RECORD_SIZE + size
             author, text = (kind, origin, frame[RECORD_SIZE:stop]), frame[stop:]
-            start, crc, mark = heads.get(author) or self._head(*author)
-            if mark or len(text) > SMALLEST_SEGMENT or _UNFIT(text) or text in QUIT_TEXTS:
-                place = (mark.sequence, mark.part, mark.parts) if mark else (sequence, 0, 1)  # a part of a longer text stays one
-                found = _encode_parts(start, crc, plain_texts(text), *place)
+            start, crc, room, mark = heads.get(author) or self._head(*author)
+            if len(text) <= room and not _UNFIT(text) and text not in QUIT_TEXTS:
+                place = _pack_place(sequence, 0, 1)
+                tail = b2a_base64(place + _pack_crc(crc32(place + text, crc)), newline=False)
+                pieces.append(start + tail.translate(_TO_HIGH) + _pack_length(len(text)) + text)
+                numbers.append(number)
+            else:
+                found = _encode_parts(start, crc, plain_texts(text), *(mark or (sequence, 0, 1)))
                 pieces += found
                 numbers += [number] * len(found)
-                continue
-            packed = _pack_place(sequence, 0, 1)
-            tail = packed + _pack_crc(crc32(text, crc32(packed, crc)))
-            name = start + b2a_base64(tail, newline=False).translate(_TO_HIGH)
-            if len(name) + HEADER_SIZE + len(text) <= SMALLEST_SEGMENT:
-                pieces.append(name + _pack_length(len(text)) + text)
-            else:
-                pieces += name, _pack_length(len(text)) + text
-                numbers.append(number)
-            numbers.append(number)
         return join(pieces, numbers)
 
     def encode_goodbye(self, name: bytes, origin: int) -> Batch:
         """The last pair of the member with this name and origin."""
-        start, crc, _ = self._head(Kind.SAY, origin, name)
+        start, crc, _, _ = self._head(Kind.SAY, origin, name)
         return join(_encode_parts(start, crc, QUIT_TEXTS[:1]))
 
-    def _head(self, kind: int, origin: int, frame: bytes) -> tuple[bytes, int, Optional[Mark]]:
-        """What all messages of one author and name share."""
+    def _head(self, kind: int, origin: int, frame: bytes) -> tuple[bytes, int, int, Optional[tuple[int, int, int]]]:
+        """What all messages of one author and name share: (the start of a pair's first frame, its CRC, the longest text that
+        fits into one segment with it, None). If the name has a mark already, no text fits, and its place is the last."""
         if len(self._heads) >= MAX_HEADS:
             self._heads.clear()
         name, mark = unmarked(frame)
@@ -345,7 +312,10 @@ class Marker:
         size = MAX_PLAIN_FRAME - len(MARK) - len(encoded) - _ENCODED_TAIL
         name = split_text(name, size)[0] if len(name) > size else name
         start = name + MARK + encoded
-        found = self._heads[kind, origin, frame] = _pack_length(len(start) + _ENCODED_TAIL) + start, crc32(head, crc32(name)), mark
+        place = None if mark is None else (mark.sequence, mark.part, mark.parts)  # a part of a longer text stays one
+        room = SMALLEST_SEGMENT - 2 * HEADER_SIZE - len(start) - _ENCODED_TAIL if mark is None else -1
+        found = _pack_length(len(start) + _ENCODED_TAIL) + start, crc32(head, crc32(name)), room, place
+        self._heads[kind, origin, frame] = found
         return found
 
 
@@ -441,7 +411,7 @@ class Kind:
 
 
 _RECORD = struct.Struct("<QBQQIH")  # length, kind, origin, sequence, time, length of the name; then name and text
-read_record, RECORD_SIZE = _RECORD.unpack_from, _RECORD.size  # RECORD_SIZE: bytes of a frame before the name
+read_record, _pack_record, RECORD_SIZE = _RECORD.unpack_from, _RECORD.pack, _RECORD.size  # RECORD_SIZE: bytes of a frame before the name
 read_id = struct.Struct("<9xQQ").unpack_from  # origin and sequence of a record's frame
 _HELLO = struct.Struct("<B8sQHBH")  # kind, MAGIC, origin, port, urgent, length of the name; then name, addresses, vector
 _ENTRY = struct.Struct("<QQ")  # an origin and its highest sequence
@@ -475,9 +445,14 @@ class Hello(NamedTuple):
 
 
 def encode_record(kind: int, origin: int, sequence: int, when: int, name: bytes, text: bytes) -> bytes:
-    """A record's frame. `when` is clamped: a clock that is wrong by a century must not end the program."""
-    return _RECORD.pack(_RECORD.size - HEADER_SIZE + len(name) + len(text), kind, origin, sequence,
-                        min(max(when, 0), LATEST), len(name)) + name + text
+    """A record's frame."""
+    return encode_records(kind, origin, sequence, when, name, [text])[0]
+
+
+def encode_records(kind: int, origin: int, first: int, when: int, name: bytes, texts: Sequence[bytes]) -> list[bytes]:
+    """The frames of successive records. `when` is clamped: a clock that is wrong by a century must not end the program."""
+    when, size, length = min(max(when, 0), LATEST), RECORD_SIZE - HEADER_SIZE + len(name), len(name)
+    return [_pack_record(size + len(text), kind, origin, sequence, when, length) + name + text for sequence, text in enumerate(texts, first)]
 
 
 def decode_record(frame: bytes) -> Record:
@@ -518,7 +493,53 @@ class Run(NamedTuple):
 
 
 class RecordDecoder(FrameDecoder):
-    """A FrameDecoder that can also cut the stream of a mesh link into runs."""
+    """A FrameDecoder that can also cut the stream of a mesh link, or of a plain one, into runs."""
+
+    def next_pairs(self) -> Optional[tuple[bytes, list[bytes]]]:
+        """The next successive messages of one name on a plain link, as (name, texts); None until a whole one has arrived.
+
+        What may change the meaning of what follows, such as a goodbye or a probe, comes alone. Raises ProtocolError.
+        """
+        rest, at, limit = self._rest, self._at, self.limit
+        if not rest:
+            return None
+        end, run, texts = len(rest), b"", []
+        while end - at >= 2 * HEADER_SIZE:
+            body = at + HEADER_SIZE
+            (size,) = _read_length(rest, at)
+            start = body + size + HEADER_SIZE
+            if start > end:
+                break
+            (length,) = _read_length(rest, start - HEADER_SIZE)
+            stop = start + length
+            if stop > end or size > limit or length > limit:
+                break
+            name, text = rest[body:body + size], rest[start:stop]
+            is_special = b"\0" in text or MARK in text or text in QUIT_TEXTS
+            if texts and (is_special or name != run):
+                break
+            run, at = name, stop
+            texts.append(text)
+            if is_special:
+                break
+        if not texts:
+            self._await_pair(rest[at:])
+            return None
+        self._rest, self._at = (rest, at) if at < end else (b"", 0)
+        return run, texts
+
+    def _await_pair(self, rest: bytes) -> None:
+        """Keep the first part of a pair. Raises ProtocolError if either length that is here already is too long."""
+        self._rest, self._at, start = rest, 0, 0
+        while start + HEADER_SIZE <= len(rest):
+            (length,) = _read_length(rest, start)
+            if length > self.limit:
+                raise _too_long(length, self.limit)
+            start += HEADER_SIZE + length
+
+    def take_for_name(self, text: bytes) -> None:
+        """Get back into step: what looked like a text was the name of the next message."""
+        self._rest, self._at = encode_frame(text) + self._rest[self._at:], 0
 
     def next_run(self) -> Union[Run, bytes, None]:
         """The next Run, or a frame that is not chat or makes no sense; None until more has arrived. Raises ProtocolError.

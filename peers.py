@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 from bisect import bisect_right
 from collections import Counter, OrderedDict, deque
 from enum import Enum
@@ -39,11 +40,11 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optio
 
 from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
                      MAX_RECORD_TEXT, PROBE, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError, Hello, Kind,
-                     Log, Mark, Marker, Pairs, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
+                     Log, Mark, Marker, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
                      decode_announcement, decode_ask, decode_hello, decode_lost, decode_record, decode_renamed, encode_addresses,
                      encode_announcement, encode_ask, encode_frame, encode_goodbye, encode_hello, encode_lost, encode_pairs,
-                     encode_record, encode_renamed, is_kind, is_quit, join, looks_marked, new_tuple, plain_texts, read_id, read_mark,
-                     split_text, unmarked)
+                     encode_record, encode_records, encode_renamed, is_kind, is_quit, join, looks_marked, new_tuple, plain_texts,
+                     read_id, read_mark, split_text, unmarked)
 
 
 Key = Union[int, bytes]  # a person: a member by its origin, or a C user by name
@@ -195,6 +196,7 @@ MESH, OURS, KNOWN = LinkKind.MESH, (LinkKind.MESH, LinkKind.GREETING), (LinkKind
 MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C program (a member lags behind in the log instead)
 MAX_OUT = 4096  # pieces on their way to a named C program that are remembered, because they may have to be sent again
 PIECE_COST = 40  # bytes of memory that a waiting piece costs beside its own bytes
+NOBODY: Sequence[Neighbour] = ()
 NOTHING = 0, -1  # the first and the last of no sequences
 MAX_GUESTS = 256  # names behind one plain link, or at one gateway
 MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown but not remembered, or a thousand links would hold half a GB
@@ -239,7 +241,6 @@ class Neighbour:
         self.has_asked = False
         self.is_foreign = False  # when we met, it knew nobody we knew: its history is another network's
         # A plain link: who is behind it
-        self.pairs = Pairs()
         self.names: dict[Key, bytes] = {}  # who was heard over it: key -> name, with its mark if a member's
         self.spoke = False  # whether anything came over it
         self.next_batch: Optional[Callable[[Neighbour], Optional[Batch]]] = None  # turns the next part of the log into pairs
@@ -570,9 +571,9 @@ class Author:
 
         `ago`: seconds since it was said, where we waited for somebody else to tell it.
         """
-        when, first = int(self._clock.wall - ago), self.sequence + 1
+        first = self.sequence + 1
         self.sequence += len(texts)
-        frames = [encode_record(kind, self.origin, sequence, when, name, text) for sequence, text in enumerate(texts, first)]
+        frames = encode_records(kind, self.origin, first, int(self._clock.wall - ago), name, texts)
         number = self._log.extend(self.origin, self.sequence, frames, self._clock.now)
         self.last_word, self.last_said = self._log.end - 1, self._clock.now
         self._runs.append((first, number, self._clock.now))
@@ -893,25 +894,26 @@ class Network:
             self._replan, self._planned = False, self._plan()
         return self._planned
 
-    def to_send(self) -> tuple[list[Neighbour], list[Neighbour]]:
+    def to_send(self) -> tuple[Sequence[Neighbour], Sequence[Neighbour]]:
         """Whom to send something since the last call: (those that lack one message and nothing else, the others).
 
         As a rule a message comes alone. Then it is taken out here, for all of the first kind: send them `log.last`.
         """
-        outbox, end, last = self.links.outbox, self.log.end, self.log.end - 1
+        outbox, end = self.links.outbox, self.log.end
+        if self._offered == end and not outbox:
+            return NOBODY, NOBODY
         lone: list[Neighbour] = []
-        others = list(outbox)
+        others, last = [*outbox], end - 1
         for neighbour in outbox:
             neighbour.is_level = False
-        if self._offered != end:
-            self._offered = end
-            for neighbour in self.links.all:
-                if neighbour.position == last and neighbour.is_level:
-                    neighbour.position = end
-                    lone.append(neighbour)
-                elif neighbour.position != end and neighbour not in outbox:
-                    others.append(neighbour)
+        for neighbour in self.links.all if self._offered != end else ():
+            if neighbour.position == last and neighbour.is_level:
+                neighbour.position = end
+                lone.append(neighbour)
+            elif neighbour.position != end and neighbour not in outbox:
+                others.append(neighbour)
         outbox.clear()
+        self.bridge.new_from, self._offered = self._offered, end
         return lone, others
 
     def _plan(self) -> Optional[float]:
@@ -1139,7 +1141,8 @@ class Network:
                 return
 
     def _read_pairs(self, neighbour: Neighbour) -> None:
-        for name, texts in neighbour.pairs.runs(neighbour.frames):
+        next_pairs = neighbour.frames.next_pairs
+        for name, texts in iter(next_pairs, None):
             self.tell()  # what came before it
             if self.handshake.read_probe(neighbour, texts[0]):
                 self.bridge.forget(neighbour)
@@ -1927,21 +1930,21 @@ class Words:
         # link): one gateway told it once, and one link of ours, or none, brought it. Oldest first, but for those told again.
         self._lines: dict[int, Any] = {}
 
-    def is_first(self, key: int, gateway: Teller, now: float, link: int = 0) -> bool:
-        """Whether this line is not known. If so, note that `gateway` tells it at `now` (seconds); `link` of ours brought it."""
-        if key in self._lines:
+    def are_first(self, name: bytes, texts: list[bytes], gateway: Teller, now: float, link: int = 0) -> bool:
+        """Whether none of these lines is known. If so, note that `gateway` tells them at `now` (seconds); `link` of ours brought them."""
+        lines, keys = self._lines, [hash((name, text)) for text in texts]
+        if not lines.keys().isdisjoint(keys) or len(keys) > 1 and len({*keys}) < len(keys):
             return False
-        self._lines[key] = now, gateway, link
-        if len(self._lines) > MAX_WORDS:
+        line = now, gateway, link
+        for key in keys:
+            lines[key] = line
+        if len(lines) > MAX_WORDS:
             self._drop_half()
         return True
 
     def knows_any(self, name: bytes, texts: list[bytes]) -> bool:
         """Whether one of these lines was told or heard lately."""
-        for text in texts:
-            if hash((name, text)) in self._lines:
-                return True
-        return False
+        return not self._lines.keys().isdisjoint([hash((name, text)) for text in texts])
 
     def told(self, key: int, gateway: Teller, now: float, mine: bool = False) -> bool:
         """A gateway tells this line, the hash of a (name, text), at `now` (seconds). Returns whether that is news."""
@@ -2088,6 +2091,7 @@ class Bridge:
         self._converted: dict[tuple[int, str, int], tuple[Batch, int]] = {}
         # (number in the log, the number after the last) -> the lines there: wire_id -> their numbers, nearly always one
         self._ids: dict[tuple[int, int], dict[bytes, list[int]]] = {}
+        self.new_from = sys.maxsize  # the number of the first record that is new in this turn
         self._decided_at: Optional[float] = None  # when one of two own links in one island went quiet
         self._grown, self._changed = log.end, False
         self._stock_at = log.end  # the number of the log at which to look at those that lag
@@ -2175,7 +2179,7 @@ class Bridge:
             if neighbour.attempt is None:
                 self._presence.announce("a C program connected from {}", neighbour.host)
         if MARK in texts[0] and looks_marked(texts[0]):
-            neighbour.pairs.take_for_name(texts[0])  # two threads of the C program wrote at once: we are out of step
+            neighbour.frames.take_for_name(texts[0])  # two threads of the C program wrote at once: we are out of step
             self._garbled(neighbour)
             return
         if len(max(texts, key=len)) > MAX_RECORD_TEXT:
@@ -2188,33 +2192,32 @@ class Bridge:
 
     def _unmarked(self, neighbour: Neighbour, name: bytes, texts: list[bytes]) -> None:
         """What a C user typed."""
-        is_quiet = neighbour.outlet.is_quiet
-        news, is_first, now = [], self._words.is_first, self._clock.now
-        for text in texts:
-            key = hash((name, text))
-            if not is_quiet and is_first(key, OURSELVES, now, neighbour.outlet.number):
-                news.append(text)
-                continue
-            times, told = self._words.heard(key, neighbour.outlet.number, now, is_quiet)
-            if times <= told:
-                self._heard_again(neighbour, name, text)
-            elif neighbour.outlet.is_quiet:
-                self._wait_for(neighbour, name, text, times)
-            else:
-                self._words.told(key, OURSELVES, self._clock.now, mine=True)
-                news.append(text)
+        outlet, now = neighbour.outlet, self._clock.now
+        is_new = not outlet.is_quiet and self._words.are_first(name, texts, OURSELVES, now, outlet.number)  # as a rule
+        news = texts if is_new else [text for text in texts if self._is_said_again(neighbour, name, text, outlet.is_quiet)]
         if news:
             self._pass_on(neighbour, name, news)
             self._later.append((self._show_guest, (neighbour, name, news)))
+
+    def _is_said_again(self, neighbour: Neighbour, name: bytes, text: bytes, is_quiet: bool) -> bool:
+        """Whether these words of a C user, which may be known, are another line, and for us to tell."""
+        key, outlet, now = hash((name, text)), neighbour.outlet, self._clock.now
+        times, told = self._words.heard(key, outlet.number, now, is_quiet)
+        if times <= told:
+            self._heard_again(neighbour, name, text)
+            return False
+        if outlet.is_quiet:
+            self._wait_for(neighbour, name, text, times)
+            return False
+        self._words.told(key, OURSELVES, now, mine=True)
+        return True
 
     def _pass_on(self, neighbour: Neighbour, name: bytes, texts: list[bytes], ago: float = 0) -> None:
         """A line of a C user enters the network here."""
         number = self._author.tell(Kind.GUEST, name, texts, ago)
         neighbour.outlet.is_evident = True
         self._skip_at(neighbour, number, len(texts))
-        if self._quiet:
-            for offset, text in enumerate(texts):
-                self._owe_everywhere(hash((name, text)), number + offset)
+        self._owe_lines(name, texts, number)
 
     def _show_guest(self, neighbour: Neighbour, name: bytes, texts: list[bytes]) -> None:
         is_known = self._is_behind(neighbour, name, name)
@@ -2380,14 +2383,16 @@ class Bridge:
         name, mark = unmarked(run.name)
         if mark is not None:
             return self._told_carried(run, name, mark, number)
-        label = self._presence.guest(run.origin, name, name)
+        label, texts = self._presence.guest(run.origin, name, name), run.texts
+        if not is_late and not self._carried and self._words.are_first(name, texts, run.origin, self._clock.now):  # as a rule
+            self._owe_lines(name, texts, number)
+            return label, texts
         news = []
-        for offset, text in enumerate(run.texts):
+        for offset, text in enumerate(texts):
             if self._carried and not self.said(run, [text], number + offset, offset):
                 continue
             key = hash((name, text))
-            if not is_late and self._words.is_first(key, run.origin, self._clock.now) or self._words.told(
-                    key, run.origin, self._told_at(key, number + offset, is_late)):
+            if self._words.told(key, run.origin, self._told_at(key, number + offset, is_late)):
                 news.append(text)
                 self._owe_everywhere(key, number + offset)
             else:
@@ -2420,6 +2425,10 @@ class Bridge:
                 self._remember(mark, name, text)
                 news.append(text)
         return label, news
+
+    def _owe_lines(self, name: bytes, texts: list[bytes], number: int) -> None:
+        for offset, text in enumerate(texts) if self._quiet else ():
+            self._owe_everywhere(hash((name, text)), number + offset)
 
     def _owe_everywhere(self, key: int, number: int) -> None:
         """A gateway told a C user's line: a quiet link that has brought it no longer has to tell it."""
@@ -2666,11 +2675,17 @@ class Bridge:
         outlet, start = neighbour.outlet, max(neighbour.position, self._log.start)
         if outlet.marks and self._clock.now - outlet.marked_at > LATE_WORDS_SECONDS:
             outlet.marks.clear()
-        batch, neighbour.position = self._shared(start, neighbour.own_host)
+        # As a rule all links lack what is new in this turn. One that brought some of it shares that conversion, too.
+        first = max(self.new_from, start - start % CONVERTED) if self._log.start <= self.new_from < start else start
+        batch, neighbour.position = self._shared(first, neighbour.own_host)
+        while neighbour.position <= start:  # what comes before it is long
+            first = neighbour.position
+            batch, neighbour.position = self._shared(first, neighbour.own_host)
+        known = {*range(first, start)}
         if outlet.skips or outlet.marks:
-            known = self._known(outlet, start, neighbour.position)
-            batch = batch.without(known) if known else batch
+            known |= self._known(outlet, start, neighbour.position)
             outlet.skips = {number for number in outlet.skips if number >= neighbour.position}
+        batch = batch.without(known) if known else batch
         return batch if batch.data else None
 
     def _known(self, outlet: Outlet, start: int, stop: int) -> set[int]:
@@ -2705,8 +2720,7 @@ class Bridge:
         frames = self._log.read(start, _block_end(start))
         if len(frames) > 1:
             del frames[bisect_right(list(accumulate(map(len, frames))), CONVERTED_BYTES) or 1:]
-        chat = [(number, frame) for number, frame in enumerate(frames, start) if frame[HEADER_SIZE] in CHAT and number not in self._never]
-        return self._marker(self._author.origin, host).encode(chat), start + len(frames)
+        return self._marker(self._author.origin, host).encode(start, frames, self._never), start + len(frames)
 
     def _marker(self, gateway: int, host: str) -> Marker:
         """The Marker for our links at this host of ours."""

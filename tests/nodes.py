@@ -434,7 +434,7 @@ class Liar(Node):
     def mark(self, origin, sequence, gateway, text, name=b"liar", is_guest=False, place=("", 0)):
         """Say this on a plain link, as if that gateway had put it there."""
         record = encode_record(Kind.GUEST if is_guest else Kind.SAY, origin, sequence, EPOCH, name, text)
-        self.send(message.Marker(gateway, *place).encode([(0, record)]).data)
+        self.send(message.Marker(gateway, *place).encode(0, [record]).data)
 
     def dial_failed(self, call, reason):
         self.over = True

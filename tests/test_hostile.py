@@ -900,7 +900,7 @@ class Fed:
         self._look()
         assert self.third in self.network.neighbours and self.fourth in self.network.neighbours
         assert not self.third.ending and not self.fourth.ending
-        assert len(self.stranger.frames._rest) <= message.MAX_FRAME + message.HEADER_SIZE
+        assert len(self.stranger.frames._rest) <= 2 * (message.MAX_FRAME + message.HEADER_SIZE)
         assert len(self.network.presence.people) <= peers.MAX_MEMBERS and len(self.network.overlay.book.heard) <= peers.MAX_BOOK
 
     def _look(self):
@@ -1065,7 +1065,7 @@ def test_a_forged_mark_does_not_keep_the_true_words_from_a_c_program():
     network.tick()
     bob = meet(network, "10.0.0.2", 777)
     forged = record(1, 777, 1, b"bob", b"a lie")
-    network.received(neighbour, message.Marker(4711, "", 0).encode([(0, forged)]).data)
+    network.received(neighbour, message.Marker(4711, "", 0).encode(0, [forged]).data)
     network.received(bob, record(1, 777, 1, b"bob", b"the truth"))
     data = b""
     while neighbour.backlog:

@@ -865,7 +865,7 @@ def test_a_forged_circle_costs_seconds_and_no_line():
     mark = message.Marker(other.network.author.origin, "10.0.0.9", 4000)
     world.strict = False
     forged = encode_record(Kind.SAY, 1234, 1, 0, b"carl", b"forged")
-    peer.ends[0].node.world.send(peer.ends[0], mark.encode([(0, forged)]).data)
+    peer.ends[0].node.world.send(peer.ends[0], mark.encode(0, [forged]).data)
     world.run(0.5)
     assert len(quiet_links(world)) == 1
     talk(world, [*world.members, peer], 10)

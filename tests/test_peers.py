@@ -495,7 +495,7 @@ GATEWAY = 5  # an origin lower than any that is drawn at random
 
 def marked(name, sequence, text, origin=77, gateway=GATEWAY):
     """The two frames of a message that a gateway put onto a plain link."""
-    return Marker(gateway, "10.0.0.9", 4000).encode([(0, encode_record(Kind.SAY, origin, sequence, 0, name, text))]).data
+    return Marker(gateway, "10.0.0.9", 4000).encode(0, [encode_record(Kind.SAY, origin, sequence, 0, name, text)]).data
 
 
 def frames(*pieces):
