@@ -61,7 +61,7 @@ class FrameDecoder:
 
     def feed(self, data: bytes) -> FrameDecoder:
         """Take what arrived; iterate over the decoder for the frames that it completes."""
-        self._rest, self._at = self._rest[self._at:] + data, 0
+        self._rest, self._at = self._rest[self._at:] + data if self._rest else data, 0
         return self
 
     def __iter__(self) -> Iterator[bytes]:
@@ -579,7 +579,7 @@ class RecordDecoder(FrameDecoder):
                 break
             add_frame(buffer[at:stop])
             at = stop
-        self._at = at
+        self._rest, self._at = (buffer, at) if at < end else (b"", 0)
 
 
 def encode_hello(hello: Hello) -> bytes:
@@ -892,14 +892,17 @@ class Log:
 
         `late`: they fill a hole; `is_live`: they are not history. Returns the number of the first.
         """
-        number, count, held = self.end, len(frames), self._held
+        have, before = self.have.get(origin), sequence - len(frames)
         if late:
-            self.late.update(range(number, number + count))
-        else:
-            have = self.have.get(origin)
-            if have != sequence - count:
-                self._skip(origin, have, sequence - count, now, is_live)
-            self.have[origin] = sequence
+            self.late.update(range(self.end, self.end + len(frames)))
+        elif have != before:
+            self._skip(origin, have, before, now, is_live)
+        return self.append(origin, self.have.get(origin, sequence) if late else sequence, frames)
+
+    def append(self, origin: int, sequence: int, frames: list[bytes]) -> int:
+        """Append records that follow on what we have of their origin: from now on that is `sequence`. Returns the number of the first."""
+        number, count, held = self.end, len(frames), self._held
+        self.have[origin] = sequence
         self._frames += frames
         self.last = frames[-1]
         held[origin] = held.pop(origin, 0) + count

@@ -116,12 +116,14 @@ class Link:
         is_ours = neighbour.kind in peers.OURS
         for _ in range(SENDS_PER_TURN):
             chunk = self._rest or (neighbour.take(READ_SIZE, MAX_SEND) if is_ours else self.segmenter.next_chunk(neighbour, now))
-            if chunk and not self.send_chunk(chunk, now):
+            self._rest = b""
+            if not chunk:
+                return neighbour.is_done()  # if not, a C program's window has no room: writability would not tell when it has
+            if not self.send_chunk(chunk, now):
                 break
+            self.taken_at = now
             if neighbour.is_done():
                 return True
-            if not chunk:
-                return False  # a C program's window has no room: writability would not tell when it has
         self.blocked = True  # also where the kernel took all, but this turn's share is used up
         return False
 
@@ -135,6 +137,8 @@ class Link:
         """
         try:
             sent = self.sock.send(chunk, SEND_FLAGS)
+            if sent == len(chunk):
+                return True
         except BlockingIOError:
             sent = 0  # the kernel's buffer is full
         except OSError as error:
@@ -143,7 +147,7 @@ class Link:
         if sent:
             self.taken_at = now
         self._rest = chunk[sent:]
-        return not self._rest
+        return False
 
     def undelivered(self) -> int:
         """Bytes that were taken from the neighbour and that the far end's system has not acknowledged. Never blocks."""
@@ -745,9 +749,10 @@ class Chat:
         clock = self.network.clock
         clock.now = now = time.monotonic()
         clock.wall = wall = record_time()
-        apart, self._apart = self._apart, wall - now
-        if wall - now - apart > SLEPT_SECONDS:
+        apart = wall - now
+        if apart - self._apart > SLEPT_SECONDS:
             self.network.woke()
+        self._apart = apart
         return now
 
     def _rewatch(self) -> None:
@@ -827,7 +832,7 @@ class Chat:
             limit = LEAVE_POLL if limit is None else min(limit, LEAVE_POLL)
         if deadline is None:
             return limit
-        wait = max(deadline - time.monotonic(), 0)
+        wait = deadline - time.monotonic()  # may be in the past
         return wait if limit is None else min(wait, limit)
 
     def _read_busy(self, now: float) -> None:
@@ -893,24 +898,26 @@ class Chat:
         link starts another round.
         """
         self._send(now)
-        while self._typed or self.network.actions or self._gone:
-            self._obey()
+        actions = self.network.actions
+        while actions or self._typed or self._gone:
+            self._obey(actions)
             if self._gone:
                 self._reap()
             self._send(now)
+            actions = self.network.actions
 
     def _send(self, now: float) -> None:
         """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
-        for link in [link for link, patience in self._unfinished.items() if patience.is_due(now)] if self._unfinished else ():
-            self._flush(link, now)
-        links, last = self.links, self.network.log.last
+        if self._unfinished:
+            for link in [link for link, patience in self._unfinished.items() if patience.is_due(now)]:
+                self._flush(link, now)
         lone, others = self.network.to_send()
         for neighbour in lone:
-            if not links[neighbour].send_chunk(last, now):
-                self._flush(links[neighbour], now)
+            if not self.links[neighbour].send_chunk(self.network.log.last, now):
+                self._flush(self.links[neighbour], now)
         for neighbour in others:
-            if links[neighbour] not in self._unfinished:
-                self._flush(links[neighbour], now)
+            if self.links[neighbour] not in self._unfinished:
+                self._flush(self.links[neighbour], now)
 
     def _flush(self, link: Link, now: float) -> None:
         try:
@@ -928,11 +935,10 @@ class Chat:
         """Rules 3 and 7: the one place where a link is marked as gone; the first reason counts."""
         self._gone.setdefault(link, str(why))
 
-    def _obey(self) -> None:
+    def _obey(self, actions: Deque[peers.Action]) -> None:
         """Carry out the network's actions; if there are none, first obey what was typed next, so that it stands above its answer."""
-        if self._typed and not self.network.actions:
+        if self._typed and not actions:
             self._obey_user(self._typed.popleft())
-        actions = self.network.actions
         while actions:
             action = actions.popleft()
             self._action_methods[type(action)](action)
@@ -970,9 +976,11 @@ class Chat:
     def _on_link(self, link: Link, events: int) -> None:
         if events & WRITE:
             link.blocked = False
-        if events & READ and link in self._busy:
+        if not events & READ:
+            return
+        if link in self._busy:
             self._readable.append(link)
-        elif events & READ and self._read(link, LEAST_READ) == LEAST_READ:
+        elif self._read(link, LEAST_READ) == LEAST_READ:
             self._busy[link] = self._turn
 
     def _on_listener(self, subject: None, events: int) -> None:

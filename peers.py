@@ -1051,9 +1051,7 @@ class Network:
         neighbour.heard_at, neighbour.pings = self.clock.now, 0
         neighbour.frames.feed(data)
         try:
-            if neighbour.kind is not MESH:
-                self._read(neighbour)
-            if neighbour.kind is MESH:
+            if neighbour.kind is MESH or self._read(neighbour):
                 self._read_records(neighbour)
         except ProtocolError as error:
             self.tell()
@@ -1124,8 +1122,8 @@ class Network:
 
     # One link: dispatch on what it is --------------------------------------------------------
 
-    def _read(self, neighbour: Neighbour) -> None:
-        """Read until it is a mesh link, or all was read: what is said over a link may change its kind."""
+    def _read(self, neighbour: Neighbour) -> bool:
+        """Read until it is a mesh link, or all was read: what is said over a link may change its kind. Returns whether it is one."""
         self.tell()
         if neighbour.kind is LinkKind.PLAIN:
             self._read_pairs(neighbour)
@@ -1138,11 +1136,11 @@ class Network:
             else:
                 self._read_pairs(neighbour)
             if neighbour.kind is kind:
-                return
+                break
+        return neighbour.kind is MESH
 
     def _read_pairs(self, neighbour: Neighbour) -> None:
-        next_pairs = neighbour.frames.next_pairs
-        for name, texts in iter(next_pairs, None):
+        for name, texts in iter(neighbour.frames.next_pairs, None):
             self.tell()  # what came before it
             if self.handshake.read_probe(neighbour, texts[0]):
                 self.bridge.forget(neighbour)
@@ -1153,15 +1151,14 @@ class Network:
                 return
 
     def _read_records(self, neighbour: Neighbour) -> None:
-        next_run = neighbour.frames.next_run
-        found = next_run()
-        while found is not None and not neighbour.ending:
+        for found in iter(neighbour.frames.next_run, None):
             if isinstance(found, Run):
                 self._take_run(neighbour, found)
             else:
                 self.tell()
                 self._record(neighbour, found)
-            found = next_run()
+            if neighbour.ending:
+                return
 
     def _settled(self, neighbour: Neighbour) -> None:
         """It is a C program, as far as anybody can tell."""
@@ -1327,11 +1324,11 @@ class Network:
         if origin in self.author.origins:
             self._own(neighbour, origin, frames)
             return
-        log, last, number = self.log, first + len(frames) - 1, self.log.end
-        have = log.have.get(origin, 0)
+        log, last = self.log, first + len(frames) - 1
+        number, have = log.end, log.have.get(origin, 0)
         if first == have + 1 and first > neighbour.vector_at_hello.get(origin, 0) and first > self._before.get(origin, 0):
             # As a rule: somebody said the next thing. What it means to our user can wait until it is sent on.
-            log.extend(origin, last, frames, self.clock.now, False, True)
+            log.append(origin, last, frames)
             neighbour.brought(origin, first, last, number)
             if self._later and run.kind == Kind.GUEST:
                 self.tell()  # another gateway may have told the same line

@@ -1989,7 +1989,7 @@ class Output:
 
         Raises OSError.
         """
-        unsent, writes, until = self.unsent, 0, time.monotonic() + seconds
+        unsent, writes, until = self.unsent, 0, time.monotonic() + seconds if seconds else 0.0
         while unsent and (writes < WRITES_PER_TURN or seconds):
             if not self._at_once and not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
                 return
