@@ -1076,6 +1076,8 @@ class Network:
         elif neighbour.kind is LinkKind.PLAIN:
             neighbour.keep_place(lost)
             self._plain_closed(neighbour, reason)
+        elif neighbour.kind is LinkKind.STRANGER:
+            self.bridge.forget(neighbour)
         elif neighbour.kind is LinkKind.GREETING and neighbour.address and not neighbour.ending:
             self.overlay.find(neighbour, *neighbour.address, neighbour.origin)  # it gave up waiting for us, and may take us for a C program
         self.overlay.fill()

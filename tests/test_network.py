@@ -1211,6 +1211,20 @@ def test_a_lone_message_is_taken_out_at_once_for_those_that_lack_nothing_else():
     assert network.to_send()[0] == [cy, dee], "they are level again, and eve is on her way out"
 
 
+def test_a_stranger_that_closed_its_link_is_forgotten():
+    network = peers.Network(b"me", 1, random.Random(1))
+    met(network, "10.0.0.2", 8)
+    stranger = network.opened("10.0.0.3")
+    network.woke()  # all links that may lead to C programs go quiet
+    network.closed(stranger, "closed the connection")
+    network.say(b"hi")
+    network.to_send()
+    network.now += 2 * peers.QUIET_SECONDS
+    network.tick()
+    lone, others = network.to_send()
+    assert stranger not in [*lone, *others] and not network.bridge._plain
+
+
 def test_a_line_that_two_gateways_tell_in_one_turn_reaches_a_c_program_once():
     """What came is passed on before it is worked out what it means, but not what a C program may have."""
     network = peers.Network(b"me", 1, random.Random(1))
