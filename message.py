@@ -112,6 +112,9 @@ QUIT_TEXTS = (b":q", b":quit")  # exactly these; anything else that begins with 
 _UNFIT, _SPACES = re.compile(rb"[\n\t\0]").search, bytes.maketrans(b"\n\t", b"  ")  # what a C program cannot show or read
 
 
+new_tuple = tuple.__new__  # of a NamedTuple that is made for every message: its own constructor takes a microsecond more
+
+
 class Batch(NamedTuple):
     """Frames that were joined once, for all the links that they go to."""
     data: bytes
@@ -138,7 +141,7 @@ class Batch(NamedTuple):
 
 def join(pieces: Sequence[bytes], numbers: Sequence[int] = ()) -> Batch:
     """A Batch of these pieces, each of which may end a segment."""
-    return Batch(b"".join(pieces), list(accumulate(map(len, pieces))), numbers)
+    return new_tuple(Batch, (b"".join(pieces), list(accumulate(map(len, pieces))), numbers))
 
 
 def encode_pairs(name: bytes, texts: Iterable[bytes]) -> Batch:
@@ -466,9 +469,6 @@ def decode_record(frame: bytes) -> Record:
     return Record(kind, origin, sequence, when, frame[RECORD_SIZE:stop], frame[stop:])
 
 
-new_tuple = tuple.__new__  # of a NamedTuple that is made for every message: its own constructor takes a microsecond more
-
-
 class Run(NamedTuple):
     """Successive chat records of one author and name: each has the next sequence."""
     kind: int
@@ -478,7 +478,6 @@ class Run(NamedTuple):
     name: bytes
     frames: list[bytes]  # as they came, headers included
 
-    @property
     def texts(self) -> list[bytes]:
         """One for each frame. Cut out only when our user is told: they are passed on as they came."""
         start = RECORD_SIZE + len(self.name)
@@ -503,7 +502,8 @@ class RecordDecoder(FrameDecoder):
         rest, at, limit = self._rest, self._at, self.limit
         if not rest:
             return None
-        end, run, texts = len(rest), b"", []
+        texts: list[bytes] = []
+        end, run = len(rest), b""
         while end - at >= 2 * HEADER_SIZE:
             body = at + HEADER_SIZE
             (size,) = _read_length(rest, at)

@@ -776,8 +776,8 @@ class Chat:
         front = self.front
         if not self._opened:
             return listening, self.groups, None, [], [], (*self.dials,), (*self.lookups,)
-        typing = None if self._unfinished and self._input_throttled() else front.input_fd
-        return listening, self.groups, typing, front.output_fds, front.hangup_fds, (*self.dials,), (*self.lookups,)
+        typing = None if self._unfinished and self._input_throttled() else front.input_fd()
+        return listening, self.groups, typing, front.output_fds(), front.hangup_fds(), (*self.dials,), (*self.lookups,)
 
     def _wanted(self, listening: bool, groups: Tuple[Group, ...], typing: Optional[int], writing: List[int], watching: List[int],
                 dials: Tuple[Dial, ...], lookups: "Tuple[Lookup, ...]") -> Iterator[Tuple[Any, int, Callable[..., None], Any]]:
@@ -812,7 +812,7 @@ class Chat:
 
     def _deadline(self) -> Optional[float]:
         """Rule 5: when something has to be done even if nothing happens; None: never. Idle links have no deadline."""
-        first, shown = self.network.deadline, self.front.deadline if self._opened else None
+        first, shown = self.network.next_deadline(), self.front.next_deadline() if self._opened else None
         if first is None or shown is not None and shown < first:
             first = shown
         if not (self.dials or self._unfinished or self._lingering or self._accept_after or self._here_after):  # as a rule
@@ -826,7 +826,7 @@ class Chat:
 
     def _timeout(self, deadline: Optional[float], limit: Optional[float]) -> Optional[float]:
         """Seconds that select may wait; None: for ever."""
-        if self._poll.always_ready or self._typed or self.network.actions:
+        if self._poll.always_ready or self._typed or self.network.tell():
             return 0
         if self.status is not None:
             limit = LEAVE_POLL if limit is None else min(limit, LEAVE_POLL)
@@ -884,9 +884,10 @@ class Chat:
             self._end_dial(dial)
             dial.sock.close()
             self.network.dial_failed(dial.attempt, "does not answer")
-        if self.network.deadline is not None and self.network.deadline <= now:
+        due, shown = self.network.next_deadline(), self.front.next_deadline()
+        if due is not None and due <= now:
             self.network.tick()
-        if self._opened and self.front.deadline is not None and self.front.deadline <= now:
+        if self._opened and shown is not None and shown <= now:
             self._take_input(self.front.expire(now))
 
     def _act(self, now: float) -> None:
@@ -898,13 +899,13 @@ class Chat:
         link starts another round.
         """
         self._send(now)
-        actions = self.network.actions
+        actions = self.network.tell()
         while actions or self._typed or self._gone:
             self._obey(actions)
             if self._gone:
                 self._reap()
             self._send(now)
-            actions = self.network.actions
+            self.network.tell()
 
     def _send(self, now: float) -> None:
         """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""

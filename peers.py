@@ -87,6 +87,7 @@ class Announce(NamedTuple):
 
 
 Action = Union[Show, Notice, Connect, Hangup, Announce]
+Later = tuple[Callable[[Any, Any], None], Any, Any]  # what Network.tell is to call, and with what
 
 
 def sometimes(branch: str) -> None:
@@ -192,7 +193,8 @@ class LinkKind(Enum):
 
 
 # Looked up for every message: in Python 3.9 to 3.11 LinkKind.MESH costs a quarter of a microsecond.
-MESH, OURS, KNOWN = LinkKind.MESH, (LinkKind.MESH, LinkKind.GREETING), (LinkKind.MESH, LinkKind.PLAIN)
+STRANGER, PROBING, GREETING, MESH, PLAIN = LinkKind
+OURS, KNOWN = (MESH, GREETING), (MESH, PLAIN)
 MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C program (a member lags behind in the log instead)
 MAX_OUT = 4096  # pieces on their way to a named C program that are remembered, because they may have to be sent again
 PIECE_COST = 40  # bytes of memory that a waiting piece costs beside its own bytes
@@ -209,6 +211,7 @@ class Neighbour:
                  outbox: Optional[set[Neighbour]] = None) -> None:
         self.host, self.own_host = host, own_host
         self.attempt = attempt  # None: it dialled us
+        self.contact = attempt.contact if attempt else None  # None: our user did not name it
         self.kind = kind
         self.since, self.since_wall = now, wall
         self.address: Optional[Address] = None  # where it can be dialled, if known
@@ -225,7 +228,7 @@ class Neighbour:
         self.cost = 0  # bytes of memory that `waiting` costs
         self._taken = 0  # bytes of the first Batch that were taken out
         self._out_bytes = 0  # to a contact: all that were taken out, and (bytes before, Batch, from where) of each chunk
-        self._out: Any = deque(maxlen=MAX_OUT) if attempt and attempt.contact else ()
+        self._out: Any = deque(maxlen=MAX_OUT) if self.contact else ()
         self.log: Optional[Log] = None  # ours, to be sent to it; None: nothing of it is, for now
         self.position = 0  # where in our log it stands: the next record to send
         self.asked: list[int] = []  # numbers in our log that it asked for, the first one last
@@ -247,14 +250,9 @@ class Neighbour:
         self.outlet: Outlet = None  # type: ignore[assignment]  # from Bridge.opened on
 
     @property
-    def contact(self) -> Optional[Contact]:
-        """The Contact that led to this link; None if our user did not name it."""
-        return self.attempt.contact if self.attempt else None
-
-    @property
     def is_linked(self) -> bool:
         """Whether it hears what is said here."""
-        return (self.kind is MESH or self.kind is LinkKind.PLAIN) and not self.ending
+        return (self.kind is MESH or self.kind is PLAIN) and not self.ending
 
     @property
     def may_be_c(self) -> bool:
@@ -319,7 +317,7 @@ class Neighbour:
 
         That is the first record of which not all arrived: `lost` bytes that were taken out did not.
         """
-        if self.contact is None or self.kind is not LinkKind.PLAIN or self.log is None:
+        if self.contact is None or self.kind is not PLAIN or self.log is None:
             return
         self.contact.position, self.contact.outlet = self.position, self.outlet
         if self.waiting:
@@ -520,9 +518,9 @@ class Links:
         neighbour.ending = True
         neighbour.keep_place()
         neighbour.clear()
-        if neighbour.kind is LinkKind.STRANGER:
-            neighbour.kind = LinkKind.PLAIN
-        if neighbour.kind is LinkKind.PLAIN and neighbour.left is None:
+        if neighbour.kind is STRANGER:
+            neighbour.kind = PLAIN
+        if neighbour.kind is PLAIN and neighbour.left is None:
             neighbour.queue(self.goodbye)
         if farewell:
             neighbour.queue_frame(farewell)
@@ -660,20 +658,20 @@ class Handshake:
 
     def due(self, neighbour: Neighbour) -> Optional[float]:
         """When this link must have said more; None if we know what it is."""
-        if neighbour.kind is LinkKind.STRANGER:
+        if neighbour.kind is STRANGER:
             return neighbour.since + STRANGER_SECONDS
-        if neighbour.kind is LinkKind.PROBING:
+        if neighbour.kind is PROBING:
             assert neighbour.attempt  # it was dialled
             return neighbour.since + max(PROBE_SECONDS, 2 * (neighbour.since - neighbour.attempt.since))  # far away: be patient
-        if neighbour.kind is LinkKind.GREETING:
+        if neighbour.kind is GREETING:
             return neighbour.since + HELLO_SECONDS
         return None
 
     def overdue(self, neighbour: Neighbour) -> None:
         """It did not say more in time."""
-        if neighbour.kind is LinkKind.STRANGER:
+        if neighbour.kind is STRANGER:
             self._settled(neighbour)
-        elif neighbour.kind is LinkKind.PROBING:
+        elif neighbour.kind is PROBING:
             self._links.hang_up(neighbour, PLAIN_ANSWER)
         else:
             self._links.hang_up(neighbour, "did not finish its hello")
@@ -683,7 +681,7 @@ class Handshake:
         if not text.startswith(PROBE) or not is_kind(text[len(PROBE):], Kind.HELLO) or neighbour.attempt or neighbour.spoke:
             return False  # a probe may come late, on a link that we already took for a C program's: one lost packet is enough
         hello = decode_hello(text[len(PROBE):])
-        self._links.is_ours(neighbour, LinkKind.GREETING)
+        self._links.is_ours(neighbour, GREETING)
         neighbour.log = neighbour.next_batch = None
         if self._recognise(neighbour, hello):
             if self._overlay.has_room() or hello.urgent:
@@ -697,7 +695,7 @@ class Handshake:
         """Read the first frame of what we dialled: a hello, a bye, or chat of a C program. Raises ProtocolError."""
         for frame in neighbour.frames:
             self._answered(neighbour, frame[HEADER_SIZE:])
-            if neighbour.ending or neighbour.kind is not LinkKind.PROBING:
+            if neighbour.ending or neighbour.kind is not PROBING:
                 return
 
     def _answered(self, neighbour: Neighbour, body: bytes) -> None:
@@ -765,14 +763,14 @@ class Handshake:
         if claims <= MAX_CLAIMS:
             return True
         self._decline(new, DOUBLE)
-        if new.kind is LinkKind.GREETING:  # perhaps the true one: a record that it never wrote tells it that others use its origin
+        if new.kind is GREETING:  # perhaps the true one: a record that it never wrote tells it that others use its origin
             new.queue(join([encode_record(Kind.SAY, new.origin, FORGED, int(self._clock.wall), new.name, b"")]))
         return False
 
     def _decline(self, neighbour: Neighbour, reason: str) -> None:
         """Hang up on a member that we are already linked to. Send our hello first, so that the dialler decides the same way."""
         hello = encode_hello(Hello(self._author.origin, self._port, False, self._author.name))
-        self._links.hang_up(neighbour, reason, hello if neighbour.kind is LinkKind.GREETING else None)
+        self._links.hang_up(neighbour, reason, hello if neighbour.kind is GREETING else None)
 
     def _greet(self, neighbour: Neighbour) -> None:
         neighbour.clear()  # the chat that was held back while it was a stranger will come from the log
@@ -817,7 +815,7 @@ class Network:
         # Whether an address is still one of this machine's; the caller says
         self.has_address: Callable[[str], bool] = lambda host: True
         self._actions: deque[Action] = deque()
-        self._later: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()  # what `tell` is to call, and with what
+        self._later: deque[Later] = deque()
         self.contacts: list[Contact] = []
         self.log = Log()
         self.author = Author(name, self.log, clock, rng)
@@ -871,24 +869,22 @@ class Network:
     @property
     def actions(self) -> deque[Action]:
         """What the caller is to do next. Ask for it after to_send: for that everybody waits, for this only our user."""
-        if self._later:
-            self.tell()
-        return self._actions
+        return self.tell()
 
-    def tell(self) -> None:
-        """Work out what is news to our user of what came; `actions` does so, too."""
+    def tell(self) -> deque[Action]:
+        """Work out what is news to our user of what came. Returns `actions`."""
         later = self._later
         while later:
-            work, what = later.popleft()
-            work(*what)
+            work, first, second = later.popleft()
+            work(first, second)
+        return self._actions
 
     @property
     def is_alone(self) -> bool:
         """Whether nobody is connected: what our user says is kept, and delivered when somebody is."""
         return not any(neighbour.is_linked for neighbour in self.links.all)
 
-    @property
-    def deadline(self) -> Optional[float]:
+    def next_deadline(self) -> Optional[float]:
         """When to call tick (seconds); None: nothing is planned, and an idle member sleeps. Early perhaps, never late."""
         if self._replan:  # worked out only after a change, not in every turn of a busy loop
             self._replan, self._planned = False, self._plan()
@@ -918,7 +914,7 @@ class Network:
 
     def _plan(self) -> Optional[float]:
         times = [contact.due for contact in self.contacts]
-        times += [self._due(neighbour) for neighbour in self.links.all if neighbour.kind is not LinkKind.PLAIN]
+        times += [self._due(neighbour) for neighbour in self.links.all if neighbour.kind is not PLAIN]
         times += [self._renew_at] * (self._forged_from is not None) + [self._tell_alone_at]
         times += [self._missing_after] * (self._missing > 0)
         times += [self.log.holes.next_tell(), self.overlay.deadline, self.bridge.deadline, self.presence.deadline]
@@ -977,7 +973,7 @@ class Network:
 
     def _connected(self, neighbour: Neighbour) -> None:
         """Somebody hears us now: a C program, too, gets what was said to nobody."""
-        if neighbour.kind is LinkKind.PLAIN and self._unheard_from is not None:
+        if neighbour.kind is PLAIN and self._unheard_from is not None:
             neighbour.position = self._unheard_from
         self.was_connected, self._told_alone, self._tell_alone_at, self._unheard_from = True, False, None, None
 
@@ -987,7 +983,7 @@ class Network:
         self.contacts.clear()
         self.author.tell(Kind.LEFT, self.name)
         for neighbour in self.links.all:
-            if neighbour.kind is LinkKind.STRANGER:
+            if neighbour.kind is STRANGER:
                 self._settled(neighbour)
             if neighbour.may_be_c and not neighbour.ending:
                 self.bridge.finish(neighbour, self.links.goodbye)
@@ -995,15 +991,15 @@ class Network:
     def opened(self, host: str, attempt: Optional[Attempt] = None, own_host: str = "") -> Neighbour:
         """A connection is up; `attempt` if we dialled it; `own_host` is the address of our end. Returns its Neighbour."""
         self._replan = True
-        kind = LinkKind.STRANGER if attempt is None else LinkKind.PLAIN if attempt.plain else LinkKind.PROBING
+        kind = STRANGER if attempt is None else PLAIN if attempt.plain else PROBING
         neighbour = Neighbour(host, attempt, kind, self.now, self.wall, own_host, self.links.outbox)
         self.links.all.append(neighbour)
         self.overlay.opened(attempt)
-        if kind is LinkKind.PROBING:
+        if kind is PROBING:
             self.handshake.begin(neighbour)
         else:
             self.bridge.opened(neighbour)
-        if kind is LinkKind.PLAIN:
+        if kind is PLAIN:
             self._connected(neighbour)
             self.bridge.settled(neighbour)
             self._reached(neighbour)
@@ -1032,7 +1028,7 @@ class Network:
         program whose user is just quiet. If all of them talk, it is the link that was silent for longest, of the host with
         most links; if no two have the same host, of those that came last.
         """
-        guests = [neighbour for neighbour in self.links.all if neighbour.kind in (LinkKind.PLAIN, LinkKind.GREETING)
+        guests = [neighbour for neighbour in self.links.all if neighbour.kind in (PLAIN, GREETING)
                   and not neighbour.attempt and not neighbour.ending and neighbour.since + STRANGER_SECONDS <= self.now]
         silent = _of_the_largest_crowd([neighbour for neighbour in guests if not neighbour.spoke])
         talkers = _of_the_largest_crowd([neighbour for neighbour in guests if neighbour.spoke])
@@ -1069,16 +1065,16 @@ class Network:
         self.links.all.remove(neighbour)
         self.links.ours.pop(neighbour, None)
         self.links.outbox.discard(neighbour)
-        if neighbour.kind is LinkKind.PROBING:
+        if neighbour.kind is PROBING:
             self._probe_failed(neighbour, reason)
         elif neighbour.kind is MESH:
             self._mesh_closed(neighbour, reason)
-        elif neighbour.kind is LinkKind.PLAIN:
+        elif neighbour.kind is PLAIN:
             neighbour.keep_place(lost)
             self._plain_closed(neighbour, reason)
-        elif neighbour.kind is LinkKind.STRANGER:
+        elif neighbour.kind is STRANGER:
             self.bridge.forget(neighbour)
-        elif neighbour.kind is LinkKind.GREETING and neighbour.address and not neighbour.ending:
+        elif neighbour.kind is GREETING and neighbour.address and not neighbour.ending:
             self.overlay.find(neighbour, *neighbour.address, neighbour.origin)  # it gave up waiting for us, and may take us for a C program
         self.overlay.fill()
 
@@ -1127,13 +1123,13 @@ class Network:
     def _read(self, neighbour: Neighbour) -> bool:
         """Read until it is a mesh link, or all was read: what is said over a link may change its kind. Returns whether it is one."""
         self.tell()
-        if neighbour.kind is LinkKind.PLAIN:
+        if neighbour.kind is PLAIN:
             self._read_pairs(neighbour)
         while neighbour.kind not in KNOWN and not neighbour.ending:
             kind, self._replan = neighbour.kind, True
-            if kind is LinkKind.PROBING:
+            if kind is PROBING:
                 self.handshake.read_answer(neighbour)
-            elif kind is LinkKind.GREETING:
+            elif kind is GREETING:
                 self.handshake.read_hello(neighbour)
             else:
                 self._read_pairs(neighbour)
@@ -1142,30 +1138,33 @@ class Network:
         return neighbour.kind is MESH
 
     def _read_pairs(self, neighbour: Neighbour) -> None:
-        for name, texts in iter(neighbour.frames.next_pairs, None):
+        found = neighbour.frames.next_pairs()
+        while found is not None:
+            name, texts = found
             self.tell()  # what came before it
             if self.handshake.read_probe(neighbour, texts[0]):
                 self.bridge.forget(neighbour)
             else:
                 self._settled(neighbour)
                 self.bridge.received(neighbour, as_c_reads(name), texts if len(texts) > 1 else [as_c_reads(texts[0])])
-            if neighbour.ending or not neighbour.may_be_c:
+            if neighbour.ending or neighbour.kind in OURS:
                 return
+            found = neighbour.frames.next_pairs()
 
     def _read_records(self, neighbour: Neighbour) -> None:
-        for found in iter(neighbour.frames.next_run, None):
+        found = neighbour.frames.next_run()
+        while found is not None and not neighbour.ending:
             if isinstance(found, Run):
                 self._take_run(neighbour, found)
             else:
                 self.tell()
                 self._record(neighbour, found)
-            if neighbour.ending:
-                return
+            found = neighbour.frames.next_run()
 
     def _settled(self, neighbour: Neighbour) -> None:
         """It is a C program, as far as anybody can tell."""
-        if neighbour.kind is LinkKind.STRANGER:
-            neighbour.kind = LinkKind.PLAIN
+        if neighbour.kind is STRANGER:
+            neighbour.kind = PLAIN
             self._connected(neighbour)
             self.bridge.settled(neighbour)
 
@@ -1334,7 +1333,7 @@ class Network:
             neighbour.brought(origin, first, last, number)
             if self._later and run.kind == Kind.GUEST:
                 self.tell()  # another gateway may have told the same line
-            self._later.append((self._deliver, (run, number)))
+            self._later.append((self._deliver, run, number))
             if self.bridge.may_have(run):
                 self.tell()
             return
@@ -1389,7 +1388,7 @@ class Network:
             # What fills a hole brings nobody back: the news that they were lost may have come before it.
             is_gone = fills_hole and not self.presence.is_here(origin) or self.presence.is_gone(origin, sequence)
             label = self.presence.label(origin, name) if is_gone else self.presence.heard(origin, name)
-            news = self.bridge.said(run, run.texts, number)
+            news = self.bridge.said(run, run.texts(), number)
         else:
             self.presence.note_alive(origin)
             label, news = self.bridge.told(run, number, is_late)
@@ -1747,7 +1746,7 @@ class Overlay:
 
     def _under_way(self) -> list[Attempt]:
         """The dials under way, and those that led to a link. (Not to a plain one: a member may be there that was slow to answer.)"""
-        return self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt and neighbour.kind is not LinkKind.PLAIN]
+        return self.attempts + [neighbour.attempt for neighbour in self._links.all if neighbour.attempt and neighbour.kind is not PLAIN]
 
     # What came of it
 
@@ -1822,7 +1821,7 @@ class Overlay:
 
     def _wants_links(self) -> bool:
         """Whether to dial somebody else now, if we know anybody."""
-        dials = len(self.attempts) + sum(neighbour.kind is LinkKind.PROBING for neighbour in self._links.all)
+        dials = len(self.attempts) + sum(neighbour.kind is PROBING for neighbour in self._links.all)
         # Half-open handshakes do not count, or strangers could fill WANT_LINKS.
         return not self.leaving and dials < MAX_DIALS and len(self._links.origins()) < WANT_LINKS
 
@@ -2071,7 +2070,7 @@ class Bridge:
 
     def __init__(self, author: Author, port: int, clock: Clock, rng: Random, log: Log, links: Links, presence: Presence,
                  find: Callable[[Neighbour, str, int, int], None], show: Callable[..., None], notice: Callable[..., None],
-                 later: deque[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
+                 later: deque[Later]) -> None:
         self._author, self._port, self._clock, self._rng, self._log = author, port, clock, rng, log
         self._links, self._presence, self._find, self._show, self._notice = links, presence, find, show, notice
         self._later = later  # what can wait until all was sent
@@ -2150,7 +2149,7 @@ class Bridge:
     @property
     def silent(self) -> int:
         """The number of C programs that have not said anything yet."""
-        return sum(neighbour.kind is LinkKind.PLAIN and not neighbour.spoke for neighbour in self._plain.values())
+        return sum(neighbour.kind is PLAIN and not neighbour.spoke for neighbour in self._plain.values())
 
     def renamed(self) -> None:
         """We have a new origin: marks name it as the gateway from now on, and our guests are its guests."""
@@ -2196,7 +2195,7 @@ class Bridge:
         news = texts if is_new else [text for text in texts if self._is_said_again(neighbour, name, text, outlet.is_quiet)]
         if news:
             self._pass_on(neighbour, name, news)
-            self._later.append((self._show_guest, (neighbour, name, news)))
+            self._later.append((self._show_guest, neighbour, (name, news)))
 
     def _is_said_again(self, neighbour: Neighbour, name: bytes, text: bytes, is_quiet: bool) -> bool:
         """Whether these words of a C user, which may be known, are another line, and for us to tell."""
@@ -2218,7 +2217,8 @@ class Bridge:
         self._skip_at(neighbour, number, len(texts))
         self._owe_lines(name, texts, number)
 
-    def _show_guest(self, neighbour: Neighbour, name: bytes, texts: list[bytes]) -> None:
+    def _show_guest(self, neighbour: Neighbour, said: tuple[bytes, list[bytes]]) -> None:
+        name, texts = said
         is_known = self._is_behind(neighbour, name, name)
         self._show(self._presence.guest(self._author.origin, name, name) if is_known else self._presence.label(name, name), texts)
 
@@ -2361,7 +2361,7 @@ class Bridge:
             return False
         if self._quiet or self._carried or MARK in run.name:
             return True
-        return run.kind == Kind.GUEST and self._words.knows_any(run.name, run.texts)
+        return run.kind == Kind.GUEST and self._words.knows_any(run.name, run.texts())
 
     def said(self, run: Run, texts: list[bytes], number: int, start: int = 0) -> list[bytes]:
         """These texts of a run, from index `start` on, are in the log, from `number` on. Returns those that C programs have not brought before."""
@@ -2382,7 +2382,7 @@ class Bridge:
         name, mark = unmarked(run.name)
         if mark is not None:
             return self._told_carried(run, name, mark, number)
-        label, texts = self._presence.guest(run.origin, name, name), run.texts
+        label, texts = self._presence.guest(run.origin, name, name), run.texts()
         if not is_late and not self._carried and self._words.are_first(name, texts, run.origin, self._clock.now):  # as a rule
             self._owe_lines(name, texts, number)
             return label, texts
@@ -2417,7 +2417,7 @@ class Bridge:
         """Another gateway carried a line, for a member that it cannot reach."""
         label = self._presence.guest(run.origin, identity(run.name)[0], name)
         news = []
-        for offset, text in enumerate(run.texts):
+        for offset, text in enumerate(run.texts()):
             if self._is_known(mark, name, text):
                 self.skip(number + offset, 1)
             else:
@@ -2636,7 +2636,7 @@ class Bridge:
             if self._words.times_told(key) < times:
                 self._words.told(key, OURSELVES, when, mine=True)
                 self._pass_on(neighbour, name, [text], now - when)
-                self._show_guest(neighbour, name, [text])
+                self._show_guest(neighbour, (name, [text]))
 
     # What C programs get
 
@@ -3178,7 +3178,7 @@ class Presence:
             return self.own_label
         person = self.people.get(key)
         if person is not None and person.here and (person.is_member or gateway in person.gateways):
-            return person.label
+            return person.bearers.label(person.key, person.name)
         gateways = self._guests
         if len(gateways.get(gateway, ())) >= MAX_GUESTS or len(name) > MAX_GUEST_NAME or (
                 gateway not in gateways and len(gateways) >= MAX_MEMBERS) or person and len(person.gateways) >= MAX_GATEWAYS:

@@ -3,7 +3,7 @@
 Knows: keys, editing, cleaning, wrapping, drawing; how to take a terminal and give it back.
 Must not know: sockets, peers, the protocol, what `:quit` means, how the program waits. It is handed
 bytes and strings, and it never blocks (close() and suspend() may, for CLOSE_SECONDS). The loop in
-p2pchat.py waits for `input_fd`, `output_fds`, `hangup_fds` and `deadline`, and then calls read(),
+p2pchat.py waits for `input_fd`, `output_fds`, `hangup_fds` and until `next_deadline`, and then calls read(),
 flush() or expire().
 Leaves out: the mouse, queries to the terminal, right-to-left layout (which is up to the terminal), and
 flags made of tag characters (they can carry hidden text, so they show as marks).
@@ -1421,7 +1421,6 @@ class Screen:
     """The full-screen front end: owns the terminal between open() and close(), and never blocks on it."""
 
     shows_own = True        # a user's own messages have to be passed to show()
-    hangup_fds: List[int] = []      # a terminal's end is seen by reading
     failed = False          # a terminal that goes away does not count as a failure
 
     def __init__(self, input_fd: int = 0, output_fd: int = 1, clock: Callable[[], float] | None = None) -> None:
@@ -1466,18 +1465,18 @@ class Screen:
         self._dirty = self._urgent = False              # whether to draw: at the next frame's time, or at once
         self._next_frame = 0.0
 
-    @property
     def input_fd(self) -> Optional[int]:
         """To be waited for; None after a hang-up, and while the terminal is not ours (reading would stop us)."""
         return self._input if self._modes is not None else None
 
-    @property
+    def hangup_fds(self) -> List[int]:
+        return []                       # a terminal's end is seen by reading
+
     def output_fds(self) -> List[int]:
         """To be waited for until they can be written to; then call flush()."""
         return [self._fd] if self._unsent and self._fd is not None else []
 
-    @property
-    def deadline(self) -> Optional[float]:
+    def next_deadline(self) -> Optional[float]:
         """When (time.monotonic() seconds) expire() and draw() have something to do; None: never."""
         if self._lost:
             return 0.0
@@ -2031,24 +2030,20 @@ class Lines:
         self._lost = False
         self.failed = False                     # lines were lost that somebody wanted: the disk is full, for instance
 
-    @property
     def input_fd(self) -> Optional[int]:
         """To be waited for; None after its end, and for a moment if it is a terminal that others are reading from."""
         return self._input if self._look_again is None else None
 
-    @property
     def output_fds(self) -> List[int]:
         if not (self._out and self._out.unsent or self._err and self._err.unsent):  # as a rule
             return []
         return [output.fd for output in (self._out, self._err) if output and output.waits]
 
-    @property
     def hangup_fds(self) -> List[int]:
         """To be waited for until they can be read: they never can, but a pipe that lost its reader wakes the loop."""
         return [self._out.fd] if self._out is not None and self._out.pipe else []
 
-    @property
-    def deadline(self) -> Optional[float]:
+    def next_deadline(self) -> Optional[float]:
         return 0.0 if self._lost else self._look_again
 
     def open(self, port: int, hint: str, name: bytes = b"", commands: Iterable[str] = ()) -> None:

@@ -185,7 +185,7 @@ class Member(Node):
         self.network.closed(end.neighbour, reason)
 
     def _arm(self):
-        deadline = self.network.deadline
+        deadline = self.network.next_deadline()
         if deadline is not None and (self.timer is None or deadline < self.timer):
             self.timer = max(deadline, self.world.now)
             self.world.at(self.timer, self.tick, self.timer)
@@ -197,7 +197,7 @@ class Member(Node):
         if self.stopped:
             return
         now = self.world.now
-        deadline = self.network.deadline
+        deadline = self.network.next_deadline()
         if deadline is not None and deadline <= now:
             self._watch_spins(now)
             self.do(self.network.tick)

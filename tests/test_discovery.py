@@ -170,7 +170,7 @@ def test_off_it_says_and_hears_nothing():
     member = world.member()
     announce(world, member, encode_announcement(Announcement(TELLS, 1, 40000, b"lobby")))
     world.run(500)
-    assert not world.packets and not world.dials and member.network.deadline is None
+    assert not world.packets and not world.dials and member.network.next_deadline() is None
 
 
 def test_whoever_leaves_announces_nothing_more():

@@ -1504,7 +1504,7 @@ def test_what_is_missing_is_told_at_once_and_then_now_and_then():
     for number in range(message.MAX_HOLES_EACH):
         network.received(liar, encode_record(Kind.HERE, 7, 2 * number + 1, 0, b"n", b""))
         network.now += 1
-        while network.deadline is not None and network.deadline <= network.now:
+        while network.next_deadline() is not None and network.next_deadline() <= network.now:
             network.tick()
         told += [action.parts[0] for action in network.actions if isinstance(action, peers.Notice) and "missing" in action.words]
         network.actions.clear()
@@ -1667,7 +1667,7 @@ def test_an_idle_member_wakes_only_for_pings_and_shuffles():
     # A ping for each of 15 links every 10 s, an answer to each, six shuffles every 30 s.
     assert len(ticks) < 300 * (15 * 2 / 10 + 6 / 15)
     alone = World(1).member()
-    assert alone.network.deadline is None, "who is alone and knows nobody sleeps"
+    assert alone.network.next_deadline() is None, "who is alone and knows nobody sleeps"
 
 
 # The oracle itself: break the core (mutants.py), and it must notice ----------------------------------

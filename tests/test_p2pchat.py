@@ -338,7 +338,7 @@ def test_a_file_waits_for_its_readers(members, cpeers, monkeypatch):
     ann.type("and the rest")
     for _ in range(5):
         ann.chat.step(0.001)
-    assert len(ann.chat.links) == 1 and ann.chat.front.input_fd not in ann.chat._poll.watched
+    assert len(ann.chat.links) == 1 and ann.chat.front.input_fd() not in ann.chat._poll.watched
     carl.resume_reading()
     turn([ann], lambda: "ann: and the rest" in carl.screen)
     assert len(carl.screen) == typed + 1
@@ -803,14 +803,14 @@ def check_what_is_waited_for(chat):
     level = [neighbour for neighbour in chat.links if neighbour.is_level]
     assert all(neighbour.kind is peers.MESH and neighbour.is_done() and not chat.links[neighbour].unsent for neighbour in level)
     chat._rewatch()
-    reading, writing = {chat._signals, *chat.front.hangup_fds, *(lookup.output for lookup in chat.lookups)}, set(chat.front.output_fds)
+    reading, writing = {chat._signals, *chat.front.hangup_fds(), *(lookup.output for lookup in chat.lookups)}, set(chat.front.output_fds())
     reading |= {chat.listener} if chat.status is None and not chat._accept_after else set()
     throttled = any(link.neighbour.lagging and not patience.stuck for link, patience in chat._unfinished.items())
-    reading |= {chat.front.input_fd} if chat.front.input_fd is not None and not throttled else set()
+    reading |= {chat.front.input_fd()} if chat.front.input_fd() is not None and not throttled else set()
     reading |= {link.sock for link in chat.links.values()}
     writing |= {dial.sock for dial in chat.dials} | {link.sock for link in chat.links.values() if link.blocked}
     assert chat._poll.watched == {source: p2pchat.READ * (source in reading) | p2pchat.WRITE * (source in writing) for source in reading | writing}
-    planned = [chat.network._plan(), chat.front.deadline, *(timed.deadline for timed in (*chat._unfinished.values(), *chat.dials))]
+    planned = [chat.network._plan(), chat.front.next_deadline(), *(timed.deadline for timed in (*chat._unfinished.values(), *chat.dials))]
     first = min((at for at in planned if at is not None), default=None)
     assert first is None or chat._deadline() <= first
 

@@ -861,7 +861,7 @@ class Session:
         while True:
             self.screen.flush()
             if not select.select([self.master], [], [], 0)[0]:
-                if not self.screen.output_fds:
+                if not self.screen.output_fds():
                     return [row.rstrip() for row in self.model.display]
                 continue
             self.model.feed(os.read(self.master, 65536))
@@ -905,7 +905,7 @@ def test_the_first_screen(session):
     assert session.model.title == "p2pchat Me 4711"
     modes = termios.tcgetattr(session.slave)
     assert not modes[3] & (termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN) and not modes[0] & termios.IXON
-    assert session.screen.deadline is None and session.screen.output_fds == []
+    assert session.screen.next_deadline() is None and session.screen.output_fds() == []
 
 
 def test_typing_shows_and_enter_enters(session):
@@ -953,10 +953,10 @@ def test_control_keys(session, typed, events):
 def test_a_lone_escape_does_nothing_and_keeps_nobody_waiting(session):
     session.open()
     session.type("\x1b")
-    assert session.screen.deadline == session.now + ui.ESC_SECONDS
+    assert session.screen.next_deadline() == session.now + ui.ESC_SECONDS
     assert session.screen.expire(session.now + 1) == []
     session.look()
-    assert session.screen.deadline is None
+    assert session.screen.next_deadline() is None
 
 
 def test_ctrl_c_clears_a_draft_and_leaves_only_without_one(session):
@@ -1080,7 +1080,7 @@ def test_messages_are_drawn_thirty_times_a_second_and_keys_at_once(session):
     screen.draw(session.now + 1)
     screen.show(b"al", [b"two"])
     screen.draw(session.now + 1.001)
-    assert screen.deadline == pytest.approx(session.now + 1 + ui.FRAME_SECONDS)
+    assert screen.next_deadline() == pytest.approx(session.now + 1 + ui.FRAME_SECONDS)
     assert "al: two" not in [row.text for row in screen._back._entries.values()]
     os.write(session.master, b"k")
     screen.read(session.now + 1.002)
@@ -1465,10 +1465,10 @@ def test_a_terminal_that_stops_reading_blocks_neither_draw_nor_close():
         for at in range(300):
             fill(session, 200, at * 200)
             screen.draw(session.now + at)
-            if screen.output_fds:
+            if screen.output_fds():
                 break
         unfinished = screen._unsent
-        assert unfinished and screen.deadline is None
+        assert unfinished and screen.next_deadline() is None
         fill(session, 5)
         screen.draw(session.now + 900)
         assert screen._unsent == unfinished, "no new frame before the last one is out"
@@ -1481,7 +1481,7 @@ def test_an_unfinished_frame_goes_on_where_it_was_and_is_then_outdated():
     session.open()
     fill(session, 500)
     session.screen.draw(session.now + 1)
-    assert session.screen.output_fds
+    assert session.screen.output_fds()
     fill(session, 1, 999)
     assert session.look()[195].startswith("      al: 499 ")
     assert session.look()[195].startswith("      al: 999 ")
@@ -1493,7 +1493,7 @@ def test_a_frame_cut_by_leaving_is_cancelled():
     session.open()
     fill(session, 500)
     session.screen.draw(session.now + 1)
-    assert session.screen.output_fds
+    assert session.screen.output_fds()
     heard = b""
     while select.select([session.master], [], [], 0)[0]:
         heard += os.read(session.master, 65536)
@@ -1508,10 +1508,10 @@ def test_a_terminal_that_hangs_up_is_gone(session):
     master, session.master = session.master, os.open(os.devnull, os.O_RDONLY)
     os.close(master)
     assert session.screen.read(0) == [Key.GONE]
-    assert session.screen.input_fd is None
+    assert session.screen.input_fd() is None
     session.screen.show(b"al", [b"x"])
     session.screen.draw(session.now + 9)
-    assert session.screen.deadline == 0.0
+    assert session.screen.next_deadline() == 0.0
     assert session.screen.expire(session.now) == [Key.GONE]
     session.screen.close()
 
@@ -1521,7 +1521,7 @@ def test_an_error_of_the_terminal_means_that_it_is_gone(session, monkeypatch):
         raise OSError(errno.EIO, "hung up")
     session.open()
     monkeypatch.setattr(os, "read", fail)
-    assert session.screen.read(0) == [Key.GONE] and session.screen.input_fd is None
+    assert session.screen.read(0) == [Key.GONE] and session.screen.input_fd() is None
 
 
 def test_a_view_inside_a_long_message_keeps_its_place(session):
@@ -1619,7 +1619,7 @@ class Pipes:
         if close:
             os.close(self.stdin)
         events = []
-        while self.lines.input_fd is not None and select.select([self.stdin_reader], [], [], 0)[0]:
+        while self.lines.input_fd() is not None and select.select([self.stdin_reader], [], [], 0)[0]:
             events += self.lines.read(0)
         return events
 
@@ -1631,7 +1631,7 @@ def test_lines_open_says_first_where_we_are():
     pipes.lines.open(4711, "  join: ./p2pchat NAME host 4711")
     assert pipes.said(pipes.stdout) == b"SERVER: 4711\nal: hi\n"
     assert pipes.said(pipes.stderr) == b"-- join: ./p2pchat NAME host 4711\n"
-    assert pipes.lines.deadline is None and pipes.lines.output_fds == [] and not pipes.lines.shows_own
+    assert pipes.lines.next_deadline() is None and pipes.lines.output_fds() == [] and not pipes.lines.shows_own
 
 
 @pytest.mark.usefixtures("any_day")
@@ -1658,7 +1658,7 @@ def test_lines_show_one_message_a_line_and_nobody_forges_one():
 def test_lines_events_end_with_leave(data, events):
     pipes = Pipes()
     assert pipes.events(data) == events + [Key.END]
-    assert pipes.lines.input_fd is None and pipes.lines.read(0) == []
+    assert pipes.lines.input_fd() is None and pipes.lines.read(0) == []
 
 
 @pytest.mark.parametrize("data, events", [
@@ -1669,7 +1669,7 @@ def test_lines_lose_escape_sequences_and_a_byte_order_mark(data, events):
 
 def test_lines_without_input_have_no_end():
     lines = Lines(None)
-    assert lines.input_fd is None and lines.deadline is None and lines.read(0) == []
+    assert lines.input_fd() is None and lines.next_deadline() is None and lines.read(0) == []
 
 
 def test_lines_look_at_a_terminal_of_others_now_and_then_not_all_the_time(monkeypatch):
@@ -1677,9 +1677,9 @@ def test_lines_look_at_a_terminal_of_others_now_and_then_not_all_the_time(monkey
     os.write(master, b"for the shell\n")
     lines, background = Lines(slave), [True]
     monkeypatch.setattr(ui, "in_background", lambda fd: background[0])       # a test cannot be a job of a shell
-    assert lines.read(10.0) == [] and lines.input_fd is None and lines.deadline == 10.0 + ui.BACKGROUND_SECONDS
-    assert lines.expire(10.4) == [] and lines.input_fd is None
-    assert lines.expire(10.5) == [] and lines.input_fd == slave and lines.deadline is None
+    assert lines.read(10.0) == [] and lines.input_fd() is None and lines.next_deadline() == 10.0 + ui.BACKGROUND_SECONDS
+    assert lines.expire(10.4) == [] and lines.input_fd() is None
+    assert lines.expire(10.5) == [] and lines.input_fd() == slave and lines.next_deadline() is None
     background.clear()
     background.append(False)
     assert lines.read(11.0) == ["for the shell"]
@@ -1731,9 +1731,9 @@ def test_a_full_pipe_never_blocks_and_the_overflow_is_counted(monkeypatch):
         for at in range(10_000):
             pipes.lines.show(b"al", [b"%05d " % at + b"x" * 60])
             pipes.lines.draw(0)
-    assert pipes.lines.output_fds == [pipes.stdout_writer]
+    assert pipes.lines.output_fds() == [pipes.stdout_writer]
     heard = b""
-    while pipes.lines.output_fds:
+    while pipes.lines.output_fds():
         heard += pipes.said(pipes.stdout)
         assert pipes.lines.flush() == []
     heard += pipes.said(pipes.stdout)
@@ -1756,7 +1756,7 @@ def test_a_closed_stdout_is_gone_quietly():
     os.close(pipes.stdout)
     pipes.lines.show(b"al", [b"hi"])
     pipes.lines.draw(0)
-    assert pipes.lines.deadline == 0.0
+    assert pipes.lines.next_deadline() == 0.0
     assert pipes.lines.expire(0) == [Key.GONE] and pipes.lines.expire(0) == []
     pipes.lines.show(b"al", [b"hi"])
     pipes.lines.draw(0)
@@ -1788,7 +1788,7 @@ def test_a_regular_file_and_dev_null_are_written_at_once_and_never_waited_for(tm
         pipes = Pipes(fd)
         for _ in range(5000):
             pipes.lines.show(b"al", [b"x" * 100])
-        assert pipes.lines.output_fds == []
+        assert pipes.lines.output_fds() == []
         pipes.lines.draw(0)
         assert not pipes.lines._out.unsent
     assert (tmp_path / "out").stat().st_size == 5000 * 105
@@ -1802,7 +1802,7 @@ def test_a_terminal_gets_small_writes_and_keeps_its_modes():
     for _ in range(2000):
         pipes.lines.show(b"al", [b"x" * 100])
     pipes.lines.draw(0)                             # nobody reads the master: must return
-    assert pipes.lines.output_fds == [slave]
+    assert pipes.lines.output_fds() == [slave]
     assert termios.tcgetattr(slave) == found and not fcntl.fcntl(slave, fcntl.F_GETFL) & os.O_NONBLOCK
     pipes.lines.close()
 
