@@ -909,13 +909,14 @@ class Chat:
 
     def _send(self, now: float) -> None:
         """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
+        lone, others = self.network.to_send()
+        last = self.network.log.last
+        for neighbour in lone:
+            if not self.links[neighbour].send_chunk(last, now):
+                self._flush(self.links[neighbour], now)
         if self._unfinished:
             for link in [link for link, patience in self._unfinished.items() if patience.is_due(now)]:
                 self._flush(link, now)
-        lone, others = self.network.to_send()
-        for neighbour in lone:
-            if not self.links[neighbour].send_chunk(self.network.log.last, now):
-                self._flush(self.links[neighbour], now)
         for neighbour in others:
             if self.links[neighbour] not in self._unfinished:
                 self._flush(self.links[neighbour], now)

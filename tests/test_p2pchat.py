@@ -18,6 +18,7 @@ import sys
 
 import pytest
 
+import message
 import p2pchat
 import peers
 from cpeer import CPeer
@@ -548,6 +549,33 @@ def test_a_member_that_stops_reading_for_a_while_gets_every_message_that_comes_a
 
         turn([ann], all_has_come)
     assert re.findall(rb"x(\d{4})", read) == said and all(read.count(text) >= 500 for text in said)
+
+
+def test_what_is_said_is_converted_once_for_all_c_programs_even_if_one_lags(members, cpeers, monkeypatch):
+    converted, encode = [], message.Marker.encode
+
+    def count(marker, first, frames, never=()):
+        converted.extend(range(first, first + len(frames)))
+        return encode(marker, first, frames, never)
+
+    monkeypatch.setattr(message.Marker, "encode", count)
+    ann, = members("ann")
+    bob, cy = cpeers("bob", "cy")
+    for c_program in bob, cy:
+        c_program.connect("127.0.0.1", ann.port)
+        c_program.say("hi")
+        turn([ann], lambda who=c_program: f"{who.name.decode()}: hi" in ann.out)
+    (slow, _), unfinished = ann.chat.links.values(), ann.chat._unfinished
+
+    def has_come(text):
+        unfinished[slow] = p2pchat.Patience(slow, 0)  # as if something had been left of its last flush, in each turn
+        return ann.chat.network.log.last.endswith(text.encode())
+
+    for text in "one", "two":
+        cy.say(text)
+        turn([ann], lambda text=text: has_come(text))
+    turn([ann], lambda: not unfinished)
+    assert len(converted) == len({*converted}) == 3
 
 
 def test_a_reset_in_the_middle_of_a_frame_costs_that_link_only(members):
