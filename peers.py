@@ -207,6 +207,12 @@ MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown but not reme
 class Neighbour:
     """The far end of one link: what it is, what it has said, and what it has yet to be sent."""
 
+    __slots__ = (  # a thousand links may be silent, and each costs its memory
+        "host", "own_host", "attempt", "contact", "kind", "since", "since_wall", "address", "name", "heard_at", "pings",
+        "pinged_at", "frames", "left", "ending", "_outbox", "waiting", "queued", "cost", "_taken", "_out_bytes", "_out",
+        "log", "position", "asked", "is_level", "origin", "greeted_as", "met_at", "vector_at_hello", "seen", "filter_until",
+        "own_from", "has_asked", "is_foreign", "names", "spoke", "next_batch", "outlet")
+
     def __init__(self, host: str, attempt: Optional[Attempt], kind: LinkKind, now: float, wall: float, own_host: str = "",
                  outbox: Optional[set[Neighbour]] = None) -> None:
         self.host, self.own_host = host, own_host
@@ -349,8 +355,9 @@ class Neighbour:
     def _take_waiting(self, joined: int, room: int) -> bytes:
         if self.next_batch and not self.waiting and self.log:
             batch = self.next_batch(self)
-            if batch and len(batch.data) <= joined and len(batch.data) <= room and not self.contact:  # as a rule: all goes out at once
-                return batch.data
+            data = batch.data if batch else b""
+            if len(data) <= joined and len(data) <= room and not self.contact:  # as a rule: all goes out at once
+                return data
             if batch:
                 self._queue(batch)
         chunk: list[bytes] = []
@@ -1396,7 +1403,7 @@ class Network:
             self._actions.append(new_tuple(Show, (label, news, False, when if earlier else 0)))
 
     def _show(self, label: bytes, texts: list[bytes], earlier: int = 0) -> None:
-        self._actions.append(Show(label, texts, earlier=earlier))
+        self._actions.append(new_tuple(Show, (label, texts, False, earlier)))
 
     def _record(self, neighbour: Neighbour, frame: bytes) -> None:
         """A record that is not chat."""
