@@ -261,6 +261,9 @@ class Mark(NamedTuple):
     port: int
 
 
+# What all messages of one author and name share: the start of a pair's first frame, its CRC, the longest text (bytes) that is
+# sent in one piece with it (-1: none); and, of a name that has a mark already, the place that this mark gives, else None.
+Head = tuple[bytes, int, int, Optional[tuple[int, int, int]]]
 MAX_HEADS = 64  # heads that a Marker keeps, so that an earlier speaker's next message needs no new one
 
 
@@ -271,8 +274,7 @@ class Marker:
         packed = _pack_host(host)
         self._gateway = gateway, port, len(packed)
         self._host = packed + bytes(-(_HEAD.size + len(packed)) % 3)
-        # (kind, origin, name) of a record -> what _head says
-        self._heads: dict[tuple[int, int, bytes], tuple[bytes, int, int, Optional[tuple[int, int, int]]]] = {}
+        self._heads: dict[tuple[int, int, bytes], Head] = {}  # by (kind, origin, name) of a record
 
     def encode(self, first: int, frames: Iterable[bytes], never: Container[int] = ()) -> Batch:
         """The pairs that carry these records, the first of which has this number in the log: the chat that is not in `never`.
@@ -286,14 +288,14 @@ class Marker:
                 continue
             stop = RECORD_SIZE + size
             author, text = (kind, origin, frame[RECORD_SIZE:stop]), frame[stop:]
-            start, crc, room, mark = heads.get(author) or self._head(*author)
+            start, crc, room, place = heads.get(author) or self._head(*author)
             if len(text) <= room and not _UNFIT(text) and text not in QUIT_TEXTS:
-                place = _pack_place(sequence, 0, 1)
-                tail = b2a_base64(place + _pack_crc(crc32(place + text, crc)), newline=False)
+                packed = _pack_place(sequence, 0, 1)
+                tail = b2a_base64(packed + _pack_crc(crc32(packed + text, crc)), newline=False)
                 pieces.append(start + tail.translate(_TO_HIGH) + _pack_length(len(text)) + text)
                 numbers.append(number)
             else:
-                found = _encode_parts(start, crc, plain_texts(text), *(mark or (sequence, 0, 1)))
+                found = _encode_parts(start, crc, plain_texts(text), *(place or (sequence, 0, 1)))
                 pieces += found
                 numbers += [number] * len(found)
         return join(pieces, numbers)
@@ -303,9 +305,7 @@ class Marker:
         start, crc, _, _ = self._head(Kind.SAY, origin, name)
         return join(_encode_parts(start, crc, QUIT_TEXTS[:1]))
 
-    def _head(self, kind: int, origin: int, frame: bytes) -> tuple[bytes, int, int, Optional[tuple[int, int, int]]]:
-        """What all messages of one author and name share: (the start of a pair's first frame, its CRC, the longest text that
-        fits into one segment with it, None). If the name has a mark already, no text fits, and its place is the last."""
+    def _head(self, kind: int, origin: int, frame: bytes) -> Head:
         if len(self._heads) >= MAX_HEADS:
             self._heads.clear()
         name, mark = unmarked(frame)
@@ -497,7 +497,8 @@ class RecordDecoder(FrameDecoder):
     def next_pairs(self) -> Optional[tuple[bytes, list[bytes]]]:
         """The next successive messages of one name on a plain link, as (name, texts); None until a whole one has arrived.
 
-        What may change the meaning of what follows, such as a goodbye or a probe, comes alone. Raises ProtocolError.
+        What may change the meaning of what follows, such as a goodbye or a probe, comes alone. The first part of a pair waits
+        in here: at most two frames. Raises ProtocolError.
         """
         rest, at, limit = self._rest, self._at, self.limit
         if not rest:

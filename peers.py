@@ -238,7 +238,7 @@ class Neighbour:
         self.log: Optional[Log] = None  # ours, to be sent to it; None: nothing of it is, for now
         self.position = 0  # where in our log it stands: the next record to send
         self.asked: list[int] = []  # numbers in our log that it asked for, the first one last
-        self.is_level = False  # when last asked, it lacked nothing: all that it lacks now is from its position on (Links.to_send)
+        self.is_level = False  # all that it lacks is the log from its position on, and its link has sent all the rest (Network.to_send)
         # A mesh link: who is there, and what it has of our log
         self.origin: int = None  # type: ignore[assignment]  # known from its hello on
         self.greeted_as: Optional[int] = None  # our own origin, as we told it
