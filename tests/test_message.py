@@ -7,8 +7,8 @@ import pytest
 
 import message
 from helpers import encode_pair
-from message import (HEADER_SIZE, MAX_PLAIN_FRAME, SMALLEST_SEGMENT, FrameDecoder, Kind, Log, ProtocolError, as_c_reads,
-                     encode_pairs, encode_record, is_quit, plain_texts, read_id)
+from message import (HEADER_SIZE, MAX_PLAIN_FRAME, SMALLEST_SEGMENT, Batch, FrameDecoder, Kind, Log, ProtocolError,
+                     RecordDecoder, as_c_reads, encode_frame, encode_pairs, join, encode_record, is_quit, plain_texts, read_id)
 
 HI = b"\x02\0\0\0\0\0\0\0al" b"\x02\0\0\0\0\0\0\0hi"
 
@@ -39,6 +39,42 @@ def test_decoder_gives_the_same_frames_at_every_split_of_the_stream():
     for at in range(len(stream)):
         assert pairs(stream[:at], stream[at:]) == whole
     assert pairs(*(stream[at:at + 1] for at in range(len(stream)))) == whole
+
+
+def runs(decoder):
+    return list(iter(decoder.next_pairs, None))
+
+
+def test_pairs_are_the_same_at_every_split_of_the_stream_and_what_changes_their_meaning_comes_alone():
+    said = [(b"al", b"one"), (b"al", b""), (b"bo", b"two"), (b"al", b":q"), (b"al", b"x\0y"), (b"", b"\xff"), (b"al", b"three"), (b"al", b"four")]
+    stream = b"".join(encode_pair(*pair) for pair in said)
+    assert runs(RecordDecoder().feed(stream)) == [(b"al", [b"one", b""]), (b"bo", [b"two"]), (b"al", [b":q"]), (b"al", [b"x\0y"]),
+                                                  (b"", [b"\xff"]), (b"al", [b"three", b"four"])]
+    for at in range(len(stream)):
+        decoder = RecordDecoder()
+        found = runs(decoder.feed(stream[:at])) + runs(decoder.feed(stream[at:]))
+        assert [(name, text) for name, texts in found for text in texts] == said and not decoder._rest
+
+
+@pytest.mark.parametrize("bad", [struct.pack("<Q", 2001), encode_frame(b"al") + struct.pack("<Q", 2001)])
+def test_pairs_before_a_length_over_the_limit_come_first(bad):
+    decoder = RecordDecoder(2000)
+    whole = encode_pair(b"al", b"hi")
+    assert runs(decoder.feed(whole + bad[:-1])) == [(b"al", [b"hi"])]
+    decoder.feed(bad[-1:] + whole)
+    with pytest.raises(ProtocolError, match="2001 bytes"):
+        decoder.next_pairs()
+
+
+def test_a_batch_without_some_records_has_the_pieces_of_the_others():
+    for seed in range(200):
+        rng = random.Random(seed)
+        numbers = sorted(rng.choices(range(100, 110), k=rng.randrange(1, 12)))
+        pieces = [b"%d" % at * rng.randint(1, 3) for at in range(len(numbers))]
+        known = set(rng.sample(range(98, 112), rng.randint(1, 6)))
+        kept = [at for at, number in enumerate(numbers) if number not in known]
+        assert join(pieces, numbers).without(known) == join([pieces[at] for at in kept], [numbers[at] for at in kept])
+    assert Batch(b"", [], []).without({1}) == join([], [])
 
 
 def test_a_frame_ends_at_a_nul_as_for_the_c_program():
