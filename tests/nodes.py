@@ -142,6 +142,8 @@ class Member(Node):
         if events:
             self._obey(events)
             may_wait = False
+        for neighbour in network.to_send()[0]:
+            neighbour.is_level = self.world.send_last(self.ends[neighbour], network.log.last)
         end_of_log = network.log.end
         for neighbour in network.neighbours:  # Neighbour.backlog, taken apart: asked ten million times in a test run
             if neighbour.queued or neighbour.asked or neighbour.position < end_of_log and neighbour.log:
