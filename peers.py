@@ -1129,10 +1129,10 @@ class Network:
 
     def _read(self, neighbour: Neighbour) -> bool:
         """Read until it is a mesh link, or all was read: what is said over a link may change its kind. Returns whether it is one."""
-        self.tell()
         if neighbour.kind is PLAIN:
             self._read_pairs(neighbour)
         while neighbour.kind not in KNOWN and not neighbour.ending:
+            self.tell()
             kind, self._replan = neighbour.kind, True
             if kind is PROBING:
                 self.handshake.read_answer(neighbour)
@@ -1153,7 +1153,7 @@ class Network:
                 self.bridge.forget(neighbour)
             else:
                 self._settled(neighbour)
-                self.bridge.received(neighbour, as_c_reads(name), texts if len(texts) > 1 else [as_c_reads(texts[0])])
+                self.bridge.received(neighbour, as_c_reads(name), [as_c_reads(texts[0])] if b"\0" in texts[0] else texts)
             if neighbour.ending or neighbour.kind in OURS:
                 return
             found = neighbour.frames.next_pairs()
