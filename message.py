@@ -127,7 +127,7 @@ class Batch(NamedTuple):
         return Batch(first.data + self.data, first.ends + [size + end for end in self.ends], first.numbers)
 
     def without(self, known: set[int]) -> Batch:
-        """What is left without the pieces of these records. As a rule they stand together: one link brought them."""
+        """What is left without the pieces of these records, one at least. As a rule they stand together: one link brought them."""
         data, ends, numbers = self
         first, stop = bisect_left(numbers, min(known)), bisect_right(numbers, max(known))
         start, end = ends[first - 1] if first else 0, ends[stop - 1] if stop else 0

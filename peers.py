@@ -246,7 +246,7 @@ class Neighbour:
         self.vector_at_hello: dict[int, int] = {}  # origin -> the sequence that it had when we met
         self.seen: dict[int, tuple[int, int]] = {}  # origin -> (first, last) of what it has sent since: it has exactly these
         self.filter_until = 0  # from this number of our log on, it is not known to have anything
-        self.own_from: Optional[int] = None  # what it has before that are exactly the records from here on; None: others, too
+        self.own_from: Optional[int] = None  # of what comes before that, it has exactly the records from here on; None: it may have any
         self.has_asked = False
         self.is_foreign = False  # when we met, it knew nobody we knew: its history is another network's
         # A plain link: who is behind it
@@ -1936,7 +1936,10 @@ class Words:
         self._lines: dict[int, Any] = {}
 
     def are_first(self, name: bytes, texts: list[bytes], gateway: Teller, now: float, link: int = 0) -> bool:
-        """Whether none of these lines is known. If so, note that `gateway` tells them at `now` (seconds); `link` of ours brought them."""
+        """Whether none of these lines is known, and no two are the same.
+
+        If so, note that `gateway` tells them at `now` (seconds), and that `link` of ours brought them.
+        """
         lines, keys = self._lines, [hash((name, text)) for text in texts]
         if not lines.keys().isdisjoint(keys) or len(keys) > 1 and len({*keys}) < len(keys):
             return False
@@ -2199,15 +2202,15 @@ class Bridge:
         """What a C user typed."""
         outlet, now = neighbour.outlet, self._clock.now
         is_new = not outlet.is_quiet and self._words.are_first(name, texts, OURSELVES, now, outlet.number)  # as a rule
-        news = texts if is_new else [text for text in texts if self._is_said_again(neighbour, name, text, outlet.is_quiet)]
+        news = texts if is_new else [text for text in texts if self._is_said_again(neighbour, name, text)]
         if news:
             self._pass_on(neighbour, name, news)
             self._later.append((self._show_guest, neighbour, (name, news)))
 
-    def _is_said_again(self, neighbour: Neighbour, name: bytes, text: bytes, is_quiet: bool) -> bool:
+    def _is_said_again(self, neighbour: Neighbour, name: bytes, text: bytes) -> bool:
         """Whether these words of a C user, which may be known, are another line, and for us to tell."""
         key, outlet, now = hash((name, text)), neighbour.outlet, self._clock.now
-        times, told = self._words.heard(key, outlet.number, now, is_quiet)
+        times, told = self._words.heard(key, outlet.number, now, outlet.is_quiet)
         if times <= told:
             self._heard_again(neighbour, name, text)
             return False
@@ -2684,7 +2687,7 @@ class Bridge:
         # As a rule all links lack what is new in this turn. One that brought some of it shares that conversion, too.
         first = max(self.new_from, start - start % CONVERTED) if self._log.start <= self.new_from < start else start
         batch, neighbour.position = self._shared(first, neighbour.own_host)
-        while neighbour.position <= start:  # what comes before it is long
+        while neighbour.position <= start:  # one conversion did not reach that far
             first = neighbour.position
             batch, neighbour.position = self._shared(first, neighbour.own_host)
         known = {*range(first, start)}
