@@ -2008,7 +2008,7 @@ class Words:
         return line
 
     def _drop_half(self) -> None:
-        for key in list(self._lines)[:MAX_WORDS // 2]:
+        for key in list(self._lines)[:-MAX_WORDS // 2]:  # however many came at once
             del self._lines[key]
 
     def _count(self, counts: dict[Any, int], who: Teller) -> int:

@@ -474,6 +474,14 @@ def check_bounds(network):
     assert len(bridge._words._lines) <= peers.MAX_WORDS and len(bridge._carried) <= peers.MAX_CARRIED
 
 
+def test_however_many_lines_a_c_program_brings_at_once_few_are_remembered():
+    network = peers.Network(b"me", 1, random.Random(1))
+    plain = network.opened("10.0.0.1")
+    for turn in range(3):
+        network.received(plain, b"".join(frame(b"") + frame(b"%d %d" % (turn, number)) for number in range(3000)))
+        check_bounds(network)
+
+
 # Liars: addresses of nobody, of others' services, of ourselves ---------------------------------------------------------
 
 def dials_among_liars(seconds, **options):
