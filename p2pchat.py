@@ -909,7 +909,7 @@ class Chat:
 
     def _send(self, now: float) -> None:
         """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
-        lone, others = self.network.to_send()
+        lone, others = self.network.to_send()  # before any flush: it tells the bridge what is new in this turn
         last = self.network.log.last
         for neighbour in lone:
             if not self.links[neighbour].send_chunk(last, now):

@@ -2099,7 +2099,7 @@ class Bridge:
         self._converted: dict[tuple[int, str, int], tuple[Batch, int]] = {}
         # (number in the log, the number after the last) -> the lines there: wire_id -> their numbers, nearly always one
         self._ids: dict[tuple[int, int], dict[bytes, list[int]]] = {}
-        self.new_from = sys.maxsize  # the number of the first record that is new in this turn
+        self.new_from = sys.maxsize  # the number of the first record that is new in this turn (Network.to_send)
         self._decided_at: Optional[float] = None  # when one of two own links in one island went quiet
         self._grown, self._changed = log.end, False
         self._stock_at = log.end  # the number of the log at which to look at those that lag
