@@ -434,7 +434,7 @@ class Neighbour:
     def _unknown(self, log: Log, start: int, stop: int) -> bytes:
         """Of the log from `start` to the record before `stop`, what this neighbour is not known to have."""
         if self.own_from is not None:  # as a rule
-            return b"".join(log.read(start, min(self.own_from, stop)) + log.read(max(self.filter_until, start), stop))
+            return b"".join(log.read(start, min(self.own_from, stop)) + log.read(self.filter_until, stop))
         frames = log.read(start, stop)
         late, vector, seen = log.late, self.vector_at_hello, self.seen
         unknown = []

@@ -19,7 +19,7 @@ import schedules
 import simulator
 from faults import chaos
 from helpers import encode_pair, mutated, python
-from message import Hello, Kind, encode_frame, encode_hello, encode_record
+from message import HEADER_SIZE, Hello, Kind, encode_frame, encode_hello, encode_pairs, encode_record
 from nodes import EPOCH, Liar, Member
 from oracle import Violation
 from peers import LinkKind
@@ -1223,6 +1223,29 @@ def test_a_stranger_that_closed_its_link_is_forgotten():
     network.tick()
     lone, others = network.to_send()
     assert stranger not in [*lone, *others] and not network.bridge._plain
+
+
+def test_each_c_program_gets_what_others_said_in_a_turn_and_nothing_of_its_own(monkeypatch):
+    monkeypatch.setattr(peers, "CONVERTED_BYTES", 100)
+    monkeypatch.setattr(peers, "CONVERTED", 8)
+    monkeypatch.setattr(message, "LOG_MESSAGES", 40)
+    for seed in range(30):
+        rng = random.Random(seed)
+        network = peers.Network(b"me", 1, rng)
+        links = [network.opened("10.0.0.%d" % number) for number in range(2)]
+        for number, link in enumerate(links):
+            network.received(link, encode_pairs(b"c%d" % number, [b"hi"]).data)
+        for turn in range(20):
+            for run in range(rng.randint(1, 5)):
+                who, texts = rng.choice((b"c0", b"c1", b"me")), [b"%d %d %d." % (turn, run, line) for line in range(rng.choice((1, 1, 3, 12)))]
+                network.say(*texts) if who == b"me" else network.received(links[int(who[1:])], encode_pairs(who, texts).data)
+            places = [max(link.position, network.log.start) for link in links]
+            network.to_send()
+            for number, link in enumerate(links):
+                got = b"".join(iter(lambda link=link: link.take(1 << 20, 1 << 20), b""))
+                said = map(message.decode_record, network.log.read(places[number], network.log.end))
+                expected = [record.text for record in said if record.kind in message.CHAT and record.name != b"c%d" % number]
+                assert [frame[HEADER_SIZE:] for frame in [*message.FrameDecoder().feed(got)][1::2]] == expected
 
 
 def test_a_line_that_two_gateways_tell_in_one_turn_reaches_a_c_program_once():
