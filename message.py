@@ -131,12 +131,12 @@ class Batch(NamedTuple):
         data, ends, numbers = self
         first, stop = bisect_left(numbers, min(known)), bisect_right(numbers, max(known))
         start, end = ends[first - 1] if first else 0, ends[stop - 1] if stop else 0
-        kept = [at for at in range(first, stop) if numbers[at] not in known]
-        middle = [data[ends[at - 1] if at else 0:ends[at]] for at in kept]
-        shift = start + sum(map(len, middle)) - end
-        return Batch(data[:start] + b"".join(middle) + data[end:],
-                     [*ends[:first], *islice(accumulate(map(len, middle), initial=start), 1, None), *map(shift.__add__, ends[stop:])],
-                     [*numbers[:first], *map(numbers.__getitem__, kept), *numbers[stop:]])
+        middle = [(data[ends[at - 1] if at else 0:ends[at]], numbers[at]) for at in range(first, stop) if numbers[at] not in known]
+        kept = join([piece for piece, _ in middle])
+        moved = start + len(kept.data) - end  # by how many bytes what follows moves
+        return Batch(data[:start] + kept.data + data[end:],
+                     [*ends[:first], *map(start.__add__, kept.ends), *map(moved.__add__, ends[stop:])],
+                     [*numbers[:first], *(number for _, number in middle), *numbers[stop:]])
 
 
 def join(pieces: Sequence[bytes], numbers: Sequence[int] = ()) -> Batch:

@@ -238,7 +238,9 @@ class Neighbour:
         self.log: Optional[Log] = None  # ours, to be sent to it; None: nothing of it is, for now
         self.position = 0  # where in our log it stands: the next record to send
         self.asked: list[int] = []  # numbers in our log that it asked for, the first one last
-        self.is_level = False  # all that it lacks is the log from its position on, and its link has sent all the rest (Network.to_send)
+        # Whether all that it lacks is the log from its position on, and its link has sent all the rest. True after a take;
+        # no longer when something else is queued for it, it brings a copy, its link is slow, or it is hung up.
+        self.is_level = False
         # A mesh link: who is there, and what it has of our log
         self.origin: int = None  # type: ignore[assignment]  # known from its hello on
         self.greeted_as: Optional[int] = None  # our own origin, as we told it
@@ -456,7 +458,7 @@ class Neighbour:
             self.filter_until, self.own_from, self.is_level = self.log.end, None, False  # type: ignore[union-attr]
 
     def brought(self, origin: int, first: int, last: int, number: int) -> None:
-        """The same, where they were new: they are our log's last records, from this number on."""
+        """Note that it has these sequences, which were new: they are our log's last records, from this number on."""
         end = self.log.end  # type: ignore[union-attr]
         if self.position == number:  # it lacked nothing, and still does not
             self.position = end
@@ -898,9 +900,9 @@ class Network:
         return self._planned
 
     def to_send(self) -> tuple[Sequence[Neighbour], Sequence[Neighbour]]:
-        """Whom to send something since the last call: (those that lack one message and nothing else, the others).
+        """Take out a message that came alone, as most do, and say whom to send something.
 
-        As a rule a message comes alone. Then it is taken out here, for all of the first kind: send them `log.last`.
+        Returns (those that lack only that message: send them `log.last`, others that may lack something: take it from them).
         """
         outbox, end = self.links.outbox, self.log.end
         if self._offered == end and not outbox:
