@@ -899,13 +899,11 @@ class Chat:
         link starts another round.
         """
         self._send(now)
-        actions = self.network.tell()
-        while actions or self._typed or self._gone:
-            self._obey(actions)
+        while self.network.tell() or self._typed or self._gone:
+            self._obey()
             if self._gone:
                 self._reap()
             self._send(now)
-            self.network.tell()
 
     def _send(self, now: float) -> None:
         """Rule 2: the one place that sends. (_hang_up sends a goodbye, before it marks.)"""
@@ -937,8 +935,9 @@ class Chat:
         """Rules 3 and 7: the one place where a link is marked as gone; the first reason counts."""
         self._gone.setdefault(link, str(why))
 
-    def _obey(self, actions: Deque[peers.Action]) -> None:
+    def _obey(self) -> None:
         """Carry out the network's actions; if there are none, first obey what was typed next, so that it stands above its answer."""
+        actions = self.network.tell()
         if self._typed and not actions:
             self._obey_user(self._typed.popleft())
         while actions:

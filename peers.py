@@ -279,7 +279,7 @@ class Neighbour:
         return not (self.queued or self.asked or log and self.position < log.end)
 
     def heard(self, key: Key, frame: bytes, most: int) -> bool:
-        """Note who is behind this link. Returns False if there are `most` already, or the name is too long."""
+        """Note who is behind this link. Returns whether there was room: for `most` at most, with names that are not too long."""
         if key in self.names or len(self.names) < most and len(frame) <= MAX_GUEST_NAME:
             self.names[key] = frame
         return key in self.names
@@ -1130,7 +1130,7 @@ class Network:
     # One link: dispatch on what it is --------------------------------------------------------
 
     def _read(self, neighbour: Neighbour) -> bool:
-        """Read until it is a mesh link, or all was read: what is said over a link may change its kind. Returns whether it is one."""
+        """Read until it is a mesh link or nothing is left: what is said may change the kind of a link. Returns whether it is one."""
         if neighbour.kind is PLAIN:
             self._read_pairs(neighbour)
         while neighbour.kind not in KNOWN and not neighbour.ending:
@@ -1156,7 +1156,7 @@ class Network:
             else:
                 self._settled(neighbour)
                 self.bridge.received(neighbour, as_c_reads(name), [as_c_reads(texts[0])] if b"\0" in texts[0] else texts)
-            if neighbour.ending or neighbour.kind in OURS:
+            if neighbour.ending or not neighbour.may_be_c:
                 return
             found = neighbour.frames.next_pairs()
 
@@ -1234,7 +1234,7 @@ class Network:
         elif neighbour.pings >= MOST_PINGS:
             sometimes("a silent neighbour is given up")
             self.links.hang_up(neighbour, "is silent")
-        elif not self.has_address(neighbour.own_host):  # we have another address now: what is sent to the old one is lost
+        elif not self.has_address(neighbour.own_host):  # our address has changed, and what is sent to the old one is lost
             for dead in [link for link in self.links.all if link.own_host == neighbour.own_host]:
                 self.links.hang_up(dead, "was reached from an address that this machine no longer has")
         else:
@@ -1362,11 +1362,8 @@ class Network:
             sometimes("a hole is filled")
         _, origin, first, _, _, frames = run
         log, last = self.log, first + len(frames) - 1
-        up_to_date = neighbour.position == log.end
         is_live = first > neighbour.vector_at_hello.get(origin, 0)
-        number = log.extend(origin, last, frames, self.clock.now, late, is_live)
-        if up_to_date:
-            neighbour.position = log.end  # move our cursor past what it sent us
+        number = self._log_from(neighbour, origin, last, frames, late, is_live)
         if log.holes.count:
             self._replan |= origin in log.holes
         if is_live and not late and first > self._before.get(origin, 0):
@@ -1379,6 +1376,13 @@ class Network:
             if neighbour.is_foreign and not is_history:
                 self.bridge.skip_behind(neighbour.origin, number + offset)
             self._deliver(one, number + offset, earlier, is_history, is_late=True, fills_hole=late)
+
+    def _log_from(self, neighbour: Neighbour, origin: int, last: int, frames: list[bytes], late: bool, is_live: bool) -> int:
+        """Log what this neighbour brought, see Log.extend. Returns the number of the first."""
+        number = self.log.extend(origin, last, frames, self.clock.now, late, is_live)
+        if neighbour.position == number:  # it lacked nothing, and still does not
+            neighbour.position = self.log.end
+        return number
 
     def _is_earlier(self, neighbour: Neighbour, run: Run) -> bool:
         return run.sequence <= self._before.get(run.origin, 0) or self._is_old(neighbour, run)
@@ -1451,11 +1455,8 @@ class Network:
         self.log.may_lack(record.origin, record.sequence, is_live)
         news = self.log.news(record.origin, record.sequence, record.sequence)
         if news:
-            up_to_date = neighbour.position == self.log.end
             late = news[0][2]
-            self.log.extend(record.origin, record.sequence, [frame], self.now, late, is_live)
-            if up_to_date:
-                neighbour.position = self.log.end
+            self._log_from(neighbour, record.origin, record.sequence, [frame], late, is_live)
         if news or record.origin != neighbour.origin:
             neighbour.has(record.origin, record.sequence, record.sequence)
         if news:
@@ -2559,7 +2560,7 @@ class Bridge:
         return bool(outlet.marks) and wire_id(frame) in outlet.marks
 
     def grew(self) -> bool:
-        """The log may have grown: what is new in it is owed to quiet links from now. Returns whether our deadline may have changed."""
+        """Owe quiet links what is new in the log. Returns whether our deadline may have changed."""
         changed, end = self._changed, self._log.end
         if not self._quiet and not changed and end < self._stock_at:  # as a rule
             return False
@@ -2839,7 +2840,7 @@ NOTICES, NOTICE_SECONDS = 50, 10  # of members who came and went, at once; and o
 
 
 class News:
-    """Notices of who came and went: what happens together is told together, and what is undone at once is not told."""
+    """Notices of who came and went. Changes that come together make one notice; one that is undone at once makes none."""
 
     UNDOES = {("joined", "left"), ("joined", "lost"), ("lost", "is back"), ("is back", "lost"), ("is back", "left")}
 
@@ -3190,7 +3191,7 @@ class Presence:
             return self.own_label
         person = self.people.get(key)
         if person is not None and person.here and (person.is_member or gateway in person.gateways):
-            return person.bearers.label(person.key, person.name)
+            return person.label
         gateways = self._guests
         if len(gateways.get(gateway, ())) >= MAX_GUESTS or len(name) > MAX_GUEST_NAME or (
                 gateway not in gateways and len(gateways) >= MAX_MEMBERS) or person and len(person.gateways) >= MAX_GATEWAYS:
