@@ -168,6 +168,7 @@ class Contact:
         self.reached = False  # ever
         self.spare = False  # another peer that our user named was joined: this one is dialled when nobody is connected
         self.plain = False  # it was a C program last time (or a member that was stopped, so it is probed each time)
+        self.origin: Optional[int] = None  # if it was a member last time
         self.failure = ""  # why the last round of dials came to nothing
         self.position = 0  # of a lost C program: where in our log it stands
         self.outlet: Optional[Outlet] = None  # what it has beyond that
@@ -1205,7 +1206,7 @@ class Network:
     def _announce_link(self, neighbour: Neighbour, hello: Hello, is_first: bool) -> None:
         """Tell our user of a new mesh link if it is one that they wait for."""
         if neighbour.contact:
-            neighbour.contact.plain, neighbour.contact.outlet = False, None
+            neighbour.contact.plain, neighbour.contact.outlet, neighbour.contact.origin = False, None, neighbour.origin
             self._reached(neighbour)
         elif is_first and self.discovery and neighbour.attempt and neighbour.attempt.announced is not None:
             self._notice("found {} in room {}", self.presence.label(hello.origin, hello.name), self.discovery.room)
@@ -1868,7 +1869,7 @@ class Overlay:
                 neighbour.queue_frame(encode_addresses(Kind.PEERS, addresses))
         if len(self._links.origins()) < WANT_LINKS:
             return  # fill is dialling already
-        sources = [self._free(self.book.fresh(self._clock.now)), self._free(self._reserve())]
+        sources = [self._free(self.book.fresh(self._clock.now)), self._free(self.book.friends)]
         if self._rng.random() < FRIEND_SHARE:
             sources.reverse()
         address = self._pick(sources[0] or sources[1])
@@ -1876,10 +1877,8 @@ class Overlay:
             self.dial(Attempt(address, urgent=True))
 
     def _reserve(self) -> Mapping[Address, Optional[int]]:
-        """Where else to look: friends and, without any link, the peers that our user named."""
-        if self._links.mesh():
-            return self.book.friends
-        named = {contact.addresses[0][:2]: None for contact in self.named if contact.reached and not contact.plain}
+        """Where else to look: friends, and the peers that our user named. (Not in shuffles: all may have named the same one.)"""
+        named = {contact.addresses[0][:2]: contact.origin for contact in self.named if contact.reached and not contact.plain}
         return {**named, **self.book.friends}
 
     def _free(self, source: Mapping[Address, Optional[int]]) -> list[Address]:

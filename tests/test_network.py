@@ -208,6 +208,17 @@ def test_friends_find_the_other_half_when_the_seed_is_dead_and_the_split_lasted_
     world.check_complete()
 
 
+def test_after_a_split_the_peer_that_a_user_named_is_dialled_again_though_there_are_other_links(monkeypatch):
+    """History (seed 720013): it was dialled only without any link, so two parts whose friends were dead stayed apart."""
+    monkeypatch.setattr(peers, "MAX_FRIENDS", 0)
+    world = network_of(3)
+    world.partition(world.members[:1])
+    world.run(100)
+    assert not any(member.network.overlay.book.heard.keys() & {(world.members[0].host, world.members[0].port)} for member in world.members)
+    world.heal()
+    world.run_until(world.is_one, MOST_SECONDS)
+
+
 def test_two_networks_are_joined_by_one_user():
     world = network_of(8)
     other = world.member()
