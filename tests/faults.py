@@ -707,7 +707,7 @@ class Run:
 
     def _is_taken_for_c(self):
         """Whether somebody whom nobody can dial was met by silence, and speaks as to a C program: until a line is said."""
-        return any(neighbour.kind is LinkKind.PLAIN and isinstance(member.ends[neighbour].peer.node, Member)
+        return any(neighbour.kind is LinkKind.PLAIN and member.ends[neighbour].peer.node in self.core
                    for member in self.core if member.dial_only for neighbour in member.network.neighbours)
 
     def _help(self):

@@ -219,6 +219,13 @@ def test_after_a_split_the_peer_that_a_user_named_is_dialled_again_though_there_
     world.run_until(world.is_one, MOST_SECONDS)
 
 
+def test_whoever_reached_only_a_member_that_is_stopped_for_ever_is_taken_in_once_its_user_names_another():
+    """History (seeds 3002427, 720847): the oracle waited for the stopped one, and never let that user name another."""
+    plan = [(0, "join", 1, 0), (0, "dial_only", 4), (0.1, "join", 2, 1), (0.2, "join", 3, 1), (5, "stop", 1, None), (6, "join", 4, 1)]
+    run = faults.replay(1, {}, {}, plan)
+    assert faults.WHOLE_SECONDS < run.took < 2 * faults.WHOLE_SECONDS
+
+
 def test_two_networks_are_joined_by_one_user():
     world = network_of(8)
     other = world.member()
