@@ -30,6 +30,7 @@ import unicodedata
 from binascii import a2b_base64, b2a_base64
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from functools import lru_cache
 from itertools import accumulate, islice
 from typing import Container, Iterable, Iterator, NamedTuple, Optional, Sequence, Union
 from zlib import crc32
@@ -274,21 +275,21 @@ class Marker:
         packed = _pack_host(host)
         self._gateway = gateway, port, len(packed)
         self._host = packed + bytes(-(_HEAD.size + len(packed)) % 3)
-        self._heads: dict[tuple[int, int, bytes], Head] = {}  # by (kind, origin, name) of a record
+        self._head = lru_cache(maxsize=MAX_HEADS)(self._make_head)
 
     def encode(self, first: int, frames: Iterable[bytes], never: Container[int] = ()) -> Batch:
         """The pairs that carry these records, the first of which has this number in the log: the chat that is not in `never`.
 
         One of the two hot loops (see RecordDecoder.next_run): nearly every text is short, and in one part.
         """
-        heads, pieces, numbers = self._heads, [], []
+        head_of, pieces, numbers = self._head, [], []
         for number, frame in enumerate(frames, first):
             _, kind, origin, sequence, _, size = read_record(frame)
             if kind not in CHAT or number in never:
                 continue
             stop = RECORD_SIZE + size
-            author, text = (kind, origin, frame[RECORD_SIZE:stop]), frame[stop:]
-            start, crc, room, place = heads.get(author) or self._head(*author)
+            text = frame[stop:]
+            start, crc, room, place = head_of(kind, origin, frame[RECORD_SIZE:stop])
             if len(text) <= room and not _UNFIT(text) and text not in QUIT_TEXTS:
                 packed = _pack_place(sequence, 0, 1)
                 tail = b2a_base64(packed + _pack_crc(crc32(packed + text, crc)), newline=False)
@@ -305,9 +306,7 @@ class Marker:
         start, crc, _, _ = self._head(Kind.SAY, origin, name)
         return join(_encode_parts(start, crc, QUIT_TEXTS[:1]))
 
-    def _head(self, kind: int, origin: int, frame: bytes) -> Head:
-        if len(self._heads) >= MAX_HEADS:
-            self._heads.clear()
+    def _make_head(self, kind: int, origin: int, frame: bytes) -> Head:
         name, mark = unmarked(frame)
         is_guest = kind == Kind.GUEST if mark is None else mark.is_guest
         head = _HEAD.pack(MARK_VERSION | is_guest, origin if mark is None else mark.origin, *self._gateway) + self._host
@@ -317,9 +316,7 @@ class Marker:
         start = name + MARK + encoded
         place = None if mark is None else (mark.sequence, mark.part, mark.parts)  # a part of a longer text stays one
         room = SMALLEST_SEGMENT - 2 * HEADER_SIZE - len(start) - _ENCODED_TAIL if mark is None else -1
-        found = _pack_length(len(start) + _ENCODED_TAIL) + start, crc32(head, crc32(name)), room, place
-        self._heads[kind, origin, frame] = found
-        return found
+        return _pack_length(len(start) + _ENCODED_TAIL) + start, crc32(head, crc32(name)), room, place
 
 
 def _encode_parts(start: bytes, crc: int, texts: Sequence[bytes], sequence: int = 0, first: int = 0, parts: int = 1) -> list[bytes]:
@@ -836,7 +833,7 @@ LOG_BYTES = 8 * 1024 * 1024  # that chat and presence may cost together, whichev
 FRAME_COST = 50  # bytes that a record costs beside its frame
 MAX_ORIGINS = 4 * LOG_MESSAGES  # remembered beside those of the records kept, so that no old line is shown again
 CHUNK_SIZE = 64 * 1024  # bytes of the log that are joined for one send
-MAX_CHUNKS = 32  # of them kept at once
+MAX_CHUNKS = 32  # kept
 
 
 class Log:
@@ -862,7 +859,7 @@ class Log:
         self._held: dict[int, int] = {}  # origin -> how many of its records are kept; whoever spoke last is last
         self._cost = 0  # bytes
         self._chat = 0  # how many of the frames are chat
-        self._chunks: dict[int, tuple[bytes, int]] = {}  # number -> frames from there on, and the number after them
+        self._joined = lru_cache(maxsize=MAX_CHUNKS)(self._join)
 
     def may_lack(self, origin: int, first: int, is_live: bool) -> bool:
         """Whether something at or below what we have of an origin may be missing.
@@ -911,8 +908,6 @@ class Log:
         self._cost += sum(map(len, frames)) + count * FRAME_COST
         if frames[0][HEADER_SIZE] in CHAT:
             self._chat += count
-        if self._chunks:
-            self._chunks = {}
         if self._cost > LOG_BYTES or self._chat > LOG_MESSAGES:
             self._trim()
         return number
@@ -936,15 +931,10 @@ class Log:
 
         They are joined once for all who ask: neighbours that are up to date all ask for the same number.
         """
-        found = self._chunks.get(number)
-        if found is None:
-            if len(self._chunks) > MAX_CHUNKS:
-                self._chunks.clear()
-            found = self._chunks[number] = self._join(number)
-        return found
+        return self._joined(number, self.end)
 
-    def _join(self, number: int) -> tuple[bytes, int]:
-        frames = self.read(number, number + CHUNK_SIZE // RECORD_SIZE)
+    def _join(self, number: int, end: int) -> tuple[bytes, int]:
+        frames = self.read(number, min(number + CHUNK_SIZE // RECORD_SIZE, end))
         ends = list(accumulate(map(len, frames)))
         count = bisect_left(ends, CHUNK_SIZE) + 1
         return b"".join(frames[:count]), number + min(count, len(frames))

@@ -992,11 +992,12 @@ class Network:
         self.overlay.leaving, self.discovery = True, None
         self.contacts.clear()
         self.author.tell(Kind.LEFT, self.name)
+        goodbye = self.links.goodbye
         for neighbour in self.links.all:
             if neighbour.kind is STRANGER:
                 self._settled(neighbour)
             if neighbour.may_be_c and not neighbour.ending:
-                self.bridge.finish(neighbour, self.links.goodbye)
+                self.bridge.finish(neighbour, goodbye)
 
     def opened(self, host: str, attempt: Optional[Attempt] = None, own_host: str = "") -> Neighbour:
         """A connection is up; `attempt` if we dialled it; `own_host` is the address of our end. Returns its Neighbour."""
@@ -2096,11 +2097,10 @@ class Bridge:
         self._awaited: dict[int, list[Awaited]] = {}  # by origin: lines that the mesh should bring
         self._look_at: Optional[float] = None  # when to look whether it did
         self._never: set[int] = set()  # numbers in the log that are for no C program
-        self._markers: dict[tuple[int, str], Marker] = {}  # (our origin, our host) -> Marker
-        # (number in the log, our host) -> (Batch, the number after it)
-        self._converted: dict[tuple[int, str, int], tuple[Batch, int]] = {}
-        # (number in the log, the number after the last) -> the lines there: wire_id -> their numbers, nearly always one
-        self._ids: dict[tuple[int, int], dict[bytes, list[int]]] = {}
+        # Made once for all links
+        self._marker = lru_cache(maxsize=MAX_MARKERS)(Marker)
+        self._converted = lru_cache(maxsize=MAX_CONVERTED)(self._convert)
+        self._ids = lru_cache(maxsize=MAX_CONVERTED)(self._ids_of)
         self.new_from = sys.maxsize  # the number of the first record that is new in this turn (Network.to_send)
         self._decided_at: Optional[float] = None  # when one of two own links in one island went quiet
         self._grown, self._changed = log.end, False
@@ -2165,7 +2165,7 @@ class Bridge:
 
     def renamed(self) -> None:
         """We have a new origin: marks name it as the gateway from now on, and our guests are its guests."""
-        self._converted.clear()
+        self._converted.cache_clear()
         for neighbour in self._plain.values():
             for key, frame in neighbour.names.items():
                 self._presence.guest(self._author.origin, key, unmarked(frame)[0])
@@ -2686,12 +2686,15 @@ class Bridge:
         outlet, start = neighbour.outlet, max(neighbour.position, self._log.start)
         if outlet.marks and self._clock.now - outlet.marked_at > LATE_WORDS_SECONDS:
             outlet.marks.clear()
-        # As a rule all links lack what is new in this turn. One that brought some of it shares that conversion, too.
-        first = max(self.new_from, start - start % CONVERTED) if self._log.start <= self.new_from < start else start
-        batch, neighbour.position = self._shared(first, neighbour.own_host)
+        # Conversions end at the same places for all links, so that they can share them. As a rule all lack what is new in this
+        # turn. One that brought some of it shares that conversion, too.
+        block = start - start % CONVERTED
+        end = min(block + CONVERTED, self._log.end)
+        first = max(self.new_from, block) if self._log.start <= self.new_from < start else start
+        batch, neighbour.position = self._converted(first, end, neighbour.own_host)
         while neighbour.position <= start:  # one conversion did not reach that far
             first = neighbour.position
-            batch, neighbour.position = self._shared(first, neighbour.own_host)
+            batch, neighbour.position = self._converted(first, end, neighbour.own_host)
         known = {*range(first, start)}
         if outlet.skips or outlet.marks:
             known |= self._known(outlet, start, neighbour.position)
@@ -2703,49 +2706,24 @@ class Bridge:
         """Which records from `start` to before `stop` the C programs behind this link have. Nearly always none."""
         known = {number for number in outlet.skips if number < stop}
         if outlet.marks:
-            ids = self._ids_of(start, stop)
+            ids = self._ids(start, stop)
             known.update(*(ids[found] for found in ids.keys() & outlet.marks.keys()))
         return known
 
     def _ids_of(self, start: int, stop: int) -> dict[bytes, list[int]]:
-        ids = self._ids.get((start, stop))
-        if ids is None:
-            if len(self._ids) > MAX_CONVERTED:
-                self._ids.clear()
-            ids = self._ids[start, stop] = {}
-            for number, frame in enumerate(self._log.read(start, stop), start):
-                if frame[HEADER_SIZE] in CHAT:
-                    ids.setdefault(wire_id(frame), []).append(number)
+        """wire_id -> numbers, nearly always one, of the lines from `start` to before `stop`."""
+        ids: dict[bytes, list[int]] = {}
+        for number, frame in enumerate(self._log.read(start, stop), start):
+            if frame[HEADER_SIZE] in CHAT:
+                ids.setdefault(wire_id(frame), []).append(number)
         return ids
 
-    def _shared(self, start: int, host: str) -> tuple[Batch, int]:
-        """(Batch, the number after it): the records from `start` on, as C programs get them, made once for all links there."""
-        key = (start, host, min(_block_end(start), self._log.end))
-        if key not in self._converted:
-            self._converted[key] = self._convert(start, host)
-            if len(self._converted) > MAX_CONVERTED:
-                del self._converted[next(iter(self._converted))]
-        return self._converted[key]
-
-    def _convert(self, start: int, host: str) -> tuple[Batch, int]:
-        frames = self._log.read(start, _block_end(start))
+    def _convert(self, start: int, stop: int, host: str) -> tuple[Batch, int]:
+        """(Batch, the number after it): the records from `start` to before `stop`, or fewer, as C programs get them at links there."""
+        frames = self._log.read(start, stop)
         if len(frames) > 1:
             del frames[bisect_right(list(accumulate(map(len, frames))), CONVERTED_BYTES) or 1:]
-        return self._marker(self._author.origin, host).encode(start, frames, self._never), start + len(frames)
-
-    def _marker(self, gateway: int, host: str) -> Marker:
-        """The Marker for our links at this host of ours."""
-        key = gateway, host
-        if key not in self._markers:
-            if len(self._markers) >= MAX_MARKERS:
-                self._markers.clear()
-            self._markers[key] = Marker(gateway, host, self._port)
-        return self._markers[key]
-
-
-def _block_end(start: int) -> int:
-    """Where a conversion that begins at this number ends: at the same places for all links, so that they can share it."""
-    return start - start % CONVERTED + CONVERTED
+        return self._marker(self._author.origin, host, self._port).encode(start, frames, self._never), start + len(frames)
 
 
 def identity(frame: bytes) -> tuple[Key, bytes]:
