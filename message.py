@@ -301,9 +301,9 @@ class Marker:
                 numbers += [number] * len(found)
         return join(pieces, numbers)
 
-    def encode_goodbye(self, name: bytes, origin: int) -> Batch:
-        """The last pair of the member with this name and origin."""
-        start, crc, _, _ = self._head(Kind.SAY, origin, name)
+    def encode_goodbye(self, name: bytes) -> Batch:
+        """What the gateway, whose name this is, sends into a plain link last. The mark is for a member that took it for a C program."""
+        start, crc, _, _ = self._head(Kind.SAY, self._gateway[0], name)
         return join(_encode_parts(start, crc, QUIT_TEXTS[:1]))
 
     def _make_head(self, kind: int, origin: int, frame: bytes) -> Head:
@@ -327,11 +327,6 @@ def _encode_parts(start: bytes, crc: int, texts: Sequence[bytes], sequence: int 
         tail = place + _pack_crc(crc32(text, crc32(place, crc)))
         pieces += pair_pieces(start + b2a_base64(tail, newline=False).translate(_TO_HIGH), text)
     return pieces
-
-
-def encode_goodbye(name: bytes, origin: int) -> Batch:
-    """What this member sends into a plain link last. The mark is for a member that took it for a C program."""
-    return Marker(origin, "", 0).encode_goodbye(name, origin)
 
 
 def looks_marked(frame: bytes) -> bool:

@@ -42,7 +42,7 @@ from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGE
                      MAX_RECORD_TEXT, PROBE, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError, Hello, Kind,
                      Log, Mark, Marker, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
                      decode_announcement, decode_ask, decode_hello, decode_lost, decode_record, decode_renamed, encode_addresses,
-                     encode_announcement, encode_ask, encode_frame, encode_goodbye, encode_hello, encode_lost, encode_pairs,
+                     encode_announcement, encode_ask, encode_frame, encode_hello, encode_lost, encode_pairs,
                      encode_record, encode_records, encode_renamed, is_kind, is_quit, join, looks_marked, new_tuple, plain_texts,
                      read_id, read_mark, split_text, unmarked)
 
@@ -497,7 +497,7 @@ class Links:
     @property
     def goodbye(self) -> Batch:
         """The last words on a plain link: without them, a C program takes the end of the stream for an error."""
-        return encode_goodbye(self._author.name, self._author.origin)
+        return Marker(self._author.origin, "", 0).encode_goodbye(self._author.name)
 
     def mesh(self, greeting: bool = False) -> list[Neighbour]:
         """The neighbours at mesh links; with `greeting`, also those about to be."""
@@ -582,7 +582,7 @@ class Author:
         first = self.sequence + 1
         self.sequence += len(texts)
         frames = encode_records(kind, self.origin, first, int(self._clock.wall - ago), name, texts)
-        number = self._log.extend(self.origin, self.sequence, frames, self._clock.now)
+        number = self._log.append(self.origin, self.sequence, frames)
         self.last_word, self.last_said = self._log.end - 1, self._clock.now
         self._runs.append((first, number, self._clock.now))
         if self._runs[len(self._runs) // 2][1] < self._log.start:  # half at once, so that each costs O(1)
