@@ -32,7 +32,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from functools import lru_cache
 from itertools import accumulate, islice
-from typing import Container, Iterable, Iterator, NamedTuple, Optional, Sequence, Union
+from typing import Any, Container, Iterable, Iterator, NamedTuple, Optional, Sequence, Union
 from zlib import crc32
 
 # Frames: a length, and that many bytes ---------------------------------------------------------
@@ -710,6 +710,12 @@ TELL_SECONDS = 10  # until our user is told of a hole: by then some link would h
 NEVER = float("-inf")  # when a hole was opened that our user is not told about
 
 
+def keep_newest(entries: dict[Any, Any], most: int) -> None:
+    """Forget the oldest entry if there is one more than `most`: a stranger may add entries without end."""
+    if len(entries) > most:
+        del entries[next(iter(entries))]
+
+
 class Hole:
     """Sequences of one origin that were skipped: whoever sent us what follows no longer had them."""
     __slots__ = ("first", "last", "since", "told")
@@ -770,8 +776,7 @@ class Holes:
     def hush(self, origin: int) -> None:
         """Somebody says that this origin was forged: do not tell our user what seems to be missing. What comes is still new."""
         self._hushed[origin] = None
-        if len(self._hushed) > MAX_HOLES:
-            del self._hushed[next(iter(self._hushed))]
+        keep_newest(self._hushed, MAX_HOLES)
         for hole in self._holes.get(origin, ()):
             self.untold -= not hole.told
             hole.told = True

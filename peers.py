@@ -43,7 +43,7 @@ from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGE
                      Log, Mark, Marker, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
                      decode_announcement, decode_ask, decode_hello, decode_lost, decode_record, decode_renamed, encode_addresses,
                      encode_announcement, encode_ask, encode_frame, encode_hello, encode_lost, encode_pairs,
-                     encode_record, encode_records, encode_renamed, is_kind, is_quit, join, looks_marked, new_tuple, plain_texts,
+                     encode_record, encode_records, encode_renamed, is_kind, is_quit, join, keep_newest, looks_marked, new_tuple, plain_texts,
                      read_id, read_mark, split_text, unmarked)
 
 
@@ -102,6 +102,15 @@ class Clock:
     def __init__(self, now: float, wall: float) -> None:
         self.now, self.wall = now, wall
 
+    def has_reached(self, when: Optional[float]) -> bool:
+        """Whether it is this time or later. None: it never will be."""
+        return when is not None and when <= self.now
+
+
+def soonest(times: Iterable[Optional[float]]) -> Optional[float]:
+    """The first of these times that is not None; None if there is none."""
+    return min((time for time in times if time is not None), default=None)
+
 
 class TokenBucket:
     """The one rate limiter: `size` at once, then one more every so many `seconds`."""
@@ -145,8 +154,7 @@ class FairBuckets:
         """Take a token for this host if there is one. Returns whether there was."""
         bucket = self._buckets.pop(host, None) or TokenBucket(self._size, self._seconds, now)
         self._buckets[host] = bucket
-        if len(self._buckets) > MAX_SHARING:
-            self._buckets.popitem(last=False)
+        keep_newest(self._buckets, MAX_SHARING)
         return bucket.take(now)
 
 
@@ -563,8 +571,7 @@ class Author:
         self.origin, self.sequence = self._rng.getrandbits(64), 0
         self._again_before = self._again  # under the old origin
         self.origins[self.origin] = None  # old ones stay ours: what we said under them must not come back as somebody else's
-        if len(self.origins) > MAX_OWN:
-            del self.origins[next(iter(self.origins))]
+        keep_newest(self.origins, MAX_OWN)
         # (sequence, number in the log) of the first record of each call of tell, and when that was
         self._runs: list[tuple[int, int, float]] = []
         self._twice = self._again = 0  # up to these sequences it was said under two other origins before, or under one
@@ -929,7 +936,7 @@ class Network:
         times += [self._missing_after] * (self._missing > 0)
         times += [self.log.holes.next_tell(), self.overlay.deadline, self.bridge.deadline, self.presence.deadline]
         times += [self.discovery.deadline] if self.discovery else []
-        return min((time for time in times if time is not None), default=None)
+        return soonest(times)
 
     def join(self, label: str, addresses: Iterable[Address], seconds: Optional[float] = None) -> Contact:
         """Our user wants a link to the peer at one of `addresses`, called `label` in notices. Returns its Contact.
@@ -1101,13 +1108,12 @@ class Network:
         self.tell()
         self._replan = True
         for neighbour in list(self.links.all):
-            due = self._due(neighbour)
-            if due is not None and due <= self.now:
+            if self.clock.has_reached(self._due(neighbour)):
                 self._overdue(neighbour)
         if self._before_until <= self.now:
             self._before = {}
         self._redial()
-        if self._tell_alone_at is not None and self._tell_alone_at <= self.now:
+        if self.clock.has_reached(self._tell_alone_at):
             self._was_cut_off = True
             self._tell_alone()
         self._tell_missing()
@@ -1119,7 +1125,7 @@ class Network:
             self.discovery.tick()
 
     def _redial(self) -> None:
-        for contact in [contact for contact in self.contacts if contact.due is not None and contact.due <= self.now]:
+        for contact in [contact for contact in self.contacts if self.clock.has_reached(contact.due)]:
             contact.due, contact.untried = None, list(contact.addresses)
             if not contact.spare or self.is_alone:
                 self._dial_contact(contact)
@@ -1587,8 +1593,7 @@ class Book:
     def prove(self, address: Address) -> None:
         """A member answered there."""
         self.proven[address] = None
-        if len(self.proven) > MAX_BOOK:
-            del self.proven[next(iter(self.proven))]
+        keep_newest(self.proven, MAX_BOOK)
 
     def befriend(self, address: Optional[Address], origin: int) -> None:
         """Reservoir sampling (Vitter 1985, algorithm R): each member ever met is a friend with equal chance."""
@@ -1606,8 +1611,7 @@ class Book:
         if address is None:
             return
         self.shunned[address] = until
-        if len(self.shunned) > MAX_BOOK:
-            del self.shunned[next(iter(self.shunned))]
+        keep_newest(self.shunned, MAX_BOOK)
 
     def failed(self, address: Address, now: float) -> None:
         """No member answered there."""
@@ -1686,11 +1690,11 @@ class Overlay:
             times += [self._reserve_at] * bool(self._free(self._reserve()))
         if self._wants_links() or self._may_seek():
             times += [self._unproven.next_at] * (not self._unproven.has_one(self._clock.now))
-        return min((time for time in times if time is not None), default=None)
+        return soonest(times)
 
     def tick(self) -> None:
         """Shuffle if it is time, and dial if there are too few links."""
-        if self._shuffle_at is not None and self._shuffle_at <= self._clock.now:
+        if self._clock.has_reached(self._shuffle_at):
             self._shuffle()
         self.fill()
 
@@ -1720,8 +1724,7 @@ class Overlay:
             return
         self.book.note(address)  # we have only a stranger's word for who is there
         self._sought[address] = origin
-        if len(self._sought) > MAX_BOOK:
-            del self._sought[next(iter(self._sought))]
+        keep_newest(self._sought, MAX_BOOK)
         self._seek()
 
     def _seek(self) -> None:
@@ -2295,12 +2298,10 @@ class Bridge:
         if outlet.is_quiet or mark.gateway <= self._author.origin:  # one with a higher origin must hear our mark, and go quiet
             outlet.marks[line_id(mark.origin, mark.sequence, hash(text))] = None  # a stranger may use the same identity for other words
         outlet.marked_at = now
-        if len(outlet.marks) > max(MAX_SEEN_MARKS // len(self._plain), LEAST_SEEN_MARKS):
-            outlet.marks.popitem(last=False)
+        keep_newest(outlet.marks, max(MAX_SEEN_MARKS // len(self._plain), LEAST_SEEN_MARKS))
         is_fresh = now - outlet.gateways.pop(mark.gateway, -FIND_SECONDS) >= FIND_SECONDS
         outlet.gateways[mark.gateway] = now
-        if len(outlet.gateways) > MAX_GATEWAYS:
-            outlet.gateways.popitem(last=False)
+        keep_newest(outlet.gateways, MAX_GATEWAYS)
         if outlet.is_quiet:
             self._advance(neighbour)
         if self._author.is_ours(mark.gateway) or self._presence.is_here(mark.gateway):
@@ -2477,8 +2478,7 @@ class Bridge:
     def _remember(self, mark: Mark, name: bytes, text: bytes) -> None:
         key = line_id(mark.origin, mark.sequence, mark.part)
         self._carried[key] = (*self._carried.get(key, ()), hash((name, text)))[:MAX_SAME]
-        if len(self._carried) > MAX_CARRIED:
-            self._carried.popitem(last=False)
+        keep_newest(self._carried, MAX_CARRIED)
 
     # Circles
 
@@ -2603,8 +2603,7 @@ class Bridge:
     @property
     def deadline(self) -> Optional[float]:
         """When to call tick (seconds); None: nothing is planned."""
-        times = [*map(self._due, self._quiet.values()), self._look_at]
-        return min((due for due in times if due is not None), default=None)
+        return soonest([*map(self._due, self._quiet.values()), self._look_at])
 
     def _due(self, neighbour: Neighbour) -> Optional[float]:
         outlet = neighbour.outlet
@@ -2617,14 +2616,13 @@ class Bridge:
     def tick(self) -> None:
         """Take over, on quiet links, what has not come back in time."""
         self.grew()
-        if self._look_at is not None and self._look_at <= self._clock.now:
+        if self._clock.has_reached(self._look_at):
             self._carry_awaited(self._clock.now)
         for neighbour in list(self._quiet.values()):
             heard = neighbour.outlet.heard
             while heard and self._words.times_told(hash(heard[0][1:3])) >= heard[0][3]:
                 del heard[0]
-            due = self._due(neighbour)
-            if due is not None and due <= self._clock.now:
+            if self._clock.has_reached(self._due(neighbour)):
                 self._take_over(neighbour)
 
     def _take_over(self, neighbour: Neighbour) -> None:
@@ -2844,7 +2842,7 @@ class News:
     def announce(self, words: str, parts: tuple[Part, ...]) -> None:
         """Tell this at once, or only count it if there was too much of it lately."""
         # Members who come and go all day must not hold up the news of losses.
-        is_late = self._found and self._due is not None and self._due <= self._clock.now
+        is_late = self._found and self._clock.has_reached(self._due)
         if not is_late and self._bucket.take(self._clock.now):
             self._notice(words, *parts)
         else:
@@ -2866,8 +2864,7 @@ class News:
 
     def tick(self, hold_until: Optional[float] = None) -> None:
         """Tell what is due, and the rest with it; hold it back once, until more is known of others (`hold_until`, seconds)."""
-        due = self.deadline
-        if due is None or due > self._clock.now:
+        if not self._clock.has_reached(self.deadline):
             return
         if hold_until is not None and not self._was_held:
             self._was_held, self._due = True, hold_until
@@ -2967,7 +2964,7 @@ class RollCall:
     @property
     def deadline(self) -> Optional[float]:
         """When something is due (seconds), or None."""
-        return min((time for time in (self.answer_at, self.ends_at) if time is not None), default=None)
+        return soonest((self.answer_at, self.ends_at))
 
     @property
     def ends_at(self) -> Optional[float]:
@@ -3105,8 +3102,7 @@ class Presence:
             self._doubt(origin, is_news)
         if origin is not None and sequence is not None and origin not in self._log.have:
             self._gone_at[origin] = sequence
-            if len(self._gone_at) > MAX_MEMBERS:
-                del self._gone_at[next(iter(self._gone_at))]
+            keep_newest(self._gone_at, MAX_MEMBERS)
         return False
 
     def _is_outdated(self, origin: int, sequence: Optional[int]) -> bool:
@@ -3140,11 +3136,10 @@ class Presence:
     def _retire(self, origin: int) -> None:
         """Nobody speaks under this origin any more: what still comes does not mean that somebody is there."""
         self._given_up[origin] = None
-        if len(self._given_up) > MAX_MEMBERS:
-            del self._given_up[next(iter(self._given_up))]
+        keep_newest(self._given_up, MAX_MEMBERS)
 
     def _contradict(self) -> None:
-        if self._contradict_at is not None and self._contradict_at <= self._clock.now:
+        if self._clock.has_reached(self._contradict_at):
             self._contradict_at, self._contradicted_at = None, self._clock.now
             self._author.tell(Kind.HERE, self._author.name)
 
@@ -3238,7 +3233,7 @@ class Presence:
         times += islice(self._doubted.values(), 1)
         times += [self._contradict_at, self._silent_at, self._call.deadline, self._news.deadline, self._namesakes_at]
         times += [self._clock.now] * (self._namesakes_at is None and len(self._own.keys) - 1 != self._namesakes)
-        return min((time for time in times if time is not None), default=None)
+        return soonest(times)
 
     def tick(self) -> None:
         """Do what is due: tell losses, answer or end a call."""
@@ -3251,11 +3246,11 @@ class Presence:
             del self._doubted[origin]
             if not self._links.is_linked(origin):
                 self._go(origin, "lost")
-        if self._call.answer_at is not None and self._call.answer_at <= now:
+        if self._clock.has_reached(self._call.answer_at):
             self._answer()
-        if self._call.ends_at is not None and self._call.ends_at <= now:
+        if self._clock.has_reached(self._call.ends_at):
             self._end_call()
-        if self._silent_at is not None and self._silent_at <= now:
+        if self._clock.has_reached(self._silent_at):
             self._tell_silent()
         self._contradict()
         if self._author.last_word < self._log.start:
@@ -3311,7 +3306,7 @@ class Presence:
 
     def _tell_namesakes(self) -> None:
         others = len(self._own.keys) - 1
-        is_due = self._namesakes_at is not None and self._namesakes_at <= self._clock.now
+        is_due = self._clock.has_reached(self._namesakes_at)
         if others == self._namesakes:
             self._namesakes_at = None
         elif self._namesakes_at is None or is_due and self._own.keys & self._doubted.keys():
@@ -3452,8 +3447,7 @@ class Discovery:
     @property
     def deadline(self) -> Optional[float]:
         """When to call tick (seconds)."""
-        times = self._ask_at, self._tell_at, self._call and self._call[0]
-        return min((time for time in times if time is not None), default=None)
+        return soonest((self._ask_at, self._tell_at, self._call and self._call[0]))
 
     def restart(self) -> None:
         """We have just come, got our first link, lost our last one, or were stopped or asleep."""
@@ -3469,9 +3463,9 @@ class Discovery:
             _, origin, host, port = self._call
             self._call = None
             self._dial(origin, host, port)
-        if self._ask_at is not None and self._ask_at <= now:
+        if self._clock.has_reached(self._ask_at):
             self._ask()
-        if self._tell_at is not None and self._tell_at <= now:
+        if self._clock.has_reached(self._tell_at):
             self._tell()
 
     def heard(self, host: str, packet: bytes) -> None:
@@ -3503,8 +3497,7 @@ class Discovery:
         _, _, asks_since = self._nearby.pop(heard.origin, (None, None, None))
         asks_again = asks and asks_since is not None and REPEAT_SECONDS < now - asks_since < NEARBY_SECONDS
         self._nearby[heard.origin] = heard.room, now, asks_since if asks_again else now if asks else None
-        if len(self._nearby) > MAX_NEARBY:
-            self._nearby.popitem(last=False)
+        keep_newest(self._nearby, MAX_NEARBY)
         return asks_again
 
     def _plan_reply(self) -> None:
