@@ -590,7 +590,9 @@ class Author:
         self.sequence += len(texts)
         frames = encode_records(kind, self.origin, first, int(self._clock.wall - ago), name, texts)
         number = self._log.append(self.origin, self.sequence, frames)
-        self.last_word, self.last_said = self._log.end - 1, self._clock.now
+        self.last_said = self._clock.now
+        if kind in (Kind.SAY, Kind.HERE):  # the others do not bear our name
+            self.last_word = self._log.end - 1
         self._runs.append((first, number, self._clock.now))
         if self._runs[len(self._runs) // 2][1] < self._log.start:  # half at once, so that each costs O(1)
             del self._runs[:len(self._runs) // 2]

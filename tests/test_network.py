@@ -1074,6 +1074,19 @@ def test_what_fills_a_hole_of_a_member_that_is_lost_does_not_bring_it_back():
     assert 9 not in [person.key for person in network.who()]
 
 
+def test_our_name_stays_in_the_log_whatever_our_guests_say(monkeypatch):
+    """History: only a record of ours had to be there, and those of guests and losses bear other names: newcomers did not list us."""
+    monkeypatch.setattr(message, "LOG_MESSAGES", 20)
+    network = peers.Network(b"me", 1, random.Random(1))
+    met(network, "10.0.0.8", 8)
+    guest = network.opened("10.0.0.9")
+    for number in range(200):
+        network.received(guest, encode_pair(b"carl", b"line %d" % number))
+        network.tick()
+    said = map(message.decode_record, network.log.read(network.log.start, network.log.end))
+    assert (Kind.HERE, b"me") in [(record.kind, record.name) for record in said]
+
+
 def test_what_is_missing_of_a_member_is_asked_of_it_however_long_it_was_away():
     """History: somebody forged what came later, and after a minute nobody asked for what it had said before."""
     faults.replay(1256, {}, {'delay': (0.01, 0.1), 'pieces': 0, 'loss': 0.02}, [
