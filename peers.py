@@ -1000,7 +1000,7 @@ class Network:
         """Say goodbye to all, after whatever is still to be sent to them."""
         self.overlay.leaving, self.discovery = True, None
         self.contacts.clear()
-        self.author.tell(Kind.LEFT, self.name)
+        self.presence.leave()
         goodbye = self.links.goodbye
         for neighbour in self.links.all:
             if neighbour.kind is STRANGER:
@@ -1407,13 +1407,13 @@ class Network:
         if is_history:
             sometimes("history of another network comes")
             self.bridge.skip(number, len(frames))
+        is_alive = self.presence.is_alive(origin, sequence + len(frames) - 1, fills_hole)
         if kind == Kind.SAY:
-            # What fills a hole brings nobody back: the news that they were lost may have come before it.
-            is_gone = fills_hole and not self.presence.is_here(origin) or self.presence.is_gone(origin, sequence)
-            label = self.presence.label(origin, name) if is_gone else self.presence.heard(origin, name)
+            label = self.presence.heard(origin, name) if is_alive else self.presence.label(origin, name)
             news = self.bridge.said(run, run.texts(), number)
         else:
-            self.presence.note_alive(origin)
+            if is_alive:
+                self.presence.note_alive(origin)
             label, news = self.bridge.told(run, number, is_late)
         if news:
             self._actions.append(new_tuple(Show, (label, news, False, when if earlier else 0)))
@@ -1472,7 +1472,11 @@ class Network:
         if news:
             self._replan = True
             is_news = record.sequence > self._before.get(record.origin, 0) and not late
-            self._told(record, is_news)
+            is_alive = self.presence.is_alive(record.origin, record.sequence, late)
+            if is_alive:
+                self.presence.note_alive(record.origin)
+            if is_alive or record.kind != Kind.HERE:
+                self._told(record, is_news)
 
     def _told(self, record: Record, is_news: bool) -> None:
         if record.kind == Kind.GUEST_GONE:
@@ -1480,7 +1484,7 @@ class Network:
         elif record.kind == Kind.HERE:
             self.presence.here(record.origin, record.name, is_news)
         elif record.kind == Kind.LEFT:
-            self.presence.left(record.origin, record.name, is_news)
+            self.presence.left(record.origin, is_news)
             self.overlay.book.forget(record.origin)
         elif self.presence.lost(record, is_news):
             self._forged_from = min(self._forged_from or FORGED, self.author.sequence + 1)
@@ -2923,22 +2927,20 @@ class RollCall:
         self.was_asked = False  # whether the others know of it
         self.answer_at: Optional[float] = None  # when we say that we are here
         self.asked_at = clock.now  # when somebody wanted to know
-        self._again: Optional[float] = None  # when somebody asked anew while it was under way
+        self._again: Optional[float] = None  # when somebody asked for the next one, which waits
         self._answered_at = clock.now - ANSWER_PAUSE
 
     def begin(self, must: bool = False) -> None:
         """Somebody is missed, and all know it: answer, and wait for the others' answers.
 
         What comes while a call is under way is a call of its own: others answer it now, not when ours is over. Where
-        there were too many lately we only answer (`must` overrules that): whoever has had fewer waits for us.
+        there were too many lately (`must` overrules that), we answer now, and look later who else did.
         """
-        now = self.asked_at = self._clock.now
+        now = self.asked_at = self._again = self._clock.now
         if self.answer_at is None:
             self.answer_at = max(now + self._rng.uniform(0, ANSWER_SECONDS), self._answered_at + ANSWER_PAUSE)
-        if self.since is not None:
-            self._again = now
-        elif self._bucket.take(now) or must:
-            self.since, self.was_asked = now, True
+        if self.since is None:
+            self.next(must)
 
     def restart(self) -> None:
         """Wait anew, though nobody has been asked anew."""
@@ -2958,10 +2960,14 @@ class RollCall:
         self.answer_at, self._answered_at = None, self._clock.now
 
     def end(self) -> None:
-        """The call is over; the next one, if there is one, began when it was asked for."""
-        self.since, self._again, again = None, None, self._again
-        if again is not None and self._bucket.take(self._clock.now):
-            self.since, self.was_asked = again, True
+        """The call is over."""
+        self.since = None
+        self.next()
+
+    def next(self, must: bool = False) -> None:
+        """The next call, if one waits, and may be made now: it began when it was asked for."""
+        if self._again is not None and (self._bucket.take(self._clock.now) or must):
+            self.since, self.was_asked, self._again = self._again, True, None
 
     @property
     def deadline(self) -> Optional[float]:
@@ -2970,8 +2976,10 @@ class RollCall:
 
     @property
     def ends_at(self) -> Optional[float]:
-        """When whoever was not heard is lost (seconds), or None."""
-        return None if self.since is None else self.since + CALL_SECONDS
+        """When whoever was not heard is lost (seconds), or the next call may be made, or None."""
+        if self.since is None:
+            return None if self._again is None else self._bucket.next_at
+        return self.since + CALL_SECONDS
 
 
 MAX_MEMBERS = 10_000  # people remembered for :who
@@ -3000,14 +3008,13 @@ class Presence:
         self._suspects: dict[int, tuple[float, float]] = {}
         # origin that somebody called lost while we were linked to it -> the last sequence we had of it
         self._called_lost: dict[int, int] = {}
-        self._gone_at: dict[int, int] = {}  # origins that were called lost before we had anything of them -> their last sequence
-        # Origins whose owners left, or took others because they were forged; the values mean nothing
-        self._given_up: dict[int, None] = {}
+        # origin -> the last sequence that it had when it was called lost, if that is news; FORGED if nobody speaks under it any more
+        self._gone_at: dict[int, int] = {}
         # origin that somebody calls lost -> until when it can contradict; the first is due first
         self._doubted: dict[int, float] = {}
         self._contradict_at: Optional[float] = None  # when to say that we are here
         self._contradicted_at = clock.now - CONTRADICT_SECONDS  # when we last did
-        self._silent: dict[int, float] = {}  # who did not answer the last call, which began then
+        self._silent: dict[int, float] = {}  # who did not answer the last call, and when it was heard before
         self._silent_at: Optional[float] = None  # when to say so
         self._call = RollCall(clock, rng)
         self._news = News(clock, links, notice)
@@ -3050,9 +3057,6 @@ class Presence:
 
     def heard(self, origin: int, name: bytes) -> bytes:
         """A member has spoken. Returns its label."""
-        if origin in self._given_up:
-            sometimes("what was forged comes later")
-            return self.label(origin, name)
         person = self.people.get(origin)
         if person is None or not person.here or not person.is_member:
             person = self._come(origin, name)
@@ -3061,13 +3065,16 @@ class Presence:
             del self._doubted[origin]
         return person.bearers.label(origin, person.name)
 
-    def is_gone(self, origin: int, sequence: int) -> bool:
-        """Whether what this member said, up to this sequence, was said before somebody called it lost: some logs go back further."""
-        return sequence <= self._gone_at.get(origin, 0)
+    def is_alive(self, origin: int, sequence: int, fills_hole: bool) -> bool:
+        """Whether this record shows that its author is here. It does not if it may have come after the news of a loss that it precedes."""
+        if not fills_hole and sequence > self._gone_at.get(origin, 0):
+            return True
+        sometimes("what was said before a loss comes after it")
+        return False
 
     def note_alive(self, origin: int) -> None:
-        """A member has told what a guest of its said."""
-        if origin in self.people and origin not in self._given_up:
+        """A record of a member has come that does not bear its name."""
+        if origin in self.people:
             self.people[origin].heard_at = self._clock.now
             self._doubted.pop(origin, None)
 
@@ -3075,36 +3082,33 @@ class Presence:
         """A member says that it is here; if that is news, it has joined."""
         person = self.people.get(origin)
         is_new = person is None or not person.has_spoken
-        self._gone_at.pop(origin, None)
         self.heard(origin, name)
         if is_new and is_news and origin in self.people:
             self._tell(self.people[origin], "joined")
 
-    def left(self, origin: int, name: bytes, is_news: bool) -> None:
+    def left(self, origin: int, is_news: bool) -> None:
         """A member has said goodbye."""
-        self.heard(origin, name)
         self._go(origin, "left" if is_news else None)
-        self._retire(origin)
+        self._is_gone(origin, FORGED)
 
     def lost(self, record: Record, is_news: bool) -> bool:
-        """Somebody misses a member. Returns whether this says that we gave up our origin, so that nobody lists it any more."""
+        """Somebody misses a member. Returns whether that is us, and more was heard of us than we said: somebody forged it."""
         origin, sequence = decode_lost(record.text)
-        self.heard(record.origin, record.name)
-        if origin is not None and sequence == FORGED:
-            self._give_up(origin)
         if origin == self._author.origin:
-            if sequence != FORGED:
-                sometimes("somebody misses us who are here")
-                self._contradict_at = max(self._clock.now, self._contradicted_at + CONTRADICT_SECONDS)
-                self._contradict()
-            return sequence == FORGED
+            if sequence is not None and sequence > self._author.sequence:
+                return True
+            sometimes("somebody misses us who are here")
+            self._contradict_at = max(self._clock.now, self._contradicted_at + CONTRADICT_SECONDS)
+            self._contradict()
+            return False
         if is_news:
             self._call.begin()  # also whoever knows better answers: others wait for all
         if origin is not None and not self._is_outdated(origin, sequence) and self.is_here(origin):
             self._doubt(origin, is_news)
-        if origin is not None and sequence is not None and origin not in self._log.have:
-            self._gone_at[origin] = sequence
-            keep_newest(self._gone_at, MAX_MEMBERS)
+        if origin is not None and sequence is not None and sequence > self._log.have.get(origin, 0):
+            self._is_gone(origin, sequence)
+        if origin is not None and sequence == FORGED:
+            self._log.holes.hush(origin)
         return False
 
     def _is_outdated(self, origin: int, sequence: Optional[int]) -> bool:
@@ -3130,20 +3134,22 @@ class Presence:
         self._suspects.pop(origin, None)
         self._doubted.setdefault(origin, self._clock.now + DOUBT_SECONDS)
 
-    def _give_up(self, origin: int) -> None:
-        """Note that this origin was given up: what was forged in it may come later, by another way."""
-        self._log.holes.hush(origin)
-        self._retire(origin)
-
-    def _retire(self, origin: int) -> None:
-        """Nobody speaks under this origin any more: what still comes does not mean that somebody is there."""
-        self._given_up[origin] = None
-        keep_newest(self._given_up, MAX_MEMBERS)
+    def _is_gone(self, origin: int, sequence: int) -> None:
+        """Note that what it said up to this sequence does not show that it is here: some logs go back further."""
+        self._gone_at[origin] = max(sequence, self._gone_at.get(origin, 0))
+        keep_newest(self._gone_at, MAX_MEMBERS)
 
     def _contradict(self) -> None:
         if self._clock.has_reached(self._contradict_at):
             self._contradict_at, self._contradicted_at = None, self._clock.now
             self._author.tell(Kind.HERE, self._author.name)
+
+    def leave(self) -> None:
+        """Say goodbye; and who seems to be gone, as nobody else may be about to notice."""
+        silent = [neighbour.origin for neighbour in self._links.mesh() if neighbour.pings]
+        for origin in filter(self.is_here, [*self._suspects, *silent]):
+            self._tell_lost(origin)
+        self._author.tell(Kind.LEFT, self._author.name)
 
     def renamed(self, old: int, new: int, name: bytes) -> None:
         """A neighbour, or we ourselves, gave up an origin that somebody forged."""
@@ -3223,7 +3229,7 @@ class Presence:
 
     def woke(self) -> None:
         """We were stopped or asleep, and heard nobody."""
-        if self._call.since is not None:
+        if self._call.ends_at is not None:
             self._call.restart()
 
     # What is due
@@ -3261,12 +3267,14 @@ class Presence:
         self._tell_namesakes()
 
     def _miss(self, origin: int, since: float) -> None:
-        """We lost a neighbour. If nobody has heard of it since, tell all."""
-        person = self.people.get(origin)
-        if person is None or not self.is_here(origin) or self._links.is_linked(origin) or person.heard_at > since:
+        """We lost a neighbour: tell all. What was heard of it since may have been on its way, or forged: it may contradict."""
+        if not self.is_here(origin) or self._links.is_linked(origin):
             return
         self._tell_lost(origin)
-        self._go(origin, "lost")
+        if self.people[origin].heard_at > since:
+            self._doubted.setdefault(origin, self._clock.now + DOUBT_SECONDS)
+        else:
+            self._go(origin, "lost")
         self._call.begin()
 
     def _answer(self) -> None:
@@ -3277,15 +3285,18 @@ class Presence:
     def _end_call(self) -> None:
         """Whoever did not answer seems lost. The lowest origin that did answer says so; if it does not, the next one."""
         since, was_asked, linked = self._call.since, self._call.was_asked, self._links.origins()
+        if since is None:
+            self._call.next()
+            return
         self._call.end()
-        assert since is not None
         members = [person for person in self.people.values() if person.here and person.is_member]
-        silent = [person for person in members if person.heard_at < since and person.key not in linked]
+        # Without a link nobody can have answered, whatever came last.
+        silent = [person for person in members if (person.heard_at < since or not linked) and person.key not in linked]
         rank = sum(person.key < self._author.origin for person in members) - sum(person.key < self._author.origin for person in silent)
         if silent and linked and not was_asked:
             self._ask_with(silent[0].key)
             return
-        self._silent.update((person.key, since) for person in silent)
+        self._silent.update((person.key, person.heard_at) for person in silent)
         if silent:
             sometimes("a roll call finds a ghost")
             self._silent_at = self._clock.now + TELLER_SECONDS * min(rank, MAX_TELLER)
@@ -3298,8 +3309,8 @@ class Presence:
 
     def _tell_silent(self) -> None:
         silent, self._silent, self._silent_at = self._silent, {}, None
-        for origin, since in silent.items():
-            if self.is_here(origin) and self.people[origin].heard_at < since and origin not in self._doubted:
+        for origin, heard_at in silent.items():
+            if self.is_here(origin) and self.people[origin].heard_at == heard_at and origin not in self._doubted:
                 self._tell_lost(origin)
                 self._doubted[origin] = self._clock.now + DOUBT_SECONDS
 

@@ -1074,6 +1074,89 @@ def test_what_fills_a_hole_of_a_member_that_is_lost_does_not_bring_it_back():
     assert 9 not in [person.key for person in network.who()]
 
 
+def listed(network, seconds=0):
+    """The origins that it lists after so many seconds in which nothing comes."""
+    for _ in range(seconds):
+        network.now += 1
+        network.tick()
+    return [person.key for person in network.who()]
+
+
+@pytest.mark.parametrize("last, late", [(5, Kind.SAY), (5, Kind.HERE), (9, Kind.SAY), (9, Kind.HERE)])
+def test_what_a_member_said_before_it_was_called_lost_does_not_show_that_it_lives(last, late):
+    """History (seed 3000176): logs were short, so it filled a hole, or came from a log that went back further."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    witness, other = met(network, "10.0.0.1", 7), met(network, "10.0.0.2", 8)
+    for sequence in 1, 5:
+        network.received(witness, encode_record(Kind.SAY, 9, sequence, 0, b"m9", b""))
+    network.received(witness, encode_record(Kind.LOST, 7, 2, 0, b"m9", message.encode_lost(9, last)))
+    network.received(other, encode_record(late, 9, last - 1, 0, b"m9", b""))
+    assert listed(network, 3) == [7, 8]
+    network.received(other, encode_record(late, 9, last + 1, 0, b"m9", b""))
+    assert listed(network) == [7, 8, 9]
+
+
+def test_what_is_heard_of_a_member_after_its_link_broke_does_not_show_that_it_lives():
+    """History (seeds 3001751, 720037): it was forged, or had been on its way for long, and nobody asked for the dead any more."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    dead, alive, witness = [met(network, f"10.0.0.{number}", number) for number in (7, 8, 9)]
+    network.closed(dead, "is silent")
+    network.closed(alive, "is silent")
+    network.now += 0.5
+    network.received(witness, encode_record(Kind.SAY, 7, 2, 0, b"m7", b"") + encode_record(Kind.SAY, 8, 2, 0, b"m8", b""))
+    network.now += 2.0
+    network.tick()
+    assert listed(network) == [7, 8, 9]
+    network.received(witness, encode_record(Kind.HERE, 8, 3, 0, b"m8", b""))
+    assert listed(network, 3) == [8, 9]
+
+
+def test_who_was_heard_last_as_our_last_link_ended_is_lost_like_all_others():
+    """History: it had spoken in the very turn in which the roll call began, which passed for an answer."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    neighbour = met(network, "10.0.0.7", 7)
+    network.now += 1
+    network.received(neighbour, encode_record(Kind.SAY, 9, 1, 0, b"m9", b"") + encode_record(Kind.LEFT, 7, 2, 0, b"m7", b""))
+    network.closed(neighbour, "closed the connection")
+    assert listed(network, 20) == []
+
+
+def test_a_roll_call_beyond_what_is_allowed_is_only_put_off():
+    """History: all had called too often lately, so nobody looked who had answered, and the dead were listed until the next loss."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    witness = met(network, "10.0.0.8", 8)
+    network.received(witness, encode_record(Kind.HERE, 9, 1, 0, b"m9", b""))
+    for number in range(2, 3 + peers.CALLS):
+        network.received(witness, encode_record(Kind.HERE, 9, number, 0, b"m9", b""))
+        network.now += 1
+        network.received(witness, encode_record(Kind.LOST, 8, number, 0, b"m99", message.encode_lost(99, 1)))
+        assert listed(network, peers.CALL_SECONDS) == [8, 9]
+    assert listed(network, peers.CALL_PAUSE) == [8]
+
+
+def test_whoever_leaves_tells_who_may_be_gone_before_anybody_else_can_notice():
+    """History (seed 720250): a machine lost power, its only neighbour left, and everybody listed it for ever."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    silent, dead, alive = [met(network, f"10.0.0.{number}", number) for number in (7, 8, 9)]
+    network.now += peers.PING_SECONDS
+    network.tick()
+    network.received(alive, encode_frame(bytes([Kind.PONG])))
+    network.closed(dead, "closed the connection")
+    network.leave()
+    told = [message.decode_record(frame) for frame in network.log.read(0, network.log.end)]
+    assert {message.decode_lost(record.text)[0] for record in told if record.kind == Kind.LOST} == {7, 8}
+    assert told[-1].kind == Kind.LEFT
+
+
+def test_whoever_is_known_by_news_of_a_loss_only_is_not_called_like_the_lost():
+    """History: a newcomer's history began with the news, which bears the name of the lost, and it took that for its author's."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    witness = met(network, "10.0.0.8", 8)
+    network.received(witness, encode_record(Kind.LOST, 9, 7, 0, b"m7", message.encode_lost(7, 1)))
+    network.received(witness, encode_record(Kind.SAY, 9, 8, 0, b"m9", b"hello"))
+    assert [person.name for person in network.who()] == [b"m8", b"m9"]
+
+
 def test_our_name_stays_in_the_log_whatever_our_guests_say(monkeypatch):
     """History: only a record of ours had to be there, and those of guests and losses bear other names: newcomers did not list us."""
     monkeypatch.setattr(message, "LOG_MESSAGES", 20)
@@ -1319,13 +1402,14 @@ def test_a_member_that_greets_while_we_take_another_origin_is_told_of_it():
     assert encode_frame(message.encode_renamed(network.author.origin)) in b"".join(batch.data for batch in new.waiting)
 
 
-def test_a_lie_that_we_gave_up_our_origin_makes_us_take_another_one():
+@pytest.mark.parametrize("heard", [100, peers.FORGED])
+def test_a_lie_that_more_was_heard_of_us_than_we_said_makes_us_take_another_origin(heard):
     world = network_of(4)
     victim, other = world.members[:2]
     before = victim.network.author.origin
     liar = Liar(world).join(other)
     world.run(1)
-    liar.record(Kind.LOST, 1, message.encode_lost(before, peers.FORGED))
+    liar.record(Kind.LOST, 1, message.encode_lost(before, heard))
     world.run(5)
     assert victim.network.author.origin != before
     world.strict = False  # the liar is listed
