@@ -2174,7 +2174,6 @@ class Bridge:
 
     def renamed(self) -> None:
         """We have a new origin: marks name it as the gateway from now on, and our guests are its guests."""
-        self._converted.cache_clear()
         for neighbour in self._plain.values():
             for key, frame in neighbour.names.items():
                 self._presence.guest(self._author.origin, key, unmarked(frame)[0])
@@ -2695,10 +2694,11 @@ class Bridge:
         block = start - start % CONVERTED
         end = min(block + CONVERTED, self._log.end)
         first = max(self.new_from, block) if self._log.start <= self.new_from < start else start
-        batch, neighbour.position = self._converted(first, end, neighbour.own_host)
+        marker = self._marker(self._author.origin, neighbour.own_host, self._port)
+        batch, neighbour.position = self._converted(first, end, marker)
         while neighbour.position <= start:  # one conversion did not reach that far
             first = neighbour.position
-            batch, neighbour.position = self._converted(first, end, neighbour.own_host)
+            batch, neighbour.position = self._converted(first, end, marker)
         known = {*range(first, start)}
         if outlet.skips or outlet.marks:
             known |= self._known(outlet, start, neighbour.position)
@@ -2722,12 +2722,12 @@ class Bridge:
                 ids.setdefault(wire_id(frame), []).append(number)
         return ids
 
-    def _convert(self, start: int, stop: int, host: str) -> tuple[Batch, int]:
-        """(Batch, the number after it): the records from `start` to before `stop`, or fewer, as C programs get them at links there."""
+    def _convert(self, start: int, stop: int, marker: Marker) -> tuple[Batch, int]:
+        """(Batch, the number after it): the records from `start` to before `stop`, or fewer, as C programs get them."""
         frames = self._log.read(start, stop)
         if len(frames) > 1:
             del frames[bisect_right(list(accumulate(map(len, frames))), CONVERTED_BYTES) or 1:]
-        return self._marker(self._author.origin, host, self._port).encode(start, frames, self._never), start + len(frames)
+        return marker.encode(start, frames, self._never), start + len(frames)
 
 
 def identity(frame: bytes) -> tuple[Key, bytes]:

@@ -1362,6 +1362,24 @@ def test_each_c_program_gets_what_others_said_in_a_turn_and_nothing_of_its_own(m
                 assert [frame[HEADER_SIZE:] for frame in [*message.FrameDecoder().feed(got)][1::2]] == expected
 
 
+def test_what_a_slow_c_program_gets_after_our_origin_was_forged_names_the_new_one_as_its_gateway(monkeypatch):
+    monkeypatch.setattr(peers, "CONVERTED", 1)  # as if it lagged by more than are made at once
+    network = peers.Network(b"me", 1, random.Random(1))
+    witness, fast, slow = met(network, "10.0.0.7", 7), network.opened("10.0.0.8"), network.opened("10.0.0.9")
+    network.received(fast, encode_pair(b"carl", b"hi"))
+    network.received(slow, encode_pair(b"cy", b"hi"))
+
+    def gateway(link):
+        got = b"".join(iter(lambda: link.take(1 << 20, 1 << 20), b""))
+        *_, name, text = (frame[HEADER_SIZE:] for frame in message.FrameDecoder().feed(got))
+        return message.read_mark(name, text)[1].gateway
+    network.received(witness, encode_record(Kind.SAY, 7, 2, 0, b"m7", b"line"))
+    before = network.author.origin
+    assert gateway(fast) == before
+    network.received(witness, encode_record(Kind.SAY, before, 50, 0, b"me", b"forged"))
+    assert gateway(slow) == network.author.origin != before
+
+
 def test_a_line_that_two_gateways_tell_in_one_turn_reaches_a_c_program_once():
     """What came is passed on before it is worked out what it means, but not what a C program may have."""
     network = peers.Network(b"me", 1, random.Random(1))
