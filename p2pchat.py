@@ -5,10 +5,10 @@ Knows: sockets, the selector, signals, arguments, the exit status, and which tex
 Must not know: how bytes are framed, what a key sends, how a row is drawn.
 Leaves out: the chat itself (peers.py: Network) and the terminal (ui.py: Screen, Lines).
 
-Reading order: one connection (Link), how connections begin (Dial, listen, accept), a socket without
-connections (Group), one turn of the loop (Chat.step) and what it calls, then commands, arguments and
-main. A first reader skips Patience, Segmenter and Group, and stops at Commands. `# rule N` marks where a
-rule is kept.
+Reading order: one connection (Link), how connections begin (Dial, listen, accept), one turn of the loop
+(Poll, Chat.step) and what it calls; then a socket without connections (Group), commands, arguments and
+main. A first reader skips Patience and Segmenter, and stops at Group. `# rule N` marks where a rule is
+kept.
 
 The rules of the loop, by which one thread is enough for everything:
 1. Only `select` waits. No blocking connect, no sendall, no sleep, and no name lookup once the loop
@@ -348,129 +348,6 @@ def prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
 
 
-GROUP, GROUP6, GROUP_PORT = "239.255.112.50", "ff02::7032:7063", 21112  # for an organisation's own use; for one segment
-_MEMBERSHIP = struct.Struct("=4s4si")  # struct ip_mreqn: group, address of an interface, its index
-_MEMBERSHIP6 = struct.Struct("@16sI")  # struct ipv6_mreq: group, index of an interface
-_IFREQ = struct.Struct("16s4x4s8x")  # struct ifreq: name of an interface, its address inside of a struct sockaddr_in
-SIOCGIFADDR = 0x8915 if sys.platform.startswith("linux") else 0xC0206921
-EVERY_ADDRESS = "0.0.0.0", "::"
-LOOPBACK_NET = b"\x7f"  # how its addresses begin
-
-
-class Group:
-    """All members nearby: a UDP socket, which has no connections.
-
-    What is sent to the group reaches every program that listens to it, as one whole packet or not at all. Anybody can
-    send, and no sender learns who got it. There is nothing to accept, to flush or to frame.
-    """
-
-    FAMILY, BOUND_TO = socket.AF_INET, GROUP  # so that no packet comes that was sent to one machine
-    OPTIONS: Tuple[Tuple[int, int], ...] = ((socket.IPPROTO_IP, socket.IP_MULTICAST_TTL), (socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP))
-
-    def __init__(self, host: str) -> None:
-        """`host`: the address our listener is bound to; the group is used on its interface only, or on all. Raises OSError."""
-        self._only = host if host not in EVERY_ADDRESS else None
-        if self._only and not self._serves(self._only):
-            raise OSError(errno.EADDRNOTAVAIL, "not with this --bind")
-        self.sock = socket.socket(self.FAMILY, socket.SOCK_DGRAM)
-        try:
-            self.sock.setblocking(False)
-            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # several members on one machine; each gets every packet
-                self.sock.setsockopt(socket.SOL_SOCKET, option, 1)
-            for level, option in self.OPTIONS:  # no router passes it on; members on this machine get it, too
-                self.sock.setsockopt(level, option, 1)
-            self.sock.bind((self.BOUND_TO, GROUP_PORT))
-        except OSError:
-            self.sock.close()
-            raise
-
-    def _serves(self, host: str) -> bool:
-        """Whether a member that hears our packets can dial a listener that is bound to this host."""
-        return ":" not in host
-
-    def send(self, packet: bytes) -> None:
-        """Join the group anew on every interface, as interfaces come and go, and send the packet there; b"": only join.
-
-        On loopback only if it went out nowhere else: members on one machine get it anyway.
-
-        Never blocks. Raises OSError if it is forbidden; after any other failure (an interface went down, a queue is full),
-        the next call tries again.
-        """
-        forbidden, sent = None, False
-        for index, address in self._interfaces():
-            with suppress(OSError):  # we are in the group already
-                self._join(index, address)
-            if not packet:
-                continue
-            if sent and address[:1] == LOOPBACK_NET:
-                break
-            try:
-                self._send(packet, index, address)
-                sent = True
-            except PermissionError as error:
-                forbidden = error
-            except OSError:
-                pass
-        if forbidden and not sent:
-            raise forbidden
-
-    def _interfaces(self) -> List[Tuple[int, bytes]]:
-        """(index, IPv4 address) of each that has one; loopback, for two members on a machine without a network, is last."""
-        found = [pair for pair in ipv4_interfaces(self.sock) if self._only in (None, socket.inet_ntoa(pair[1]))]
-        return sorted(found, key=lambda pair: pair[1][:1] == LOOPBACK_NET)
-
-    def _join(self, index: int, address: bytes) -> None:
-        there = _MEMBERSHIP.pack(socket.inet_aton(GROUP), address, index)
-        self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, there)
-
-    def _send(self, packet: bytes, index: int, address: bytes) -> None:
-        self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, _MEMBERSHIP.pack(bytes(4), address, index))
-        self.sock.sendto(packet, (GROUP, GROUP_PORT))
-
-    def receive(self) -> Optional[Tuple[str, bytes]]:
-        """The next packet as (host, bytes), or None. Never blocks."""
-        try:
-            packet, address = self.sock.recvfrom(1024)
-        except OSError:
-            return None
-        return readable_host(address), packet
-
-    def close(self) -> None:
-        self.sock.close()
-
-
-class Group6(Group):
-    """The same over IPv6, where every interface has an address of its own segment (fe80::), and no other address counts."""
-
-    FAMILY, BOUND_TO = socket.AF_INET6, "::"  # a link-local group cannot be bound to on all interfaces
-    OPTIONS = ((socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS),
-               (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP))
-
-    def _serves(self, host: str) -> bool:
-        return peers.is_link_local(host)
-
-    def _interfaces(self) -> List[Tuple[int, bytes]]:
-        return [(index, b"") for index, name in socket.if_nameindex() if not self._only or self._only.endswith(f"%{name}")]
-
-    def _join(self, index: int, address: bytes) -> None:
-        there = _MEMBERSHIP6.pack(socket.inet_pton(socket.AF_INET6, GROUP6), index)
-        self.sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, there)
-
-    def _send(self, packet: bytes, index: int, address: bytes) -> None:
-        self.sock.sendto(packet, (GROUP6, GROUP_PORT, 0, index))
-
-    def receive(self) -> Optional[Tuple[str, bytes]]:
-        found = super().receive()
-        return found if found is None or peers.is_link_local(found[0]) else ("", b"")
-
-
-def ipv4_interfaces(sock: socket.socket) -> Iterator[Tuple[int, bytes]]:
-    """(index, IPv4 address) of each interface that has one; `sock` is any socket."""
-    for index, name in socket.if_nameindex():
-        with suppress(OSError):
-            yield index, _IFREQ.unpack(fcntl.ioctl(sock, SIOCGIFADDR, _IFREQ.pack(name.encode(), bytes(4))))[1]
-
-
 def has_address(host: str) -> bool:
     """Whether this is still an address of this machine. Never blocks."""
     try:
@@ -586,7 +463,7 @@ class Chat:
         self.links: Dict[peers.Neighbour, Link] = {}
         self.dials: List[Dial] = []
         self.lookups: List[Lookup] = []
-        self.groups: Tuple[Group, ...] = ()  # where members nearby announce themselves, if our user asks for it
+        self.groups: "Tuple[Group, ...]" = ()  # where members nearby announce themselves, if our user asks for it
         self._poll = Poll()
         # Leaving
         self.status: Union[None, int, str] = None  # the exit status, once it is time to leave
@@ -779,7 +656,7 @@ class Chat:
         typing = None if self._unfinished and self._input_throttled() else front.input_fd()
         return listening, self.groups, typing, front.output_fds(), front.hangup_fds(), (*self.dials,), (*self.lookups,)
 
-    def _wanted(self, listening: bool, groups: Tuple[Group, ...], typing: Optional[int], writing: List[int], watching: List[int],
+    def _wanted(self, listening: bool, groups: "Tuple[Group, ...]", typing: Optional[int], writing: List[int], watching: List[int],
                 dials: Tuple[Dial, ...], lookups: "Tuple[Lookup, ...]") -> Iterator[Tuple[Any, int, Callable[..., None], Any]]:
         """Rule 5: everything but links that the loop waits for, as (file object, events, handler, its subject)."""
         yield self._signals, READ, self._on_signal, None
@@ -1019,7 +896,7 @@ class Chat:
             self._crowded, self._crowded_after = True, time.monotonic() + CROWDED_PAUSE
             self.front.notice(f"nobody new can join for now: {reason}")
 
-    def _on_packet(self, group: Group, events: int) -> None:
+    def _on_packet(self, group: "Group", events: int) -> None:
         for _ in range(PACKETS_PER_TURN):
             found = group.receive()
             if found is None:
@@ -1252,6 +1129,131 @@ def meant(when: float) -> float:
 
 def _note_signal(number: int, frame: Any) -> None:
     """The wake-up descriptor has brought the signal's number to the loop; nothing is safe to do here."""
+
+
+# Members nearby -------------------------------------------------------------------------------
+
+GROUP, GROUP6, GROUP_PORT = "239.255.112.50", "ff02::7032:7063", 21112  # for an organisation's own use; for one segment
+_MEMBERSHIP = struct.Struct("=4s4si")  # struct ip_mreqn: group, address of an interface, its index
+_MEMBERSHIP6 = struct.Struct("@16sI")  # struct ipv6_mreq: group, index of an interface
+_IFREQ = struct.Struct("16s4x4s8x")  # struct ifreq: name of an interface, its address inside of a struct sockaddr_in
+SIOCGIFADDR = 0x8915 if sys.platform.startswith("linux") else 0xC0206921
+EVERY_ADDRESS = "0.0.0.0", "::"
+LOOPBACK_NET = b"\x7f"  # how its addresses begin
+
+
+class Group:
+    """All members nearby: a UDP socket, which has no connections.
+
+    What is sent to the group reaches every program that listens to it, as one whole packet or not at all. Anybody can
+    send, and no sender learns who got it. There is nothing to accept, to flush or to frame.
+    """
+
+    FAMILY, BOUND_TO = socket.AF_INET, GROUP  # so that no packet comes that was sent to one machine
+    OPTIONS: Tuple[Tuple[int, int], ...] = ((socket.IPPROTO_IP, socket.IP_MULTICAST_TTL), (socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP))
+
+    def __init__(self, host: str) -> None:
+        """`host`: the address our listener is bound to; the group is used on its interface only, or on all. Raises OSError."""
+        self._only = host if host not in EVERY_ADDRESS else None
+        if self._only and not self._serves(self._only):
+            raise OSError(errno.EADDRNOTAVAIL, "not with this --bind")
+        self.sock = socket.socket(self.FAMILY, socket.SOCK_DGRAM)
+        try:
+            self.sock.setblocking(False)
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # several members on one machine; each gets every packet
+                self.sock.setsockopt(socket.SOL_SOCKET, option, 1)
+            for level, option in self.OPTIONS:  # no router passes it on; members on this machine get it, too
+                self.sock.setsockopt(level, option, 1)
+            self.sock.bind((self.BOUND_TO, GROUP_PORT))
+        except OSError:
+            self.sock.close()
+            raise
+
+    def _serves(self, host: str) -> bool:
+        """Whether a member that hears our packets can dial a listener that is bound to this host."""
+        return ":" not in host
+
+    def send(self, packet: bytes) -> None:
+        """Join the group anew on every interface, as interfaces come and go, and send the packet there; b"": only join.
+
+        On loopback only if it went out nowhere else: members on one machine get it anyway.
+
+        Never blocks. Raises OSError if it is forbidden; after any other failure (an interface went down, a queue is full),
+        the next call tries again.
+        """
+        forbidden, sent = None, False
+        for index, address in self._interfaces():
+            with suppress(OSError):  # we are in the group already
+                self._join(index, address)
+            if not packet:
+                continue
+            if sent and address[:1] == LOOPBACK_NET:
+                break
+            try:
+                self._send(packet, index, address)
+                sent = True
+            except PermissionError as error:
+                forbidden = error
+            except OSError:
+                pass
+        if forbidden and not sent:
+            raise forbidden
+
+    def _interfaces(self) -> List[Tuple[int, bytes]]:
+        """(index, IPv4 address) of each that has one; loopback, for two members on a machine without a network, is last."""
+        found = [pair for pair in ipv4_interfaces(self.sock) if self._only in (None, socket.inet_ntoa(pair[1]))]
+        return sorted(found, key=lambda pair: pair[1][:1] == LOOPBACK_NET)
+
+    def _join(self, index: int, address: bytes) -> None:
+        there = _MEMBERSHIP.pack(socket.inet_aton(GROUP), address, index)
+        self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, there)
+
+    def _send(self, packet: bytes, index: int, address: bytes) -> None:
+        self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, _MEMBERSHIP.pack(bytes(4), address, index))
+        self.sock.sendto(packet, (GROUP, GROUP_PORT))
+
+    def receive(self) -> Optional[Tuple[str, bytes]]:
+        """The next packet as (host, bytes), or None. Never blocks."""
+        try:
+            packet, address = self.sock.recvfrom(1024)
+        except OSError:
+            return None
+        return readable_host(address), packet
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Group6(Group):
+    """The same over IPv6, where every interface has an address of its own segment (fe80::), and no other address counts."""
+
+    FAMILY, BOUND_TO = socket.AF_INET6, "::"  # a link-local group cannot be bound to on all interfaces
+    OPTIONS = ((socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS),
+               (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP))
+
+    def _serves(self, host: str) -> bool:
+        return peers.is_link_local(host)
+
+    def _interfaces(self) -> List[Tuple[int, bytes]]:
+        return [(index, b"") for index, name in socket.if_nameindex() if not self._only or self._only.endswith(f"%{name}")]
+
+    def _join(self, index: int, address: bytes) -> None:
+        there = _MEMBERSHIP6.pack(socket.inet_pton(socket.AF_INET6, GROUP6), index)
+        self.sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, there)
+
+    def _send(self, packet: bytes, index: int, address: bytes) -> None:
+        self.sock.sendto(packet, (GROUP6, GROUP_PORT, 0, index))
+
+    def receive(self) -> Optional[Tuple[str, bytes]]:
+        found = super().receive()
+        return found if found is None or peers.is_link_local(found[0]) else ("", b"")
+
+
+def ipv4_interfaces(sock: socket.socket) -> Iterator[Tuple[int, bytes]]:
+    """(index, IPv4 address) of each interface that has one; `sock` is any socket."""
+    for index, name in socket.if_nameindex():
+        with suppress(OSError):
+            yield index, _IFREQ.unpack(fcntl.ioctl(sock, SIOCGIFADDR, _IFREQ.pack(name.encode(), bytes(4))))[1]
 
 
 # Commands -------------------------------------------------------------------------------------

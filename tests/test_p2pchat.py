@@ -916,6 +916,17 @@ def test_each_module_imports_only_what_its_layer_may():
             assert module in STANDARD_LIBRARY, f"{name} imports {module}, which is not in the standard library"
 
 
+def test_a_learner_finds_all_that_a_socket_is_asked_on_a_few_pages():
+    """The teaching order of p2pchat.py: receive, send, connect, accept, select, all within 400 lines."""
+    with open(os.path.join(TOP, "p2pchat.py"), encoding="utf-8") as source:
+        lines = source.read().split("\n")
+    calls = ["self.sock.recv(", "self.sock.send(", "self.sock.connect_ex(", "listener.accept(", "self._selector.select("]
+    found = [[number for number, line in enumerate(lines) if call in line] for call in calls]
+    assert [len(places) for places in found] == [1] * len(calls), "each is called in one place"
+    places = [number for number, in found]
+    assert places == sorted(places) and places[-1] - places[0] <= 400
+
+
 STANDARD_LIBRARY = set(getattr(sys, "stdlib_module_names", ())) or {
     "argparse", "binascii", "bisect", "codecs", "collections", "contextlib", "difflib", "enum", "errno", "fcntl", "os", "re", "select", "selectors", "signal",
     "socket", "stat", "struct", "sys", "termios", "time", "typing", "unicodedata", "itertools", "functools", "ipaddress", "math", "random", "shlex", "subprocess", "tempfile",
