@@ -562,9 +562,9 @@ class Chat:
 
     def open(self, hint: str) -> None:
         """Take the terminal; `hint` tells our user how others can join. Raises OSError."""
-        self._opened = True
         self._tell_here()
         self.front.open(self.port, hint, self.network.name, COMMANDS)
+        self._opened = True
         self.network.actions.extend(self._postponed)
         self._postponed.clear()
 
@@ -1908,6 +1908,8 @@ def _open(chat: Chat, hint: str) -> Optional[str]:
     try:
         chat.open(hint)
     except OSError as error:
+        chat.leave()  # or those whom we have joined would look for us
+        chat.run()
         return f"p2pchat: cannot open this terminal ({error.strerror}); use --lines, or `script -c` for a terminal of your own"
     return None
 

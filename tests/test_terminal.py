@@ -666,9 +666,12 @@ def be_of_no_session():
 
 
 @pytest.mark.skipif(os.getuid() or not hasattr(os, "setresuid"), reason="needs root to become somebody else")
-def test_somebody_elses_terminal_that_is_not_ours_gets_a_sentence(started):
-    ann = started(Terminal, "ann", cols=200, before=be_of_no_session)
+def test_somebody_elses_terminal_that_is_not_ours_gets_a_sentence_and_the_members_a_goodbye(started):
+    bob = started(Program, "bob")
+    ann = started(Terminal, "ann", "127.0.0.1", bob.port, cols=200, before=be_of_no_session)
     ann.process.wait(PATIENCE)
+    bob.wait_alone()
+    assert not any("ann" in line for line in bob.err), "she never left, but was lost"
     ann.look()
     assert ann.process.returncode == 1 and ann.rows[0].startswith("p2pchat: cannot open this terminal (") and not any(ann.rows[1:])
 
