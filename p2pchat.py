@@ -7,8 +7,8 @@ Leaves out: the chat itself (peers.py: Network) and the terminal (ui.py: Screen,
 
 Reading order: one connection (Link), how connections begin (Dial, listen, accept), one turn of the loop
 (Poll, Chat.step) and what it calls; then a socket without connections (Group), commands, arguments and
-main. A first reader skips Patience and Segmenter, and stops at Group. `# rule N` marks where a rule is
-kept.
+main. A first reader skips Patience, Segmenter and FairReader, and stops at Group. `# rule N` marks where
+a rule is kept.
 
 The rules of the loop, by which one thread is enough for everything:
 1. Only `select` waits. No blocking connect, no sendall, no sleep, and no name lookup once the loop
@@ -22,8 +22,8 @@ The rules of the loop, by which one thread is enough for everything:
 5. What to wait for, and for how long, follows from state (_wanted, _rewatch, _timeout), and is never
    switched on here and off there. The timeout is the nearest deadline; without one it is None, so an
    idle chat does not wake up.
-6. Bounded work per link and turn (_adjust_share), and busy links are read only as far as
-   TURN_SECONDS allow (_read_busy): whatever floods in, the keyboard is served in every turn.
+6. Bounded work per link and turn, not only bounded bytes (FairReader): whatever floods in, the
+   keyboard is served in every turn.
 7. One place (_mark) turns a link's failure into "this link is gone, because ..."; any other
    exception is our bug and ends the program, after the terminal was restored.
 
@@ -430,15 +430,77 @@ class Poll:
         self._selector.close()
 
 
-LEAVE_SECONDS = 2  # for which unsent messages may keep a user who wants to leave
-PIPE_SECONDS = 60  # for which they may keep a bot, however slowly they move: a neighbour could take a byte a second
-LEAVE_POLL = 0.01  # seconds between two looks: nothing reports that the far end has everything, so this is polled
 TURN_SECONDS = 0.03  # for reading from busy links in one turn; the rest go first in the next. Too short for an eye to see
 LINK_SECONDS = 0.008  # for what one link brings in one turn; if it costs more, less is read from that link
 FIRST_READ = 4 * 1024  # bytes that a newcomer may bring in a turn; so much more after each read that cost little
+LEAST_READ = 512  # bytes in one read: less is not worth a system call. A link that brings so many at once is busy from then on
+
+
+class FairReader:
+    """Rule 6: which links are read in this turn, and how much of each.
+
+    A quiet link is read at once. One that brought much, or cost much, is busy: busy links are read after the keyboard and
+    the quiet ones, whoever waited longest first, for as long as the turn lasts. Bounding bytes is not enough, since those
+    of one kind of record cost a hundred times what others do: a link whose bytes are costly may bring fewer.
+    """
+
+    def __init__(self, read: Callable[[Link, int], int], settle: Callable[[], object]) -> None:
+        """`read(link, size)` takes in what a link brings and returns how many bytes that was; `settle` does the rest of the work."""
+        self._read, self._settle = read, settle
+        self.waiting: List[Link] = []  # busy links that have something for us in this turn
+        self._turn = 0
+        self._busy: Dict[Link, int] = {}  # -> the turn in which it was last read
+        self._shares: Dict[Link, int] = {}  # bytes that a link may bring in one turn, if that is less than the others may
+
+    def add(self, link: Link) -> None:
+        """A newcomer waits behind the links that we have."""
+        self._busy[link], self._shares[link] = self._turn, FIRST_READ
+
+    def discard(self, link: Link) -> None:
+        self._busy.pop(link, None)
+        self._shares.pop(link, None)
+
+    def read(self, link: Link) -> None:
+        """This link has something for us: read it now if it is quiet, else when read_waiting is called."""
+        if link in self._busy:
+            self.waiting.append(link)
+        elif self._read(link, LEAST_READ) == LEAST_READ:
+            self._busy[link] = self._turn
+
+    def read_waiting(self, now: float) -> None:
+        """Read busy links until the time is up; `now` is when the turn began."""
+        waiting = sorted(self.waiting, key=self._busy.__getitem__)
+        size = max(READ_SIZE // len(waiting), LEAST_READ)
+        self.waiting, self._turn, began = [], self._turn + 1, time.monotonic()
+        for link in waiting:
+            most = min(size, self._shares.get(link, size))
+            brought = self._read(link, most)
+            self._settle()  # a part of what this link costs
+            ended = time.monotonic()
+            self._adjust(link, most, brought, ended - began)
+            if ended >= now + TURN_SECONDS:
+                return  # the rest stay readable, and go before those read in this turn
+            began = ended
+
+    def _adjust(self, link: Link, size: int, brought: int, seconds: float) -> None:
+        """What this link may bring next time: less if this cost much, else more again, little by little."""
+        if seconds >= LINK_SECONDS:
+            self._shares[link] = max(int(size * LINK_SECONDS / seconds), LEAST_READ)
+        elif brought == size and link in self._shares:
+            self._shares[link] += FIRST_READ
+            if self._shares[link] >= READ_SIZE:
+                del self._shares[link]
+        if brought >= LEAST_READ or seconds >= LINK_SECONDS:
+            self._busy[link] = self._turn
+        else:
+            del self._busy[link]
+
+
+LEAVE_SECONDS = 2  # for which unsent messages may keep a user who wants to leave
+PIPE_SECONDS = 60  # for which they may keep a bot, however slowly they move: a neighbour could take a byte a second
+LEAVE_POLL = 0.01  # seconds between two looks: nothing reports that the far end has everything, so this is polled
 HOLD_SECONDS = 2  # for which our own input waits for those that take little
 HERE_SECONDS = 1 / 20_000  # for each member here, between two looks at who is here: liars may change that in every turn
-LEAST_READ = 512  # bytes in one read: less is not worth a system call. A link that brings so many at once is busy from then on
 ACCEPTS_PER_TURN = 32  # new connections taken; the kernel queues the rest
 PACKETS_PER_TURN = 32  # of what is announced nearby; the kernel drops what it has no room for
 ACCEPT_PAUSE = 1  # seconds without accepting after the system ran out of descriptors
@@ -486,10 +548,7 @@ class Chat:
         self._crowded = False  # whether the user was told that nothing is accepted
         self._crowded_after = 0.0  # a time before which it is not told again
         # Links
-        self._readable: List[Link] = []  # busy links that have something for us in this turn
-        self._turn = 0
-        self._busy: Dict[Link, int] = {}  # links whose last read brought much, or cost much -> the turn of that read
-        self._shares: Dict[Link, int] = {}  # bytes that a link may bring in one turn, if that is less than the others may
+        self._reader = FairReader(self._read, self.network.tell)
         self._unfinished: Dict[Link, Patience] = {}  # links of which the last flush left something
         self._changed: Set[Link] = set()  # links that may need other events waited for than before
         self._gone: Dict[Link, str] = {}  # why; removed at the end of the turn
@@ -608,8 +667,8 @@ class Chat:
         for key, events in ready:
             handler, subject = key.data
             handler(subject, events)
-        if self._readable:
-            self._read_busy(now)
+        if self._reader.waiting:
+            self._reader.read_waiting(now)
         if deadline is not None and deadline <= now:
             self._expire(now)
         self._act(now)
@@ -712,35 +771,6 @@ class Chat:
         wait = deadline - time.monotonic()  # may be in the past
         return wait if limit is None else min(wait, limit)
 
-    def _read_busy(self, now: float) -> None:
-        """Rule 6. Quiet links were read where select reported them; busy ones take turns, for as long as the time lasts."""
-        readable = self._readable
-        readable.sort(key=self._busy.__getitem__)
-        size = max(READ_SIZE // len(readable), LEAST_READ)
-        self._readable, self._turn, began = [], self._turn + 1, time.monotonic()
-        for link in readable:
-            most = min(size, self._shares.get(link, size))
-            brought = self._read(link, most)
-            self.network.tell()  # a part of what this link costs
-            ended = time.monotonic()
-            self._adjust_share(link, most, brought, ended - began)
-            if ended >= now + TURN_SECONDS:
-                return  # the rest stay readable, and go before those read in this turn
-            began = ended
-
-    def _adjust_share(self, link: Link, size: int, brought: int, seconds: float) -> None:
-        """Bound the work, not only the bytes: a costly link is read in smaller pieces, which grow again little by little."""
-        if seconds >= LINK_SECONDS:
-            self._shares[link] = max(int(size * LINK_SECONDS / seconds), LEAST_READ)
-        elif brought == size and link in self._shares:
-            self._shares[link] += FIRST_READ
-            if self._shares[link] >= READ_SIZE:
-                del self._shares[link]
-        if brought >= LEAST_READ or seconds >= LINK_SECONDS:
-            self._busy[link] = self._turn
-        else:
-            del self._busy[link]
-
     def _read(self, link: Link, size: int) -> int:
         """Read at most `size` bytes from a link. Returns how many came."""
         try:
@@ -825,8 +855,7 @@ class Chat:
         """Rule 3: the one place that removes a link and closes its descriptor, once all events were handed out."""
         for link, reason in self._gone.items():
             del self.links[link.neighbour]
-            self._busy.pop(link, None)
-            self._shares.pop(link, None)
+            self._reader.discard(link)
             self._unfinished.pop(link, None)
             self._changed.discard(link)
             self._poll.unwatch(link.sock)
@@ -854,12 +883,8 @@ class Chat:
     def _on_link(self, link: Link, events: int) -> None:
         if events & WRITE:
             link.blocked = False
-        if not events & READ:
-            return
-        if link in self._busy:
-            self._readable.append(link)
-        elif self._read(link, LEAST_READ) == LEAST_READ:
-            self._busy[link] = self._turn
+        if events & READ:
+            self._reader.read(link)
 
     def _on_listener(self, subject: None, events: int) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -922,7 +947,7 @@ class Chat:
         neighbour = self.network.opened(host, attempt, readable_host(sock.getsockname()))
         self.links[neighbour] = link = self._make_link(sock, neighbour)
         self._changed.add(link)
-        self._busy[link], self._shares[link] = self._turn, FIRST_READ  # a newcomer waits behind the links that we have
+        self._reader.add(link)
 
     def _make_link(self, sock: socket.socket, neighbour: peers.Neighbour) -> Link:
         return Link(sock, neighbour)
