@@ -703,7 +703,7 @@ class Handshake:
         self._links.is_ours(neighbour, GREETING)
         neighbour.log = neighbour.next_batch = None
         if self._recognise(neighbour, hello):
-            if self._overlay.has_room() or hello.urgent:
+            if self._overlay.has_room(neighbour) or hello.urgent:
                 self._greet(neighbour)
             else:
                 sometimes("there is no room for a caller")
@@ -1816,9 +1816,13 @@ class Overlay:
         """A mesh link is closed."""
         self.book.shun(neighbour.address, self._clock.now + self._rng.uniform(*CLOSED_PAUSE))
 
-    def has_room(self) -> bool:
-        """Whether a caller who is not urgent may become a neighbour."""
-        return len(self._links.origins()) < MAX_MESH_LINKS
+    def has_room(self, caller: Neighbour) -> bool:
+        """Whether a caller who is not urgent may become a neighbour.
+
+        The first that reached one of our addresses may: perhaps nobody else connects us to that network.
+        """
+        is_first = all(link.own_host != caller.own_host for link in self._links.mesh())
+        return is_first or len(self._links.origins()) < MAX_MESH_LINKS
 
     def learn(self, neighbour: Neighbour, addresses: Iterable[Address]) -> None:
         """Note addresses of members that this neighbour names. It may say anything: only what can be dialled, and not too much."""
@@ -1913,6 +1917,8 @@ class Overlay:
     def _spare(self, others: list[Neighbour], newest: Neighbour) -> list[Neighbour]:
         """Whom to let go: one of the host with most links, if there is one, so that no machine pushes the others out."""
         others = [other for other in others if not other.pings] or others  # who does not answer may be dead, and somebody must notice
+        ways = Counter(link.own_host for link in (*others, newest))
+        others = [other for other in others if ways[other.own_host] > 1] or others  # the only link to another network, perhaps
         if newest.attempt is None:  # a caller takes another caller's place, if there are many
             called = [other for other in others if other.attempt is None][ELDEST_CALLERS:]
             dialled = [other for other in others if other.attempt is not None][:-OUTBOUND_QUOTA]

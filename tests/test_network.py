@@ -470,6 +470,18 @@ def test_two_networks_without_a_route_between_them_are_one_through_a_machine_in_
     assert world.dials - dials < 10 * 60, "who cannot be reached is not dialled all the time"
 
 
+def test_a_machine_in_two_networks_keeps_its_only_link_to_either():
+    """History (seed 9100016): it swapped that link for another in the larger one, and then had no room for the smaller one."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    for number in range(2, 50):
+        met(network, f"10.0.0.{number}", number, "10.0.0.1")
+    one, other = [met(network, f"10.1.0.{number}", number, "10.1.0.1", urgent=False) for number in (98, 99)]
+    assert one.kind is LinkKind.MESH and other.ending, "there was room for the first one only"
+    for number in range(100, 150):
+        met(network, f"10.0.0.{number}", number, "10.0.0.1")
+    assert not one.ending
+
+
 def test_a_slept_laptop_rejoins_and_catches_up_by_itself():
     world = network_of(5)
     sleeper = world.members[3]
@@ -1289,10 +1301,10 @@ def test_a_c_users_line_that_another_gateway_told_meanwhile_is_known_by_its_time
     assert sum(isinstance(action, peers.Show) for action in network.actions) == times
 
 
-def met(network, host, origin, **more):
+def met(network, host, origin, own_host="", urgent=True, **more):
     """A neighbour that has greeted, and says that it is here."""
-    neighbour = network.opened(host)
-    hello = Hello(origin, 4000, True, b"m%d" % origin, **more)
+    neighbour = network.opened(host, own_host=own_host)
+    hello = Hello(origin, 4000, urgent, b"m%d" % origin, **more)
     network.received(neighbour, encode_pair(hello.name, message.PROBE + encode_hello(hello)) + encode_frame(encode_hello(hello)))
     network.received(neighbour, encode_record(Kind.HERE, origin, 1, 0, hello.name, b""))
     return neighbour
