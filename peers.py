@@ -3014,7 +3014,7 @@ class Presence:
         self._suspects: dict[int, tuple[float, float]] = {}
         # origin that somebody called lost while we were linked to it -> the last sequence we had of it
         self._called_lost: dict[int, int] = {}
-        # origin -> the last sequence that it had when it was called lost, if that is news; FORGED if nobody speaks under it any more
+        # origin that was called lost -> its last sequence then, if we did not have it yet; FORGED: nobody uses it any more
         self._gone_at: dict[int, int] = {}
         # origin that somebody calls lost -> until when it can contradict; the first is due first
         self._doubted: dict[int, float] = {}
@@ -3072,7 +3072,7 @@ class Presence:
         return person.bearers.label(origin, person.name)
 
     def is_alive(self, origin: int, sequence: int, fills_hole: bool) -> bool:
-        """Whether this record shows that its author is here. It does not if it may have come after the news of a loss that it precedes."""
+        """Whether this record shows that its author is here. It does not if it was said before a loss that we were told of first."""
         if not fills_hole and sequence > self._gone_at.get(origin, 0):
             return True
         sometimes("what was said before a loss comes after it")
@@ -3095,7 +3095,7 @@ class Presence:
     def left(self, origin: int, is_news: bool) -> None:
         """A member has said goodbye."""
         self._go(origin, "left" if is_news else None)
-        self._is_gone(origin, FORGED)
+        self._note_gone(origin, FORGED)
 
     def lost(self, record: Record, is_news: bool) -> bool:
         """Somebody misses a member. Returns whether that is us, and more was heard of us than we said: somebody forged it."""
@@ -3112,7 +3112,7 @@ class Presence:
         if origin is not None and not self._is_outdated(origin, sequence) and self.is_here(origin):
             self._doubt(origin, is_news)
         if origin is not None and sequence is not None and sequence > self._log.have.get(origin, 0):
-            self._is_gone(origin, sequence)
+            self._note_gone(origin, sequence)
         if origin is not None and sequence == FORGED:
             self._log.holes.hush(origin)
         return False
@@ -3140,7 +3140,7 @@ class Presence:
         self._suspects.pop(origin, None)
         self._doubted.setdefault(origin, self._clock.now + DOUBT_SECONDS)
 
-    def _is_gone(self, origin: int, sequence: int) -> None:
+    def _note_gone(self, origin: int, sequence: int) -> None:
         """Note that what it said up to this sequence does not show that it is here: some logs go back further."""
         self._gone_at[origin] = max(sequence, self._gone_at.get(origin, 0))
         keep_newest(self._gone_at, MAX_MEMBERS)
@@ -3151,7 +3151,7 @@ class Presence:
             self._author.tell(Kind.HERE, self._author.name)
 
     def leave(self) -> None:
-        """Say goodbye; and who seems to be gone, as nobody else may be about to notice."""
+        """Say who seems to be gone, since perhaps nobody else will notice, and goodbye."""
         silent = [neighbour.origin for neighbour in self._links.mesh() if neighbour.pings]
         for origin in filter(self.is_here, [*self._suspects, *silent]):
             self._tell_lost(origin)

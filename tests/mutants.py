@@ -181,7 +181,7 @@ def never_contradict(patch):
 
 def list_who_was_given_up(patch):
     """An origin that somebody forged is listed again when the forgery comes late."""
-    patch(peers.Presence, "_is_gone", lambda self, origin, sequence: None)
+    patch(peers.Presence, "_note_gone", lambda self, origin, sequence: None)
 
 
 def never_call_back(patch):
