@@ -205,10 +205,11 @@ class LinkKind(Enum):
 STRANGER, PROBING, GREETING, MESH, PLAIN = LinkKind
 OURS, KNOWN = (MESH, GREETING), (MESH, PLAIN)
 MAX_BACKLOG = 8 * 1024 * 1024  # bytes of memory that may wait for a C program (a member lags behind in the log instead)
-MAX_OUT = 4096  # pieces on their way to a named C program that are remembered, because they may have to be sent again
+MAX_OUT = 4096  # Batches for a named C program that are remembered, because they may have to be sent again
 PIECE_COST = 40  # bytes of memory that a waiting piece costs beside its own bytes
 NOBODY: Sequence[Neighbour] = ()
 NOTHING = 0, -1  # the first and the last of no sequences
+NO_BATCH = join([])
 MAX_GUESTS = 256  # names behind one plain link, or at one gateway
 MAX_GUEST_NAME = 256  # bytes of such a name; longer ones are shown but not remembered, or a thousand links would hold half a GB
 
@@ -218,7 +219,7 @@ class Neighbour:
 
     __slots__ = (  # a thousand links may be silent, and each costs its memory
         "host", "own_host", "attempt", "contact", "kind", "since", "since_wall", "address", "name", "heard_at", "pings",
-        "pinged_at", "frames", "left", "ending", "_outbox", "waiting", "queued", "cost", "_taken", "_out_bytes", "_out",
+        "pinged_at", "frames", "left", "ending", "_outbox", "waiting", "queued", "cost", "_taken", "_stream", "_stream_end",
         "log", "position", "asked", "is_level", "origin", "greeted_as", "met_at", "vector_at_hello", "seen", "filter_until",
         "own_from", "has_asked", "is_foreign", "names", "spoke", "next_batch", "outlet")
 
@@ -242,8 +243,8 @@ class Neighbour:
         self.queued = 0  # bytes in `waiting`
         self.cost = 0  # bytes of memory that `waiting` costs
         self._taken = 0  # bytes of the first Batch that were taken out
-        self._out_bytes = 0  # to a contact: all that were taken out, and (bytes before, Batch, from where) of each chunk
-        self._out: Any = deque(maxlen=MAX_OUT) if self.contact else ()
+        self._stream: Any = deque(maxlen=MAX_OUT) if self.contact else ()  # to a contact: Batches, each with the bytes before it
+        self._stream_end = 0  # all bytes that were ever queued for a contact
         self.log: Optional[Log] = None  # ours, to be sent to it; None: nothing of it is, for now
         self.position = 0  # where in our log it stands: the next record to send
         self.asked: list[int] = []  # numbers in our log that it asked for, the first one last
@@ -307,6 +308,11 @@ class Neighbour:
         self.waiting.append(batch)
         self.queued += len(batch.data)
         self.cost += len(batch.data) + PIECE_COST * len(batch.ends)
+        if self.contact:
+            self._stream.append((self._stream_end, batch))
+            self._stream_end += len(batch.data)
+            while self._stream_end - self.queued - self._stream[0][0] > MAX_BACKLOG:  # the far end has it: no kernel buffers so much
+                self._stream.popleft()
 
     def follow(self, log: Log) -> None:
         """Send it the log, from its position on and from now on."""
@@ -337,13 +343,10 @@ class Neighbour:
         if self.contact is None or self.kind is not PLAIN or self.log is None:
             return
         self.contact.position, self.contact.outlet = self.position, self.outlet
-        if self.waiting:
-            self._out.append((self._out_bytes, self.waiting[0], self._taken))
-        arrived = self._out_bytes - lost
-        place = next((place for place in reversed(self._out) if place[0] <= arrived), None)
-        if place is not None and place[1].numbers:
-            before, batch, start = place
-            at = bisect_right(batch.ends, start + arrived - before)
+        arrived = self._stream_end - self.queued - lost
+        before, batch = next((place for place in reversed(self._stream) if place[0] <= arrived), (0, NO_BATCH))
+        if batch.numbers:
+            at = bisect_right(batch.ends, arrived - before)
             self.contact.position = batch.numbers[at] if at < len(batch.numbers) else min(batch.numbers[-1] + 1, self.position)
 
     def ask(self, numbers: Sequence[int]) -> None:
@@ -357,74 +360,53 @@ class Neighbour:
         Whole pieces of what waits, up to `joined` bytes together, or one longer one: of a piece over SMALLEST_SEGMENT
         bytes only the header, at its start, must not be cut, so room for that many will do. Then a chunk of the log.
         """
-        if self.waiting or self.asked or self.next_batch:
-            return self._take_waiting(joined, room)
+        if self.next_batch and self.log and not self.waiting:
+            batch = self.next_batch(self)
+            if batch is None:
+                return b""
+            if len(batch.data) <= joined and len(batch.data) <= room and not self.contact:  # as a rule: all goes out at once
+                return batch.data
+            self._queue(batch)
+        if self.waiting:
+            return self._take_pieces(joined, room)
+        if self.asked:
+            return self._take_asked() + self._take_records()
         data = self._take_records()
         self.is_level = self.log is not None and self.position >= self.filter_until
         return data
 
-    def _take_waiting(self, joined: int, room: int) -> bytes:
-        if self.next_batch and not self.waiting and self.log:
-            batch = self.next_batch(self)
-            data = batch.data if batch else b""
-            if len(data) <= joined and len(data) <= room and not self.contact:  # as a rule: all goes out at once
-                return data
-            if batch:
-                self._queue(batch)
+    def _take_pieces(self, joined: int, room: int) -> bytes:
         chunk: list[bytes] = []
-        if self.waiting:
-            self._take_pieces(chunk, joined, room)
-        if not self.waiting and not self.next_batch and not chunk:
-            self._take_asked(chunk)
-            chunk.append(self._take_records())
-        return chunk[0] if len(chunk) == 1 else b"".join(chunk)
-
-    def _take_pieces(self, chunk: list[bytes], joined: int, room: int) -> None:
         left = min(joined, room)
         while self.waiting:
             batch, start = self.waiting[0], self._taken
-            stop = len(batch.data)
-            if stop - start > left:
-                stop = self._last_end(batch, start + left) or (0 if chunk else self._long_piece(batch, room))
-            if not stop:
+            at = bisect_right(batch.ends, start + left)
+            if at and batch.ends[at - 1] > start:
+                stop = batch.ends[at - 1]
+            elif not chunk and min(batch.ends[at] - start, SMALLEST_SEGMENT) <= room:  # a piece that alone is longer
+                stop = batch.ends[at]
+            else:
                 break
             chunk.append(batch.data[start:stop])
             left -= stop - start
-            if self.contact:
-                self._out.append((self._out_bytes, batch, start))
-                self._out_bytes += stop - start
-                while self._out_bytes - self._out[0][0] > MAX_BACKLOG:  # the far end has it: no kernel buffers so much
-                    self._out.popleft()
-            self._drop(stop)
+            self._taken = stop
+            if stop == len(batch.data):
+                del self.waiting[0]
+                self.cost -= stop + PIECE_COST * len(batch.ends)
+                self._taken = 0
         self.queued -= sum(map(len, chunk))
+        return chunk[0] if len(chunk) == 1 else b"".join(chunk)
 
-    def _last_end(self, batch: Batch, most: int) -> int:
-        """The last place at or before `most` where a segment may end; 0 if that takes nothing."""
-        at = bisect_right(batch.ends, most) - 1
-        return batch.ends[at] if at >= 0 and batch.ends[at] > self._taken else 0
-
-    def _long_piece(self, batch: Batch, room: int) -> int:
-        """Where the piece ends that alone is longer than what may be joined; 0 without room for its header."""
-        stop = batch.ends[bisect_right(batch.ends, self._taken)]
-        return stop if min(stop - self._taken, SMALLEST_SEGMENT) <= room else 0
-
-    def _drop(self, stop: int) -> None:
-        """Note that everything before `stop` in the first Batch was taken out."""
-        self._taken = stop
-        batch = self.waiting[0]
-        if stop == len(batch.data):
-            del self.waiting[0]
-            self.cost -= stop + PIECE_COST * len(batch.ends)
-            self._taken = 0
-
-    def _take_asked(self, chunk: list[bytes]) -> None:
-        """Take some of what it asked for, as far as our log still has it."""
+    def _take_asked(self) -> bytes:
+        """Some of what it asked for, as far as our log still has it."""
+        chunk: list[bytes] = []
         size = 0
         while self.asked and size < SMALLEST_SEGMENT * 100:
             number = self.asked.pop()
-            frames = self.log.read(number, number + 1) if self.log and number >= self.log.start else []
+            frames = self.log.read(number, number + 1)  # type: ignore[union-attr]
             chunk += frames
             size += sum(map(len, frames))
+        return b"".join(chunk)
 
     def _take_records(self) -> bytes:
         # The subtle spot: only a position in the shared log is kept, not a queue of its own. So nothing is lost

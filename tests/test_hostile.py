@@ -1043,7 +1043,7 @@ def test_what_a_named_c_program_was_sent_is_remembered_as_far_as_it_may_be_on_it
         network.received(liar, records(1, 666, 1 + 50 * number, b"eve", [b"x" * 30_000] * 50))
         while link.take(1 << 16, 1 << 17):
             pass
-    assert peers.MAX_BACKLOG - 10 ** 6 < link._out_bytes - link._out[0][0] <= peers.MAX_BACKLOG < link._out_bytes
+    assert abs(link._stream_end - link._stream[0][0] - peers.MAX_BACKLOG) < 10 ** 6 < peers.MAX_BACKLOG < link._stream_end
 
 
 def test_the_last_link_may_end_while_it_is_quiet_and_its_words_wait():
