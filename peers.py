@@ -1355,9 +1355,9 @@ class Network:
         _, origin, first, _, _, frames = run
         log, last = self.log, first + len(frames) - 1
         is_live = first > neighbour.vector_at_hello.get(origin, 0)
-        number = self._log_from(neighbour, origin, last, frames, late, is_live)
-        if log.holes.count:
-            self._replan |= origin in log.holes
+        number = log.extend(origin, last, frames, self.now, late, is_live)
+        neighbour.brought(origin, first, last, number)
+        self._replan = True  # there may be a new hole
         if is_live and not late and first > self._before.get(origin, 0):
             self._deliver(run, number)
             return
@@ -1368,13 +1368,6 @@ class Network:
             if neighbour.is_foreign and not is_history:
                 self.bridge.skip_behind(neighbour.origin, number + offset)
             self._deliver(one, number + offset, earlier, is_history, is_late=True, fills_hole=late)
-
-    def _log_from(self, neighbour: Neighbour, origin: int, last: int, frames: list[bytes], late: bool, is_live: bool) -> int:
-        """Log what this neighbour brought, see Log.extend. Returns the number of the first."""
-        number = self.log.extend(origin, last, frames, self.clock.now, late, is_live)
-        if neighbour.position == number:  # it lacked nothing, and still does not
-            neighbour.position = self.log.end
-        return number
 
     def _is_earlier(self, neighbour: Neighbour, run: Run) -> bool:
         return run.sequence <= self._before.get(run.origin, 0) or self._is_old(neighbour, run)
@@ -1447,11 +1440,9 @@ class Network:
         self.log.may_lack(record.origin, record.sequence, is_live)
         news = self.log.news(record.origin, record.sequence, record.sequence)
         if news:
-            late = news[0][2]
-            self._log_from(neighbour, record.origin, record.sequence, [frame], late, is_live)
-        if news or record.origin != neighbour.origin:
-            neighbour.has(record.origin, record.sequence, record.sequence)
-        if news:
+            ((_, _, late),) = news
+            number = self.log.extend(record.origin, record.sequence, [frame], self.now, late, is_live)
+            neighbour.brought(record.origin, record.sequence, record.sequence, number)
             self._replan = True
             is_news = record.sequence > self._before.get(record.origin, 0) and not late
             is_alive = self.presence.is_alive(record.origin, record.sequence, late)
@@ -1459,6 +1450,8 @@ class Network:
                 self.presence.note_alive(record.origin)
             if is_alive or record.kind != Kind.HERE:
                 self._told(record, is_news)
+        elif record.origin != neighbour.origin:  # else our copy may be forged, and its owner must see it
+            neighbour.has(record.origin, record.sequence, record.sequence)
 
     def _told(self, record: Record, is_news: bool) -> None:
         if record.kind == Kind.GUEST_GONE:
