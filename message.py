@@ -52,12 +52,11 @@ class FrameDecoder:
     """Cuts a byte stream into frames, wherever the network has cut it into pieces.
 
     A READ MAY BE PARTIAL: TCP carries a stream, not messages, and one recv may return half a header or
-    forty frames. An incomplete frame waits in here: at most `limit` + HEADER_SIZE bytes, beside the piece
+    forty frames. An incomplete frame waits in here: at most HEADER_SIZE + MAX_FRAME bytes, beside the piece
     that was just fed. (A write may be partial, too: p2pchat.Link.)
     """
 
-    def __init__(self, limit: int = MAX_FRAME) -> None:
-        self.limit = limit
+    def __init__(self) -> None:
         self._rest, self._at = b"", 0  # bytes that were fed and are still kept, and how many of them are used up
 
     def feed(self, data: bytes) -> FrameDecoder:
@@ -68,13 +67,10 @@ class FrameDecoder:
     def __iter__(self) -> Iterator[bytes]:
         """Yield each complete frame, header included, in order.
 
-        Raises ProtocolError as soon as a header announces more than `limit` bytes. The frames before it
+        Raises ProtocolError as soon as a header announces more than MAX_FRAME bytes. The frames before it
         have been yielded by then, and no memory is spent on the one announced.
         """
-        frame = self._next()
-        while frame is not None:
-            yield frame
-            frame = self._next()
+        return iter(self._next, None)
 
     def _next(self) -> Optional[bytes]:
         rest, at = self._rest, self._at
@@ -83,8 +79,8 @@ class FrameDecoder:
         body, end = at + HEADER_SIZE, len(rest)
         if body <= end:
             (length,) = _read_length(rest, at)
-            if length > self.limit:
-                raise _too_long(length, self.limit)
+            if length > MAX_FRAME:
+                raise _too_long(length)
             stop = body + length
             if stop <= end:
                 self._at = stop
@@ -93,8 +89,8 @@ class FrameDecoder:
         return None
 
 
-def _too_long(length: int, limit: int) -> ProtocolError:
-    return ProtocolError(f"sent a frame of {length} bytes ({limit} at most)")
+def _too_long(length: int) -> ProtocolError:
+    return ProtocolError(f"sent a frame of {length} bytes ({MAX_FRAME} at most)")
 
 
 def encode_frame(body: bytes) -> bytes:
@@ -492,7 +488,7 @@ class RecordDecoder(FrameDecoder):
         What may change the meaning of what follows, such as a goodbye or a probe, comes alone. The first part of a pair waits
         in here: at most two frames. Raises ProtocolError.
         """
-        rest, at, limit = self._rest, self._at, self.limit
+        rest, at = self._rest, self._at
         if not rest:
             return None
         texts: list[bytes] = []
@@ -505,7 +501,7 @@ class RecordDecoder(FrameDecoder):
                 break
             (length,) = _read_length(rest, start - HEADER_SIZE)
             stop = start + length
-            if stop > end or size > limit or length > limit:
+            if stop > end or size > MAX_FRAME or length > MAX_FRAME:
                 break
             name, text = rest[body:body + size], rest[start:stop]
             is_special = b"\0" in text or MARK in text or text in QUIT_TEXTS
@@ -526,8 +522,8 @@ class RecordDecoder(FrameDecoder):
         self._rest, self._at, start = rest, 0, 0
         while start + HEADER_SIZE <= len(rest):
             (length,) = _read_length(rest, start)
-            if length > self.limit:
-                raise _too_long(length, self.limit)
+            if length > MAX_FRAME:
+                raise _too_long(length)
             start += HEADER_SIZE + length
 
     def take_for_name(self, text: bytes) -> None:
@@ -548,7 +544,7 @@ class RecordDecoder(FrameDecoder):
         length, kind, origin, sequence, when, size = read_record(rest, at)
         name, stop = at + RECORD_SIZE, at + HEADER_SIZE + length
         text = name + size
-        if kind not in CHAT or not text <= stop <= end or not sequence or size > MAX_PLAIN_FRAME or length > self.limit:
+        if kind not in CHAT or not text <= stop <= end or not sequence or size > MAX_PLAIN_FRAME or length > MAX_FRAME:
             return self._next()
         run = new_tuple(Run, (kind, origin, sequence, when, rest[name:text], [rest[at:stop]]))
         if stop < end:
@@ -561,14 +557,14 @@ class RecordDecoder(FrameDecoder):
     def _extend(self, run: Run) -> None:
         """Add what follows the first record: same kind, origin and name, and the next sequence each time."""
         kind, origin, following, _, name, frames = run
-        buffer, at, end, limit = self._rest, self._at, len(self._rest), self.limit
+        buffer, at, end = self._rest, self._at, len(self._rest)
         text, size, add_frame = RECORD_SIZE + len(name), len(name), frames.append
         while end - at >= text:
             length, a_kind, an_origin, sequence, _, a_size = read_record(buffer, at)
             following += 1
             stop = at + HEADER_SIZE + length
             if (sequence != following or an_origin != origin or a_kind != kind or a_size != size or stop > end
-                    or stop < at + text or length > limit or buffer[at + RECORD_SIZE:at + text] != name):
+                    or stop < at + text or length > MAX_FRAME or buffer[at + RECORD_SIZE:at + text] != name):
                 break
             add_frame(buffer[at:stop])
             at = stop

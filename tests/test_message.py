@@ -7,14 +7,14 @@ import pytest
 
 import message
 from helpers import encode_pair
-from message import (HEADER_SIZE, MAX_PLAIN_FRAME, SMALLEST_SEGMENT, Batch, FrameDecoder, Kind, Log, ProtocolError,
+from message import (HEADER_SIZE, MAX_FRAME, MAX_PLAIN_FRAME, SMALLEST_SEGMENT, Batch, FrameDecoder, Kind, Log, ProtocolError,
                      RecordDecoder, as_c_reads, encode_frame, encode_pairs, join, encode_record, is_quit, plain_texts, read_id)
 
 HI = b"\x02\0\0\0\0\0\0\0al" b"\x02\0\0\0\0\0\0\0hi"
 
 
 def pairs(*pieces):
-    decoder = FrameDecoder(MAX_PLAIN_FRAME)
+    decoder = FrameDecoder()
     frames = [body for piece in pieces for body in bodies(decoder.feed(piece))]
     return list(zip(frames[::2], frames[1::2]))
 
@@ -56,13 +56,13 @@ def test_pairs_are_the_same_at_every_split_of_the_stream_and_what_changes_their_
         assert [(name, text) for name, texts in found for text in texts] == said and not decoder._rest
 
 
-@pytest.mark.parametrize("bad", [struct.pack("<Q", 2001), encode_frame(b"al") + struct.pack("<Q", 2001)])
+@pytest.mark.parametrize("bad", [struct.pack("<Q", MAX_FRAME + 1), encode_frame(b"al") + struct.pack("<Q", MAX_FRAME + 1)])
 def test_pairs_before_a_length_over_the_limit_come_first(bad):
-    decoder = RecordDecoder(2000)
+    decoder = RecordDecoder()
     whole = encode_pair(b"al", b"hi")
     assert runs(decoder.feed(whole + bad[:-1])) == [(b"al", [b"hi"])]
-    for decoder in decoder.feed(bad[-1:]), RecordDecoder(2000).feed(bad + b"x" * 2001 + whole):
-        with pytest.raises(ProtocolError, match="2001 bytes"):
+    for decoder in decoder.feed(bad[-1:]), RecordDecoder().feed(bad + b"x" * (MAX_FRAME + 1) + whole):
+        with pytest.raises(ProtocolError, match=f"{MAX_FRAME + 1} bytes"):
             decoder.next_pairs()
 
 
@@ -81,10 +81,10 @@ def test_a_frame_ends_at_a_nul_as_for_the_c_program():
     assert as_c_reads(b":q\0anything") == b":q" and as_c_reads(b"bob") == b"bob" and as_c_reads(b"\0") == b""
 
 
-@pytest.mark.parametrize("length", [MAX_PLAIN_FRAME + 1, 2**31, 2**32, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("length", [MAX_FRAME + 1, 2**31, 2**32, 2**63, 2**64 - 1])
 def test_a_length_over_the_limit_is_refused_when_its_header_is_there_and_not_before(length):
     header = struct.pack("<Q", length)
-    decoder = FrameDecoder(MAX_PLAIN_FRAME)
+    decoder = FrameDecoder()
     assert bodies(decoder.feed(HI + header[:-1])) == [b"al", b"hi"]
     with pytest.raises(ProtocolError, match=f"{length} bytes"):
         list(decoder.feed(header[-1:]))
@@ -93,13 +93,13 @@ def test_a_length_over_the_limit_is_refused_when_its_header_is_there_and_not_bef
 def test_frames_before_a_bad_length_are_yielded_first():
     seen = []
     with pytest.raises(ProtocolError):
-        for frame in FrameDecoder(MAX_PLAIN_FRAME).feed(HI + b"\xff" * 8):
+        for frame in FrameDecoder().feed(HI + b"\xff" * 8):
             seen.append(frame)
     assert bodies(seen) == [b"al", b"hi"]
 
 
 def test_decoder_keeps_no_more_than_one_unfinished_frame():
-    decoder = FrameDecoder(MAX_PLAIN_FRAME)
+    decoder = FrameDecoder()
     list(decoder.feed(b"\x00\x08" + b"\0" * 6 + b"x" * 2047))
     assert len(decoder._rest) == HEADER_SIZE + 2047
     assert bodies(decoder.feed(b"x")) == [b"x" * 2048] and decoder._rest == b""
@@ -108,11 +108,11 @@ def test_decoder_keeps_no_more_than_one_unfinished_frame():
 def test_decoder_survives_random_bytes_in_random_pieces():
     for seed in range(300):
         rng = random.Random(seed)
-        decoder = FrameDecoder(MAX_PLAIN_FRAME)
+        decoder = FrameDecoder()
         try:
             for _ in range(20):
                 piece = bytes(rng.choice((0, 0, 0, 1, 2, 8, 65, 255)) for _ in range(rng.randrange(40)))
-                assert all(len(frame) <= HEADER_SIZE + MAX_PLAIN_FRAME for frame in decoder.feed(piece))
+                assert all(len(frame) <= HEADER_SIZE + MAX_FRAME for frame in decoder.feed(piece))
         except ProtocolError:
             pass
 
