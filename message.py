@@ -727,7 +727,6 @@ class Holes:
         self._holes: dict[int, list[Hole]] = {}  # by origin; each origin's oldest first
         self._hushed: dict[int, None] = {}  # origins of which no hole is told, oldest first
         self.count = 0
-        self.untold = 0  # holes that our user was not told of yet
 
     def __contains__(self, origin: int) -> bool:
         return origin in self._holes
@@ -761,7 +760,6 @@ class Holes:
         for hole in self._untold():
             if hole.since + TELL_SECONDS <= now:
                 hole.told = True
-                self.untold -= 1
                 missing += hole.last - hole.first + 1 if hole.last - hole.first < MAX_MISSING else 0
         return missing
 
@@ -774,11 +772,10 @@ class Holes:
         self._hushed[origin] = None
         keep_newest(self._hushed, MAX_HOLES)
         for hole in self._holes.get(origin, ()):
-            self.untold -= not hole.told
             hole.told = True
 
     def _untold(self) -> list[Hole]:
-        return [hole for holes in self._holes.values() for hole in holes if not hole.told] if self.untold else []
+        return [hole for holes in self._holes.values() for hole in holes if not hole.told]
 
     def _shrink(self, origin: int, hole: Hole, low: int, high: int) -> None:
         self._remove(origin, hole)
@@ -790,9 +787,8 @@ class Holes:
         holes = self._holes.setdefault(origin, [])
         holes.append(hole)
         self.count += 1
-        self.untold += not hole.told
-        if len(holes) > MAX_HOLES_EACH:
-            self._remove(origin, _highest(holes))
+        if len(holes) > MAX_HOLES_EACH:  # a forger jumps ahead, while the author's next records fall into the lowest hole
+            self._remove(origin, max(holes, key=lambda hole: hole.first))
         if self.count > MAX_HOLES:
             self._give_up_half()
 
@@ -800,7 +796,6 @@ class Holes:
         holes = self._holes[origin]
         holes.remove(hole)
         self.count -= 1
-        self.untold -= not hole.told
         if not holes:
             del self._holes[origin]
 
@@ -815,11 +810,6 @@ class Holes:
                 self._remove(origin, hole)
         for origin in list(self._holes)[MAX_HOLES // 2:]:
             self._remove(origin, self._holes[origin][0])
-
-
-def _highest(holes: list[Hole]) -> Hole:
-    """The hole to give up: a forger jumps ahead, while the author's next records fall into the lowest hole."""
-    return max(holes, key=lambda hole: hole.first)
 
 
 # The log: what is remembered -------------------------------------------------------------------

@@ -288,12 +288,6 @@ class Neighbour:
         log = self.log
         return not (self.queued or self.asked or log and self.position < log.end)
 
-    def heard(self, key: Key, frame: bytes, most: int) -> bool:
-        """Note who is behind this link. Returns whether there was room: for `most` at most, with names that are not too long."""
-        if key in self.names or len(self.names) < most and len(frame) <= MAX_GUEST_NAME:
-            self.names[key] = frame
-        return key in self.names
-
     @property
     def people(self) -> list[bytes]:
         """The names of those who were heard over this link, or its own."""
@@ -493,7 +487,7 @@ class Links:
         """The neighbours at mesh links; with `greeting`, also those about to be."""
         return [neighbour for neighbour in self.ours if (greeting or neighbour.kind is MESH) and not neighbour.ending]
 
-    def is_ours(self, neighbour: Neighbour, kind: LinkKind) -> None:
+    def found_member(self, neighbour: Neighbour, kind: LinkKind) -> None:
         """A member is at the far end of this link, which is of this kind from now on."""
         neighbour.kind = kind
         self.ours[neighbour] = None
@@ -682,7 +676,7 @@ class Handshake:
         if not text.startswith(PROBE) or not is_kind(text[len(PROBE):], Kind.HELLO) or neighbour.attempt or neighbour.spoke:
             return False  # a probe may come late, on a link that we already took for a C program's: one lost packet is enough
         hello = decode_hello(text[len(PROBE):])
-        self._links.is_ours(neighbour, GREETING)
+        self._links.found_member(neighbour, GREETING)
         neighbour.log = neighbour.next_batch = None
         if self._recognise(neighbour, hello):
             if self._overlay.has_room(neighbour) or hello.urgent:
@@ -821,7 +815,7 @@ class Network:
         self.log = Log()
         self.author = Author(name, self.log, clock, rng)
         self.links = Links(self.author, self._actions)
-        self.overlay = Overlay(self.author, clock, rng, self.links, self._connect)
+        self.overlay = Overlay(self.author, clock, rng, self.links, self.contacts, self._connect)
         self.presence = Presence(self.author, clock, rng, self.log, self.links, self._notice)
         self.bridge = Bridge(self.author, port, clock, rng, self.log, self.links, self.presence, self.overlay.find,
                              self._show, self._notice, self._later)
@@ -930,7 +924,6 @@ class Network:
         self._replan = True
         contact = Contact(label, addresses, seconds or DIAL_SECONDS)
         self.contacts.append(contact)
-        self.overlay.named = self.contacts
         self._dial_contact(contact)
         return contact
 
@@ -1034,7 +1027,7 @@ class Network:
                   and not neighbour.attempt and not neighbour.ending and neighbour.since + STRANGER_SECONDS <= self.now]
         silent = _of_the_largest_crowd([neighbour for neighbour in guests if not neighbour.spoke])
         talkers = _of_the_largest_crowd([neighbour for neighbour in guests if neighbour.spoke])
-        crowd = silent or sorted(talkers, key=_heard_at, reverse=True)
+        crowd = silent or sorted(talkers, key=lambda guest: guest.heard_at, reverse=True)
         found = crowd[-1] if crowd else None
         if found is None and len(guests) > len(self.links.all) // 2:  # talkers of different hosts: who was here first stays
             found = min(guests[len(guests) // 2:], key=lambda guest: (guest.spoke, guest.heard_at))
@@ -1172,7 +1165,7 @@ class Network:
     def _met(self, neighbour: Neighbour, hello: Hello) -> None:
         """Both have said hello: a mesh link from here on."""
         is_first, alone = not self.overlay.book.met, not self.links.mesh()
-        self.links.is_ours(neighbour, MESH)
+        self.links.found_member(neighbour, MESH)
         self._connected(neighbour)
         neighbour.name = hello.name
         neighbour.vector_at_hello = hello.vector
@@ -1391,7 +1384,7 @@ class Network:
                 self.presence.note_alive(origin)
             label, news = self.bridge.told(run, number, is_late)
         if news:
-            self._actions.append(new_tuple(Show, (label, news, False, when if earlier else 0)))
+            self._show(label, news, when if earlier else 0)
 
     def _show(self, label: bytes, texts: list[bytes], earlier: int = 0) -> None:
         self._actions.append(new_tuple(Show, (label, texts, False, earlier)))
@@ -1518,10 +1511,6 @@ def _of_the_largest_crowd(neighbours: Sequence[Neighbour]) -> list[Neighbour]:
     return [neighbour for neighbour in neighbours if crowds[neighbour.host] == most > 1]
 
 
-def _heard_at(neighbour: Neighbour) -> float:
-    return neighbour.heard_at
-
-
 # Hosts ---------------------------------------------------------------------------------------
 
 def is_loopback(host: str) -> bool:
@@ -1646,11 +1635,11 @@ class Overlay:
     A random graph with an active view (the links) and a passive one (the Book), as in HyParView (Leitao et al. 2007).
     """
 
-    def __init__(self, author: Author, clock: Clock, rng: Random, links: Links, connect: Callable[[Attempt, float], None]) -> None:
-        self._author, self._clock, self._rng, self._links, self._connect = author, clock, rng, links, connect
+    def __init__(self, author: Author, clock: Clock, rng: Random, links: Links, contacts: list[Contact],
+                 connect: Callable[[Attempt, float], None]) -> None:
+        self._author, self._clock, self._rng, self._links, self._contacts, self._connect = author, clock, rng, links, contacts, connect
         self.book = Book(rng)
         self.attempts: list[Attempt] = []  # dials under way
-        self.named: list[Contact] = []  # the Contacts of our user
         self.leaving = False
         self._unproven = TokenBucket(UNPROVEN_DIALS, UNPROVEN_SECONDS, clock.now)
         self._naming = FairBuckets(MAX_NAMED, NAMED_SECONDS)
@@ -1867,7 +1856,7 @@ class Overlay:
 
     def _reserve(self) -> Mapping[Address, Optional[int]]:
         """Where else to look: friends, and the peers that our user named. (Not in shuffles: all may have named the same one.)"""
-        named = {contact.addresses[0][:2]: contact.origin for contact in self.named if contact.reached and not contact.plain}
+        named = {contact.addresses[0][:2]: contact.origin for contact in self._contacts if contact.reached and not contact.plain}
         return {**named, **self.book.friends}
 
     def _free(self, source: Mapping[Address, Optional[int]]) -> list[Address]:
@@ -2225,12 +2214,14 @@ class Bridge:
 
     def _is_behind(self, neighbour: Neighbour, key: Key, frame: bytes) -> bool:
         """Note who is behind this link. Returns whether there was room to remember it."""
-        if neighbour.names.get(key) == frame:
-            return True
-        before = len(neighbour.names)
-        is_known = neighbour.heard(key, frame, min(max(MAX_BEHIND // max(len(self._plain), 1), LEAST_BEHIND), MAX_GUESTS))
-        self._behind[key] += len(neighbour.names) - before
-        return is_known
+        names = neighbour.names
+        if key not in names:
+            most = min(max(MAX_BEHIND // max(len(self._plain), 1), LEAST_BEHIND), MAX_GUESTS)
+            if len(names) >= most or len(frame) > MAX_GUEST_NAME:
+                return False
+            self._behind[key] += 1
+        names[key] = frame
+        return True
 
     def _heard_again(self, neighbour: Neighbour, name: bytes, text: bytes) -> None:
         """This link brings what a gateway has told, so it leads where that gateway's link leads."""
@@ -2392,7 +2383,7 @@ class Bridge:
             key = hash((name, text))
             if self._words.told(key, run.origin, self._told_at(key, number + offset, is_late)):
                 news.append(text)
-                self._owe_everywhere(key, number + offset)
+                self._owe_lines(name, [text], number + offset)
             else:
                 self.skip(number + offset, 1)
                 self._told_again(key, run.origin)
@@ -2424,14 +2415,11 @@ class Bridge:
                 news.append(text)
         return label, news
 
-    def _owe_lines(self, name: bytes, texts: list[bytes], number: int) -> None:
-        for offset, text in enumerate(texts) if self._quiet else ():
-            self._owe_everywhere(hash((name, text)), number + offset)
-
-    def _owe_everywhere(self, key: int, number: int) -> None:
-        """A gateway told a C user's line: a quiet link that has brought it no longer has to tell it."""
+    def _owe_lines(self, name: bytes, texts: list[bytes], first: int) -> None:
+        """A gateway told a C user's lines: a quiet link that has brought one no longer has to tell it."""
         for neighbour in self._quiet.values():
-            self._owe(neighbour, key, number)
+            for number, text in enumerate(texts, first):
+                self._owe(neighbour, hash((name, text)), number)
 
     def _owe(self, neighbour: Neighbour, key: int, number: int) -> None:
         words = neighbour.outlet.words
@@ -2593,10 +2581,10 @@ class Bridge:
 
     def _due(self, neighbour: Neighbour) -> Optional[float]:
         outlet = neighbour.outlet
-        if not outlet.is_quiet or neighbour.ending:
+        if neighbour.ending:
             return None
-        since = [owed[1] for owed in list(outlet.owed)[:1] if neighbour.position < self._log.end]
-        since += [heard[0] for heard in list(outlet.heard)[:1]]
+        since = [owed[1] for owed in outlet.owed[:1] if neighbour.position < self._log.end]
+        since += [heard[0] for heard in outlet.heard[:1]]
         return min(since) + self._pause(outlet) if since else None
 
     def tick(self) -> None:

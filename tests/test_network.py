@@ -1660,7 +1660,6 @@ def test_a_hole_filled_at_every_other_place_leaves_bounded_holes():
         holes.fill(origin, 7, 7)
     assert holes.count == sum(map(len, holes._holes.values())) <= message.MAX_HOLES
     assert max(map(len, holes._holes.values())) <= message.MAX_HOLES_EACH
-    assert holes.untold == len(holes._untold())
 
 
 def test_what_is_missing_is_told_at_once_and_then_now_and_then():
