@@ -176,7 +176,7 @@ class Contact:
         self.reached = False  # ever
         self.spare = False  # another peer that our user named was joined: this one is dialled when nobody is connected
         self.plain = False  # it was a C program last time (or a member that was stopped, so it is probed each time)
-        self.origin: Optional[int] = None  # if it was a member last time
+        self.origin: Optional[int] = None  # if it was a member last time, and did not leave
         self.failure = ""  # why the last round of dials came to nothing
         self.position = 0  # of a lost C program: where in our log it stands
         self.outlet: Optional[Outlet] = None  # what it has beyond that
@@ -1453,7 +1453,7 @@ class Network:
             self.presence.here(record.origin, record.name, is_news)
         elif record.kind == Kind.LEFT:
             self.presence.left(record.origin, is_news)
-            self.overlay.book.forget(record.origin)
+            self.overlay.forget(record.origin)
         elif self.presence.lost(record, is_news):
             self._forged_from = min(self._forged_from or FORGED, self.author.sequence + 1)
             self._renew()
@@ -1590,7 +1590,7 @@ class Book:
         self.shun(address, now + self.rng.uniform(*FAILED_PAUSE))
 
     def forget(self, origin: int) -> None:
-        """This member said goodbye: nobody will answer."""
+        """Nobody will answer where this member was."""
         for addresses in (self.heard, self.friends):
             for address in [address for address, owner in addresses.items() if owner == origin]:
                 del addresses[address]
@@ -1780,6 +1780,13 @@ class Overlay:
         """A mesh link is closed."""
         self.book.shun(neighbour.address, self._clock.now + self._rng.uniform(*CLOSED_PAUSE))
 
+    def forget(self, origin: int) -> None:
+        """This member said goodbye: nobody will answer."""
+        self.book.forget(origin)
+        for contact in self._contacts:
+            if contact.origin == origin:
+                contact.origin = None
+
     def has_room(self, caller: Neighbour) -> bool:
         """Whether a caller who is not urgent may become a neighbour.
 
@@ -1855,8 +1862,13 @@ class Overlay:
             self.dial(Attempt(address, urgent=True))
 
     def _reserve(self) -> Mapping[Address, Optional[int]]:
-        """Where else to look: friends, and the peers that our user named. (Not in shuffles: all may have named the same one.)"""
-        named = {contact.addresses[0][:2]: contact.origin for contact in self._contacts if contact.reached and not contact.plain}
+        """Where else to look: friends, and the peers that our user named: those who did not leave or, without any link, all.
+
+        Not in shuffles: all may have named the same one.
+        """
+        alone = not self._links.mesh()
+        named = {contact.addresses[0][:2]: contact.origin for contact in self._contacts
+                 if contact.reached and not contact.plain and (alone or contact.origin)}
         return {**named, **self.book.friends}
 
     def _free(self, source: Mapping[Address, Optional[int]]) -> list[Address]:

@@ -219,6 +219,14 @@ def test_after_a_split_the_peer_that_a_user_named_is_dialled_again_though_there_
     world.run_until(world.is_one, MOST_SECONDS)
 
 
+def test_the_peer_that_a_user_named_is_not_dialled_once_it_has_left():
+    world = network_of(3)
+    world.members[0].leave()
+    dials = world.dials
+    world.run(300)
+    assert world.dials == dials
+
+
 def test_whoever_reached_only_a_member_that_is_stopped_for_ever_is_taken_in_once_its_user_names_another():
     """History (seeds 3002427, 720847): the oracle waited for the stopped one, and never let that user name another."""
     plan = [(0, "join", 1, 0), (0, "dial_only", 4), (0.1, "join", 2, 1), (0.2, "join", 3, 1), (5, "stop", 1, None), (6, "join", 4, 1)]
