@@ -87,6 +87,20 @@ class Announce(NamedTuple):
 
 
 Action = Union[Show, Notice, Connect, Hangup, Announce]
+
+
+class Actions(deque[Action]):
+    """What the caller is to do next, in this order."""
+
+    def show(self, name: bytes, texts: list[bytes], earlier: int = 0) -> None:
+        """Add a Show of what others said."""
+        self.append(new_tuple(Show, (name, texts, False, earlier)))
+
+    def notice(self, words: str, *parts: Part) -> None:
+        """Add a Notice."""
+        self.append(Notice(words, parts))
+
+
 Later = tuple[Callable[[Any, Any], None], Any, Any]  # what Network.tell is to call, and with what
 
 
@@ -471,7 +485,7 @@ NO_ROOM = "has no room for another link"
 class Links:
     """All links of this member, and the one place that ends one."""
 
-    def __init__(self, author: Author, actions: deque[Action]) -> None:
+    def __init__(self, author: Author, actions: Actions) -> None:
         self._author, self._actions = author, actions
         self.all: list[Neighbour] = []
         self.outbox: set[Neighbour] = set()  # neighbours for whom something was queued
@@ -809,16 +823,16 @@ class Network:
         self.clock = clock = Clock(now, wall)
         # Whether an address is still one of this machine's; the caller says
         self.has_address: Callable[[str], bool] = lambda host: True
-        self._actions: deque[Action] = deque()
+        self._actions = Actions()
         self._later: deque[Later] = deque()
         self.contacts: list[Contact] = []
         self.log = Log()
         self.author = Author(name, self.log, clock, rng)
         self.links = Links(self.author, self._actions)
-        self.overlay = Overlay(self.author, clock, rng, self.links, self.contacts, self._connect)
-        self.presence = Presence(self.author, clock, rng, self.log, self.links, self._notice)
+        self.overlay = Overlay(self.author, clock, rng, self.links, self.contacts, self._actions)
+        self.presence = Presence(self.author, clock, rng, self.log, self.links, self._actions)
         self.bridge = Bridge(self.author, port, clock, rng, self.log, self.links, self.presence, self.overlay.find,
-                             self._show, self._notice, self._later)
+                             self._actions, self._later)
         self.handshake = Handshake(self.author, port, clock, self.log, self.links, self.overlay, self._met, self._settled)
         self.discovery: Optional[Discovery] = None  # a Discovery, once our user asks for it
         self._before: dict[int, int] = {}  # origin -> the sequence up to which it spoke before we joined: that is not news
@@ -862,11 +876,11 @@ class Network:
         return self.links.all
 
     @property
-    def actions(self) -> deque[Action]:
+    def actions(self) -> Actions:
         """What the caller is to do next. Ask for it after to_send: for that everybody waits, for this only our user."""
         return self.tell()
 
-    def tell(self) -> deque[Action]:
+    def tell(self) -> Actions:
         """Work out what is news to our user of what came. Returns `actions`."""
         later = self._later
         while later:
@@ -957,7 +971,7 @@ class Network:
         self._tell_alone_at = None
         if not self._told_alone:
             self._told_alone, self._alone_told_at = True, self.now
-            self._notice("nobody is connected; what you say is kept and delivered when somebody is" if self.was_connected
+            self._actions.notice("nobody is connected; what you say is kept and delivered when somebody is" if self.was_connected
                          else "nobody else is here yet; what you say is delivered to whoever joins")
 
     @property
@@ -1013,7 +1027,7 @@ class Network:
         contact.failure = reason
         if not contact.reached and not contact.spare:
             self._forget_contact(contact)
-            self._notice("can't connect to {}: it {}", contact.label, reason)
+            self._actions.notice("can't connect to {}: it {}", contact.label, reason)
         self._plan_redial(contact)
 
     def make_way(self) -> bool:
@@ -1193,16 +1207,16 @@ class Network:
             neighbour.contact.plain, neighbour.contact.outlet, neighbour.contact.origin = False, None, neighbour.origin
             self._reached(neighbour)
         elif is_first and self.discovery and neighbour.attempt and neighbour.attempt.announced is not None:
-            self._notice("found {} in room {}", self.presence.label(hello.origin, hello.name), self.discovery.room)
+            self._actions.notice("found {} in room {}", self.presence.label(hello.origin, hello.name), self.discovery.room)
         elif self._was_cut_off and self.now >= self._again_at:  # announce two crossed dials once
             self._was_cut_off, self._again_at = False, self.now + AGAIN_SECONDS
-            self._notice("connected again, through {}", self.presence.label(hello.origin, hello.name))
+            self._actions.notice("connected again, through {}", self.presence.label(hello.origin, hello.name))
 
     def _reached(self, neighbour: Neighbour) -> None:
         contact, attempt = neighbour.contact, neighbour.attempt
         assert contact and attempt  # our user named it, and it was dialled
         contact.addresses = (attempt.address,)  # of several, the one that works
-        self._notice("connected to {} again" if contact.reached else "connected to {}", contact.label)
+        self._actions.notice("connected to {} again" if contact.reached else "connected to {}", contact.label)
         contact.reached, contact.spare = True, False
 
     def _due(self, neighbour: Neighbour) -> Optional[float]:
@@ -1287,13 +1301,10 @@ class Network:
         if contact is None:
             self.presence.announce(words, *who, neighbour.host, reason)
             return
-        self._notice(words + "; dialling again", *who, neighbour.host, reason)
+        self._actions.notice(words + "; dialling again", *who, neighbour.host, reason)
         if self.now - neighbour.since > REDIAL_MOST:
             contact.pause = REDIAL_FIRST
         self._plan_redial(contact)
-
-    def _connect(self, attempt: Attempt, seconds: float) -> None:
-        self._actions.append(Connect(attempt, seconds))
 
     def _dial_contact(self, contact: Contact, plain: bool = False) -> None:
         address = contact.untried.pop(0)
@@ -1384,10 +1395,7 @@ class Network:
                 self.presence.note_alive(origin)
             label, news = self.bridge.told(run, number, is_late)
         if news:
-            self._show(label, news, when if earlier else 0)
-
-    def _show(self, label: bytes, texts: list[bytes], earlier: int = 0) -> None:
-        self._actions.append(new_tuple(Show, (label, texts, False, earlier)))
+            self._actions.show(label, news, when if earlier else 0)
 
     def _record(self, neighbour: Neighbour, frame: bytes) -> None:
         """A record that is not chat."""
@@ -1464,7 +1472,7 @@ class Network:
             sometimes("missing messages are told")
             self._missing, self._missing_after = 0, self.now + MISSING_PAUSE
             words = "{} message is missing: nobody connected has it any more"
-            self._notice(words if missing == 1 else "{} messages are missing: nobody connected has them any more", f"{missing:,}")
+            self._actions.notice(words if missing == 1 else "{} messages are missing: nobody connected has them any more", f"{missing:,}")
 
     # Speaking in our name --------------------------------------------------------------------
 
@@ -1498,11 +1506,7 @@ class Network:
         self._replan = True
         if self.now >= self._forged_told_at:
             self._forged_told_at = self.now + FORGED_PAUSE
-            self._notice("someone else is sending messages in your name; your last messages were sent again, so some people may see them twice")
-
-    def _notice(self, words: str, *parts: Part) -> None:
-        self._actions.append(Notice(words, parts))
-
+            self._actions.notice("someone else is sending messages in your name; your last messages were sent again, so some people may see them twice")
 
 def _of_the_largest_crowd(neighbours: Sequence[Neighbour]) -> list[Neighbour]:
     """Those of the host that has most of these, oldest first; none if no host has two."""
@@ -1635,9 +1639,8 @@ class Overlay:
     A random graph with an active view (the links) and a passive one (the Book), as in HyParView (Leitao et al. 2007).
     """
 
-    def __init__(self, author: Author, clock: Clock, rng: Random, links: Links, contacts: list[Contact],
-                 connect: Callable[[Attempt, float], None]) -> None:
-        self._author, self._clock, self._rng, self._links, self._contacts, self._connect = author, clock, rng, links, contacts, connect
+    def __init__(self, author: Author, clock: Clock, rng: Random, links: Links, contacts: list[Contact], actions: Actions) -> None:
+        self._author, self._clock, self._rng, self._links, self._contacts, self._actions = author, clock, rng, links, contacts, actions
         self.book = Book(rng)
         self.attempts: list[Attempt] = []  # dials under way
         self.leaving = False
@@ -1674,7 +1677,7 @@ class Overlay:
             self._unproven.take(self._clock.now)
         attempt = attempt._replace(since=self._clock.now)
         self.attempts.append(attempt)
-        self._connect(attempt, seconds)
+        self._actions.append(Connect(attempt, seconds))
 
     def fill(self) -> None:
         """Dial until there are WANT_LINKS, MAX_DIALS at once."""
@@ -2073,10 +2076,9 @@ class Bridge:
     """
 
     def __init__(self, author: Author, port: int, clock: Clock, rng: Random, log: Log, links: Links, presence: Presence,
-                 find: Callable[[Neighbour, str, int, int], None], show: Callable[..., None], notice: Callable[..., None],
-                 later: deque[Later]) -> None:
+                 find: Callable[[Neighbour, str, int, int], None], actions: Actions, later: deque[Later]) -> None:
         self._author, self._port, self._clock, self._rng, self._log = author, port, clock, rng, log
-        self._links, self._presence, self._find, self._show, self._notice = links, presence, find, show, notice
+        self._links, self._presence, self._find, self._actions = links, presence, find, actions
         self._later = later  # what can wait until all was sent
         self._plain: dict[int, Neighbour] = {}  # the neighbours that are, or may be, C programs, by the number of the link
         self._quiet: dict[int, Neighbour] = {}  # those of them that are quiet: a record may look at these, but not at all
@@ -2222,7 +2224,7 @@ class Bridge:
     def _show_guest(self, neighbour: Neighbour, said: tuple[bytes, list[bytes]]) -> None:
         name, texts = said
         is_known = self._is_behind(neighbour, name, name)
-        self._show(self._presence.guest(self._author.origin, name, name) if is_known else self._presence.label(name, name), texts)
+        self._actions.show(self._presence.guest(self._author.origin, name, name) if is_known else self._presence.label(name, name), texts)
 
     def _is_behind(self, neighbour: Neighbour, key: Key, frame: bytes) -> bool:
         """Note who is behind this link. Returns whether there was room to remember it."""
@@ -2341,7 +2343,7 @@ class Bridge:
         key = name if mark.is_guest else mark.origin
         is_known = self._is_behind(neighbour, key, frame)
         label = self._presence.guest(self._author.origin, key, name) if is_known else self._presence.label(key, name)
-        self._show(label, [text])
+        self._actions.show(label, [text])
         number = self._author.tell(Kind.GUEST, frame, [text], self._clock.now - when)
         self._skip_at(neighbour, number, 1)
 
@@ -2806,8 +2808,8 @@ class News:
 
     UNDOES = {("joined", "left"), ("joined", "lost"), ("lost", "is back"), ("is back", "lost"), ("is back", "left")}
 
-    def __init__(self, clock: Clock, links: Links, notice: Callable[..., None]) -> None:
-        self._clock, self._links, self._notice = clock, links, notice
+    def __init__(self, clock: Clock, links: Links, actions: Actions) -> None:
+        self._clock, self._links, self._actions = clock, links, actions
         self._found: dict[Key, tuple[str, Person, bytes]] = {}  # by key: the verb, the Person and its label
         self._due: Optional[float] = None
         self._was_held = False
@@ -2831,7 +2833,7 @@ class News:
         # Members who come and go all day must not hold up the news of losses.
         is_late = self._found and self._clock.has_reached(self._due)
         if not is_late and self._bucket.take(self._clock.now):
-            self._notice(words, *parts)
+            self._actions.notice(words, *parts)
         else:
             self._uncounted += 1
 
@@ -2858,7 +2860,7 @@ class News:
             return
         if self._uncounted:
             self._bucket.take(self._clock.now)
-            self._notice("{} more joined or left", f"{self._uncounted:,}")
+            self._actions.notice("{} more joined or left", f"{self._uncounted:,}")
             self._uncounted = 0
         found, self._found, self._due, self._was_held = self._found, {}, None, False
         lost = {person.name for verb, person, _ in found.values() if verb == "lost"}
@@ -2878,11 +2880,11 @@ class News:
             links = [neighbour.name for neighbour in self._links.mesh()][:MAX_IN_NOTICE]
             holds, names = _listed(links)
             words = f"lost contact with {words}; " + (f"still connected through {holds}" if links else "looking for the others")
-            self._notice(words, *parts, *names)
+            self._actions.notice(words, *parts, *names)
         elif verb == "is back" and len(told) > 1:
-            self._notice(words + " are back", *parts)
+            self._actions.notice(words + " are back", *parts)
         else:
-            self._notice(f"{words} {verb}", *parts)
+            self._actions.notice(f"{words} {verb}", *parts)
 
 
 def _listed(labels: Sequence[bytes]) -> tuple[str, tuple[Part, ...]]:
@@ -2978,9 +2980,9 @@ class Presence:
     live speak within ANSWER_SECONDS; the lowest origin among them tells that those who did not speak are lost.
     """
 
-    def __init__(self, author: Author, clock: Clock, rng: Random, log: Log, links: Links, notice: Callable[..., None]) -> None:
+    def __init__(self, author: Author, clock: Clock, rng: Random, log: Log, links: Links, actions: Actions) -> None:
         self._author, self._clock, self._rng, self._log = author, clock, rng, log
-        self._links, self._notice = links, notice
+        self._links = links
         self.version = 0  # changes whenever who is here, or a label, may have changed
         self.people: dict[Key, Person] = {}
         self._bearers: dict[bytes, Bearers] = {}  # by name
@@ -2998,7 +3000,7 @@ class Presence:
         self._silent: dict[int, float] = {}  # who did not answer the last call, and when it was heard before
         self._silent_at: Optional[float] = None  # when to say so
         self._call = RollCall(clock, rng)
-        self._news = News(clock, links, notice)
+        self._news = News(clock, links, actions)
         self._namesakes = 0  # how many share our name, at the last notice
         self._namesakes_at: Optional[float] = None  # when the next notice is due
         self._own = self._bearers_of(author.name)
@@ -3423,7 +3425,7 @@ class Discovery:
     """
 
     def __init__(self, room: bytes, author: Author, port: int, clock: Clock, links: Links, overlay: Overlay, presence: Presence,
-                 actions: deque[Action]) -> None:
+                 actions: Actions) -> None:
         self.room = room
         self._author, self._port, self._clock = author, port, clock
         self._links, self._overlay, self._presence, self._actions = links, overlay, presence, actions
@@ -3525,7 +3527,7 @@ class Discovery:
             words = ("somebody is in room {} nearby, but no connection came about; a firewall may block it: let them join you by host and port"
                      if self.room in dict(self.rooms()) else "nobody else is in room {} yet; if somebody should be, they are on another "
                      "network, or a firewall blocks UDP: then join by host and port")
-            self._actions.append(Notice(words, (self.room,)))
+            self._actions.notice(words, self.room)
 
     def _tell(self) -> None:
         if len(self._tellers) < ENOUGH_TELLERS:

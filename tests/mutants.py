@@ -140,8 +140,8 @@ def tell_losses_twice(patch):
         original(self, words, *parts)
         if words.startswith("lost contact"):
             original(self, words, *parts)
-    original = peers.Network._notice
-    patch(peers.Network, "_notice", notice)
+    original = peers.Actions.notice
+    patch(peers.Actions, "notice", notice)
 
 
 def forget_the_book(patch):
