@@ -28,10 +28,10 @@ import re
 import struct
 import unicodedata
 from binascii import a2b_base64, b2a_base64
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
 from functools import lru_cache
-from itertools import accumulate, islice
+from itertools import accumulate, compress, islice
 from typing import Any, Container, Iterable, Iterator, NamedTuple, Optional, Sequence, Union
 from zlib import crc32
 
@@ -123,17 +123,11 @@ class Batch(NamedTuple):
         size = len(first.data)
         return Batch(first.data + self.data, first.ends + [size + end for end in self.ends], first.numbers)
 
-    def without(self, known: set[int]) -> Batch:
-        """What is left without the pieces of these records, one at least. As a rule they stand together: one link brought them."""
-        data, ends, numbers = self
-        first, stop = bisect_left(numbers, min(known)), bisect_right(numbers, max(known))
-        start, end = ends[first - 1] if first else 0, ends[stop - 1] if stop else 0
-        middle = [(data[ends[at - 1] if at else 0:ends[at]], numbers[at]) for at in range(first, stop) if numbers[at] not in known]
-        kept = join([piece for piece, _ in middle])
-        moved = start + len(kept.data) - end  # by how many bytes what follows moves
-        return Batch(data[:start] + kept.data + data[end:],
-                     [*ends[:first], *map(start.__add__, kept.ends), *map(moved.__add__, ends[stop:])],
-                     [*numbers[:first], *(number for _, number in middle), *numbers[stop:]])
+    def without(self, known: Container[int]) -> Batch:
+        """What is left without the pieces of these records."""
+        pieces = [self.data[start:end] for start, end in zip([0, *self.ends], self.ends)]
+        is_kept = [number not in known for number in self.numbers]
+        return join([*compress(pieces, is_kept)], [*compress(self.numbers, is_kept)])
 
 
 def join(pieces: Sequence[bytes], numbers: Sequence[int] = ()) -> Batch:
@@ -141,15 +135,11 @@ def join(pieces: Sequence[bytes], numbers: Sequence[int] = ()) -> Batch:
     return new_tuple(Batch, (b"".join(pieces), list(accumulate(map(len, pieces))), numbers))
 
 
-def encode_pairs(name: bytes, texts: Iterable[bytes]) -> Batch:
-    """One name's messages as a Batch, without marks. Raises ValueError for a name or text over MAX_PLAIN_FRAME bytes."""
-    pieces: list[bytes] = []
-    head = encode_frame(name)
-    for text in texts:
-        pieces += pair_pieces(head, text)
-    if len(max(pieces, key=len)) > MAX_PLAIN_FRAME + HEADER_SIZE:
+def encode_pair(name: bytes, text: bytes) -> Batch:
+    """One message, without a mark. Raises ValueError for a name or text over MAX_PLAIN_FRAME bytes."""
+    if max(len(name), len(text)) > MAX_PLAIN_FRAME:
         raise ValueError(f"a name or text over {MAX_PLAIN_FRAME} bytes; split it first")
-    return join(pieces)
+    return join(pair_pieces(encode_frame(name), text))
 
 
 def pair_pieces(head: bytes, text: bytes) -> tuple[bytes, ...]:

@@ -42,7 +42,7 @@ from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGE
                      MAX_RECORD_TEXT, PROBE, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError, Hello, Kind,
                      Log, Mark, Marker, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
                      decode_announcement, decode_ask, decode_hello, decode_lost, decode_record, decode_renamed, encode_addresses,
-                     encode_announcement, encode_ask, encode_frame, encode_hello, encode_lost, encode_pairs,
+                     encode_announcement, encode_ask, encode_frame, encode_hello, encode_lost, encode_pair,
                      encode_record, encode_records, encode_renamed, is_kind, is_quit, join, keep_newest, looks_marked, new_tuple, plain_texts,
                      read_id, read_mark, split_text, unmarked)
 
@@ -663,7 +663,7 @@ class Handshake:
         """We have dialled it: send the probe."""
         assert neighbour.attempt  # it was dialled
         hello = Hello(self._author.origin, self._port, neighbour.attempt.urgent, b"")
-        neighbour.queue(encode_pairs(self._author.name, [PROBE + encode_hello(hello)]))
+        neighbour.queue(encode_pair(self._author.name, PROBE + encode_hello(hello)))
 
     def due(self, neighbour: Neighbour) -> Optional[float]:
         """When this link must have said more; None if we know what it is."""

@@ -640,7 +640,7 @@ class Run:
         elif how == "address":
             liar.mark(3, 1, liar.number + 10 ** 6, text, place=(victim.host, 5000 + liar.number))
         else:
-            liar.send(message.encode_pairs(b"liar\xff" + b"\x80" * 52, [text]).data)
+            liar.send(message.encode_pair(b"liar\xff" + b"\x80" * 52, text).data)
 
     def lie(self, number, how, victim):
         """It lies about this member."""

@@ -20,9 +20,9 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, TOP)  # for what is started by hand: tests have conftest.py
 
+import message  # noqa: E402
 import p2pchat  # noqa: E402
 import ui  # noqa: E402
-from message import encode_pairs  # noqa: E402
 
 BUILT = os.path.join(TOP, "p2pchat")
 HUGE = [2049, 65536, 65537, 2 ** 31, 2 ** 32, 2 ** 63, 2 ** 64 - 1]  # lengths that no frame may have
@@ -391,7 +391,7 @@ def mutated(data, rng):
 
 def encode_pair(name, text):
     """The bytes of one message on a plain link."""
-    return encode_pairs(name, [text]).data
+    return message.encode_pair(name, text).data
 
 
 def until(condition, seen=lambda: "", pause=0.01):

@@ -368,7 +368,7 @@ class CPeer(Node):
     def relay(self, name, text, but=None):
         for end in self.ends:
             if end is not but:
-                self.world.send(end, message.encode_pairs(name, [text]).data)
+                self.world.send(end, message.encode_pair(name, text).data)
 
     def say(self):
         text = self.next_text()
@@ -424,7 +424,7 @@ class Liar(Node):
         self.end = end
         if self.probe:
             short = self.hello._replace(addresses=(), vector={}, name=b"")
-            self.send(message.encode_pairs(b"liar", [message.PROBE + encode_hello(short)]).data)
+            self.send(message.encode_pair(b"liar", message.PROBE + encode_hello(short)).data)
             self.send(encode_frame(encode_hello(self.hello)))
 
     def send(self, data):

@@ -8,7 +8,7 @@ import pytest
 import message
 from helpers import encode_pair
 from message import (HEADER_SIZE, MAX_FRAME, MAX_PLAIN_FRAME, SMALLEST_SEGMENT, Batch, FrameDecoder, Kind, Log, ProtocolError,
-                     RecordDecoder, as_c_reads, encode_frame, encode_pairs, join, encode_record, is_quit, plain_texts, read_id)
+                     RecordDecoder, as_c_reads, encode_frame, join, encode_record, is_quit, plain_texts, read_id)
 
 HI = b"\x02\0\0\0\0\0\0\0al" b"\x02\0\0\0\0\0\0\0hi"
 
@@ -125,14 +125,13 @@ def test_only_two_texts_say_goodbye():
 def test_a_name_or_text_over_the_limit_is_never_encoded():
     for name, text in ((b"n" * 2049, b""), (b"", b"t" * 2049)):
         with pytest.raises(ValueError):
-            encode_pairs(name, [b"", text])
+            encode_pair(name, text)
 
 
 def test_a_short_message_is_one_piece_and_a_long_one_is_cut_between_its_frames():
     long = b"x" * SMALLEST_SEGMENT
-    batch = encode_pairs(b"al", [b"hi", long, b"hi"])
-    assert batch.data == HI + encode_pair(b"al", long) + HI
-    assert batch.ends == [20, 30, 30 + 8 + SMALLEST_SEGMENT, 50 + 8 + SMALLEST_SEGMENT]
+    assert message.encode_pair(b"al", b"hi") == (HI, [len(HI)], ())
+    assert message.encode_pair(b"al", long).ends == [10, 10 + 8 + SMALLEST_SEGMENT]
 
 
 WORDS = ["hello", "é", "世界", "👨‍👩‍👧", "e\u0301\u0302", ":q", ":quit", " ", "  ", "x" * 100, "한국어", "y" * 3000, "🇩🇪"]

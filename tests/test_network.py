@@ -19,7 +19,7 @@ import schedules
 import simulator
 from faults import chaos
 from helpers import encode_pair, mutated, python
-from message import HEADER_SIZE, Hello, Kind, encode_frame, encode_hello, encode_pairs, encode_record
+from message import HEADER_SIZE, Hello, Kind, encode_frame, encode_hello, encode_record
 from nodes import EPOCH, Liar, Member
 from oracle import Violation
 from peers import LinkKind
@@ -1368,11 +1368,11 @@ def test_each_c_program_gets_what_others_said_in_a_turn_and_nothing_of_its_own(m
         network = peers.Network(b"me", 1, rng)
         links = [network.opened("10.0.0.%d" % number) for number in range(2)]
         for number, link in enumerate(links):
-            network.received(link, encode_pairs(b"c%d" % number, [b"hi"]).data)
+            network.received(link, encode_pair(b"c%d" % number, b"hi"))
         for turn in range(20):
             for run in range(rng.randint(1, 5)):
                 who, texts = rng.choice((b"c0", b"c1", b"me")), [b"%d %d %d." % (turn, run, line) for line in range(rng.choice((1, 1, 3, 12)))]
-                network.say(*texts) if who == b"me" else network.received(links[int(who[1:])], encode_pairs(who, texts).data)
+                network.say(*texts) if who == b"me" else network.received(links[int(who[1:])], b"".join(encode_pair(who, text) for text in texts))
             places = [max(link.position, network.log.start) for link in links]
             network.to_send()
             for number, link in enumerate(links):
