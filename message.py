@@ -160,11 +160,6 @@ def as_c_reads(frame: bytes) -> bytes:
     return frame.partition(b"\0")[0]
 
 
-def is_quit(text: bytes) -> bool:
-    """Whether this text says that its sender leaves."""
-    return text in QUIT_TEXTS
-
-
 def split_text(text: bytes, limit: int) -> list[bytes]:
     """`text` in parts of at most `limit` bytes: cut after a space if there is one, else between two characters."""
     parts, start = [], 0
@@ -188,7 +183,7 @@ def plain_texts(text: bytes) -> list[bytes]:
         return [b" " + text] if text in QUIT_TEXTS else [text]
     text = text.replace(b"\r\n", b" ").translate(_SPACES).replace(b"\0", "\ufffd".encode())
     parts = split_text(text, MAX_PLAIN_FRAME)
-    if len(parts) > 1 and is_quit(parts[-1]):
+    if len(parts) > 1 and parts[-1] in QUIT_TEXTS:
         # The subtle spot: "... :q" may be split so that its last part says goodbye for us. Move the cut.
         before, last = parts[-2:]
         stop = _character_start(before, len(before) - 1)

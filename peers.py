@@ -39,11 +39,11 @@ from random import Random
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
 
 from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
-                     MAX_RECORD_TEXT, PROBE, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError, Hello, Kind,
+                     MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError, Hello, Kind,
                      Log, Mark, Marker, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
                      decode_announcement, decode_ask, decode_hello, decode_lost, decode_record, decode_renamed, encode_addresses,
                      encode_announcement, encode_ask, encode_frame, encode_hello, encode_lost, encode_pair,
-                     encode_record, encode_records, encode_renamed, is_kind, is_quit, join, keep_newest, looks_marked, new_tuple, plain_texts,
+                     encode_record, encode_records, encode_renamed, is_kind, join, keep_newest, looks_marked, new_tuple, plain_texts,
                      read_id, read_mark, split_text, unmarked)
 
 
@@ -1152,10 +1152,10 @@ class Network:
             self.tell()  # what came before it
             if self.handshake.read_probe(neighbour, texts[0]):
                 self.bridge.forget(neighbour)
-            else:
-                self._settled(neighbour)
-                self.bridge.received(neighbour, as_c_reads(name), [as_c_reads(texts[0])] if b"\0" in texts[0] else texts)
-            if neighbour.ending or not neighbour.may_be_c:
+                return
+            self._settled(neighbour)
+            self.bridge.received(neighbour, as_c_reads(name), [as_c_reads(texts[0])] if b"\0" in texts[0] else texts)
+            if neighbour.ending:
                 return
             found = neighbour.frames.next_pairs()
 
@@ -1972,17 +1972,13 @@ class Words:
         """How often this line was told lately."""
         return max(self._known(key)[1].values(), default=0)
 
-    def times_heard(self, key: int, link: int) -> int:
-        """How often this link brought it lately."""
-        return self._known(key)[2].get(link, 0)
+    def tellers(self, key: int) -> dict[Any, int]:
+        """The gateways that told it lately, and how often each did."""
+        return {**self._known(key)[1]}
 
-    def tellers(self, key: int) -> list[Any]:
-        """The gateways that told it lately."""
-        return list(self._known(key)[1])
-
-    def bringers(self, key: int) -> list[int]:
-        """The links of ours that brought it lately."""
-        return list(self._known(key)[2])
+    def bringers(self, key: int) -> dict[int, int]:
+        """The links of ours that brought it lately, and how often each did."""
+        return {**self._known(key)[2]}
 
     def _known(self, key: int) -> Line:
         line = self._lines.get(key)
@@ -2172,7 +2168,7 @@ class Bridge:
 
     def received(self, neighbour: Neighbour, name: bytes, texts: list[bytes]) -> None:
         """A run of pairs of one name came, as a C program reads them. A goodbye is a run of its own."""
-        if is_quit(texts[0]):
+        if texts[0] in QUIT_TEXTS:
             neighbour.left = name
             self._links.hang_up(neighbour, "left")
             return
@@ -2437,7 +2433,7 @@ class Bridge:
 
     def _owe(self, neighbour: Neighbour, key: int, number: int) -> None:
         words = neighbour.outlet.words
-        if self._words.times_heard(key, neighbour.outlet.number) >= self._words.times_told(key):
+        if self._words.bringers(key).get(neighbour.outlet.number, 0) >= self._words.times_told(key):
             neighbour.outlet.skips.add(number)
             return
         if len(words) > MAX_WORDS:
