@@ -233,7 +233,7 @@ class Neighbour:
 
     __slots__ = (  # a thousand links may be silent, and each costs its memory
         "host", "own_host", "attempt", "contact", "kind", "since", "since_wall", "address", "name", "heard_at", "pings",
-        "pinged_at", "frames", "left", "ending", "_outbox", "waiting", "queued", "cost", "_taken", "_stream", "_stream_end",
+        "pinged_at", "frames", "left", "ending", "_outbox", "waiting", "queued", "_taken", "_stream", "_stream_end",
         "log", "position", "asked", "is_level", "origin", "greeted_as", "met_at", "vector_at_hello", "seen", "filter_until",
         "own_from", "has_asked", "is_foreign", "names", "spoke", "next_batch", "outlet")
 
@@ -255,7 +255,6 @@ class Neighbour:
         self._outbox: set[Neighbour] = set() if outbox is None else outbox  # of all neighbours: those with something queued
         self.waiting: list[Batch] = []  # Batches to send before anything of the log
         self.queued = 0  # bytes in `waiting`
-        self.cost = 0  # bytes of memory that `waiting` costs
         self._taken = 0  # bytes of the first Batch that were taken out
         self._stream: Any = deque(maxlen=MAX_OUT) if self.contact else ()  # to a contact: Batches, each with the bytes before it
         self._stream_end = 0  # all bytes that were ever queued for a contact
@@ -315,7 +314,6 @@ class Neighbour:
     def _queue(self, batch: Batch) -> None:
         self.waiting.append(batch)
         self.queued += len(batch.data)
-        self.cost += len(batch.data) + PIECE_COST * len(batch.ends)
         if self.contact:
             self._stream.append((self._stream_end, batch))
             self._stream_end += len(batch.data)
@@ -335,7 +333,12 @@ class Neighbour:
         """Drop all that waits, and send nothing of the log."""
         self.waiting.clear()
         self.asked.clear()
-        self.queued, self.cost, self._taken, self.log, self.is_level = 0, 0, 0, None, False
+        self.queued, self._taken, self.log, self.is_level = 0, 0, None, False
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory that what waits costs."""
+        return sum(len(batch.data) + PIECE_COST * len(batch.ends) for batch in self.waiting)
 
     @property
     def lagging(self) -> bool:
@@ -400,7 +403,6 @@ class Neighbour:
             self._taken = stop
             if stop == len(batch.data):
                 del self.waiting[0]
-                self.cost -= stop + PIECE_COST * len(batch.ends)
                 self._taken = 0
         self.queued -= sum(map(len, chunk))
         return chunk[0] if len(chunk) == 1 else b"".join(chunk)
