@@ -1367,19 +1367,13 @@ class Network:
         if is_live and not late and first > self._before.get(origin, 0):
             self._deliver(run, number)
             return
-        for offset in range(len(run.frames)):
+        for offset in range(len(frames)):
             one = run.part(offset, offset + 1)
-            earlier = late or self._is_earlier(neighbour, one)
-            is_history = neighbour.is_foreign and self._is_old(neighbour, one)
-            if neighbour.is_foreign and not is_history:
+            is_old = one.sequence <= neighbour.vector_at_hello.get(origin, 0) and self.wall - one.when > EARLIER_SECONDS
+            if neighbour.is_foreign and not is_old:
                 self.bridge.skip_behind(neighbour.origin, number + offset)
-            self._deliver(one, number + offset, earlier, is_history, is_late=True, fills_hole=late)
-
-    def _is_earlier(self, neighbour: Neighbour, run: Run) -> bool:
-        return run.sequence <= self._before.get(run.origin, 0) or self._is_old(neighbour, run)
-
-    def _is_old(self, neighbour: Neighbour, run: Run) -> bool:
-        return run.sequence <= neighbour.vector_at_hello.get(run.origin, 0) and self.wall - run.when > EARLIER_SECONDS
+            earlier = late or is_old or one.sequence <= self._before.get(origin, 0)
+            self._deliver(one, number + offset, earlier, is_history=neighbour.is_foreign and is_old, is_late=True, fills_hole=late)
 
     def _deliver(self, run: Run, number: int, earlier: bool = False, is_history: bool = False, is_late: bool = False,
                  fills_hole: bool = False) -> None:
