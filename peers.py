@@ -192,8 +192,7 @@ class Contact:
         self.plain = False  # it was a C program last time (or a member that was stopped, so it is probed each time)
         self.origin: Optional[int] = None  # if it was a member last time, and did not leave
         self.failure = ""  # why the last round of dials came to nothing
-        self.position = 0  # of a lost C program: where in our log it stands
-        self.outlet: Optional[Outlet] = None  # what it has beyond that
+        self.place: Optional[tuple[int, set[int]]] = None  # of a lost C program: where in our log it stands; what it has beyond that
 
 
 class Attempt(NamedTuple):
@@ -353,12 +352,13 @@ class Neighbour:
         """
         if self.contact is None or self.kind is not PLAIN or self.log is None:
             return
-        self.contact.position, self.contact.outlet = self.position, self.outlet
+        position = self.position
         arrived = self._stream_end - self.queued - lost
         before, batch = next((place for place in reversed(self._stream) if place[0] <= arrived), (0, NO_BATCH))
         if batch.numbers:
             at = bisect_right(batch.ends, arrived - before)
-            self.contact.position = batch.numbers[at] if at < len(batch.numbers) else min(batch.numbers[-1] + 1, self.position)
+            position = batch.numbers[at] if at < len(batch.numbers) else min(batch.numbers[-1] + 1, position)
+        self.contact.place = position, self.outlet.skips
 
     def ask(self, numbers: Sequence[int]) -> None:
         """Have these records of the log sent, whatever it is known to have."""
@@ -1206,7 +1206,7 @@ class Network:
     def _announce_link(self, neighbour: Neighbour, hello: Hello, is_first: bool) -> None:
         """Tell our user of a new mesh link if it is one that they wait for."""
         if neighbour.contact:
-            neighbour.contact.plain, neighbour.contact.outlet, neighbour.contact.origin = False, None, neighbour.origin
+            neighbour.contact.plain, neighbour.contact.place, neighbour.contact.origin = False, None, neighbour.origin
             self._reached(neighbour)
         elif is_first and self.discovery and neighbour.attempt and neighbour.attempt.announced is not None:
             self._actions.notice("found {} in room {}", self.presence.label(hello.origin, hello.name), self.discovery.room)
@@ -2103,10 +2103,9 @@ class Bridge:
     def settled(self, neighbour: Neighbour) -> None:
         """It leads to a C program."""
         contact = neighbour.contact
-        if contact and contact.outlet:  # it was lost, and lacks what was said since
+        if contact and contact.place:  # it was lost, and lacks what was said since
             sometimes("a lost C program gets what it lacks")
-            neighbour.position, neighbour.outlet.skips = contact.position, contact.outlet.skips
-            contact.outlet = None
+            (neighbour.position, neighbour.outlet.skips), contact.place = contact.place, None
         neighbour.next_batch = self._next_batch
         if not neighbour.outlet.is_quiet:
             neighbour.follow(self._log)
