@@ -693,7 +693,8 @@ class Handshake:
             return False  # a probe may come late, on a link that we already took for a C program's: one lost packet is enough
         hello = decode_hello(text[len(PROBE):])
         self._links.found_member(neighbour, GREETING)
-        neighbour.log = neighbour.next_batch = None
+        neighbour.clear()  # what was held back while we took it for a C program will come from the log
+        neighbour.next_batch = None
         if self._recognise(neighbour, hello):
             if self._overlay.has_room(neighbour) or hello.urgent:
                 self._greet(neighbour)
@@ -784,7 +785,6 @@ class Handshake:
         self._links.hang_up(neighbour, reason, hello if neighbour.kind is GREETING else None)
 
     def _greet(self, neighbour: Neighbour) -> None:
-        neighbour.clear()  # the chat that was held back while it was a stranger will come from the log
         addresses = self._links.addresses_but(neighbour, greeting=True)
         hello = Hello(self._author.origin, self._port, False, self._author.name, addresses, self._log.vector())
         neighbour.queue_frame(encode_hello(hello))
@@ -2112,9 +2112,8 @@ class Bridge:
 
     def forget(self, neighbour: Neighbour) -> None:
         """It leads to a member after all."""
-        if neighbour.outlet:
-            self._plain.pop(neighbour.outlet.number, None)
-            self._quiet.pop(neighbour.outlet.number, None)
+        self._plain.pop(neighbour.outlet.number, None)
+        self._quiet.pop(neighbour.outlet.number, None)
 
     def closed(self, neighbour: Neighbour) -> None:
         """The link is closed, and nobody is behind it any more."""
@@ -2284,8 +2283,7 @@ class Bridge:
         is_fresh = now - outlet.gateways.pop(mark.gateway, -FIND_SECONDS) >= FIND_SECONDS
         outlet.gateways[mark.gateway] = now
         keep_newest(outlet.gateways, MAX_GATEWAYS)
-        if outlet.is_quiet:
-            self._advance(neighbour)
+        self._advance(neighbour)
         if self._author.is_ours(mark.gateway) or self._presence.is_here(mark.gateway):
             self._circle(neighbour, mark.gateway)
         elif mark.host and is_fresh:
@@ -2493,8 +2491,6 @@ class Bridge:
         outlet.is_quiet = self._changed = True
         self._quiet[outlet.number] = neighbour
         outlet.spread = self._rng.uniform(0, QUIET_SPREAD)
-        outlet.words.clear()
-        outlet.owed.clear()
         neighbour.log = None
         if neighbour.position < self._log.end:
             outlet.owed.append((neighbour.position, self._clock.now))
