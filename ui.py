@@ -1978,10 +1978,9 @@ class Output:
         else:
             self.unsent += data
 
-    def check(self) -> None:
-        """Raise BrokenPipeError if nobody can read any more: a write would also say so, but there may be none for hours."""
-        if self.pipe and any(mask & select.POLLERR for _, mask in self._poll.poll(0)):
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+    def has_no_reader(self) -> bool:
+        """Whether this is a pipe that nobody can read any more: a write would also say so, but there may be none for hours."""
+        return self.pipe and any(mask & select.POLLERR for _, mask in self._poll.poll(0))
 
     def push(self, seconds: float = 0.0) -> None:
         """Write what goes out at once, at most WRITES_PER_TURN times; given seconds, block so long for all to go out.
@@ -2120,6 +2119,8 @@ class Lines:
 
     def flush(self) -> List[Event]:
         self._push()
+        if self._out is not None and self._out.has_no_reader():     # normal: `| head`
+            self._out, self._lost = None, True
         return self._bad_news()
 
     def resize(self) -> None:
@@ -2138,13 +2139,12 @@ class Lines:
         self._out = self._err = None
 
     def _push(self, seconds: float = 0.0) -> None:
-        out = self._out
         try:
-            if out is not None and (out.unsent or out.pipe):
-                self._push_out(out, seconds)
+            if self._out is not None and self._out.unsent:
+                self._push_out(self._out, seconds)
         except OSError as error:
             self._out, self._lost = None, True
-            if error.errno not in (errno.EPIPE, errno.ECONNRESET):      # those are normal: `| head`
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET):      # those say that it has no reader
                 self.failed = True
                 self.notice(f"cannot write any more: {os.strerror(error.errno or 0)}")
         try:
@@ -2155,7 +2155,6 @@ class Lines:
 
     def _push_out(self, out: Output, seconds: float) -> None:
         out.push(seconds)
-        out.check()
         if out.dropped and len(out.unsent) < UNSENT_LIMIT // 2:
             self.notice(f"dropped {out.dropped:,} lines because standard output was not read fast enough")
             out.dropped = 0

@@ -1227,14 +1227,15 @@ def test_a_name_is_looked_up_without_code_of_the_current_directory(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_closed_stdout_ends_it_quietly():
+@pytest.mark.parametrize("further", [["line 1"], []])
+def test_a_closed_stdout_ends_it_quietly_even_if_nothing_more_is_said(further):
     with Program("hub") as hub:
         log = start(None, "log", "localhost", hub.port, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         hub.wait(lambda program: any("joined" in line for line in program.err))
         hub.type("line 0")
         assert [log.stdout.readline(), log.stdout.readline()][1] == b"hub: line 0\n"
         log.stdout.close()
-        hub.type("line 1")
+        hub.type(*further)
         hub.wait(lambda program: "-- log left" in program.err)
         err = log.communicate(timeout=PATIENCE)[1]
         assert log.returncode == 0 and b"Traceback" not in err and b"Broken" not in err
