@@ -544,6 +544,7 @@ class Links:
 # What we say ---------------------------------------------------------------------------------
 
 RESAY_SECONDS = 60  # in which our words may not have reached everybody: a dead link is noticed after 40
+FLIGHT_SECONDS = 5  # in which they are on their way as a rule
 MAX_OWN = 256  # of our own origins that are remembered; whenever somebody forges the present one, we take another
 FORGED = 2 ** 64 - 1  # the sequence in the LOST of an origin that its owner gave up: nothing comes after it
 
@@ -597,6 +598,16 @@ class Author:
             return True
         number = self._number(sequence)
         return number >= self._log.start and self._log.read(number, number + 1) != [frame]
+
+    def hidden_from(self, sequence: int) -> int:
+        """The first of our sequences that may be hidden somewhere, now that we hear that this one was forged.
+
+        Whoever forged it may have forged those before it, too, and been faster there than our words: only where these came
+        first do we not hear of that. Before a jump there is a hole instead, and our words fill it.
+        """
+        if sequence > self.sequence + 1:
+            return self.sequence + 1
+        return min([sequence, *(first for first, _, _ in self._runs_since(self._clock.now - FLIGHT_SECONDS))])
 
     def said_since(self, sequence: int, forged: set[int]) -> list[Record]:
         """What we, and our guests, said from this sequence on: the `forged` ones, and all within RESAY_SECONDS. Oldest first.
@@ -1459,8 +1470,7 @@ class Network:
             self.presence.left(record.origin, is_news)
             self.overlay.forget(record.origin)
         elif self.presence.lost(record, is_news):
-            self._forged_from = min(self._forged_from or FORGED, self.author.sequence + 1)
-            self._renew()
+            self._note_forged(decode_lost(record.text)[1] or FORGED)
 
     def _tell_missing(self) -> None:
         missing = self._missing = self._missing + self.log.holes.tell(self.now)
@@ -1479,10 +1489,14 @@ class Network:
             neighbour.has(origin, read_id(frames[0])[1], read_id(frames[-1])[1])
         else:
             sequences = [read_id(frame)[1] for frame in forged]
-            self._forged_from = min(self._forged_from or FORGED, sequences[0], self.author.sequence + 1)
             self._forged.update(sequence for sequence in sequences if sequence <= self.author.sequence)
-            self._replan = True
-            self._renew()
+            self._note_forged(sequences[0])
+
+    def _note_forged(self, sequence: int) -> None:
+        """Somebody forged this sequence of ours, and perhaps further ones."""
+        self._forged_from = min(self._forged_from or FORGED, self.author.hidden_from(sequence))
+        self._replan = True
+        self._renew()
 
     def _renew(self) -> None:
         """Our origin was forged: take a new one, soon, and say again what the forgery may have covered."""

@@ -1429,6 +1429,20 @@ def test_what_was_forged_may_come_after_the_news_that_it_was():
     assert not [action for action in network.actions if isinstance(action, peers.Notice) and "missing" in action.words]
 
 
+@pytest.mark.parametrize("seconds, again", [(1, [b"word"]), (peers.FLIGHT_SECONDS + 1, [])])
+def test_what_we_said_just_before_the_forgery_that_we_hear_of_is_said_again(seconds, again):
+    """History: somebody forged two of our sequences, and the first of them had overtaken our word there. We only heard of the second."""
+    network = peers.Network(b"me", 1, random.Random(1))
+    witness, forged_from = met(network, "10.0.0.2", 8), network.author.origin
+    network.now += peers.RENEW_SECONDS
+    network.say(b"word")
+    network.now += seconds
+    network.received(witness, encode_record(Kind.SAY, forged_from, network.author.sequence + 1, 0, b"me", b"forged"))
+    said = [message.decode_record(frame) for frame in network.log.read(network.log.start, network.log.end)]
+    assert network.author.origin != forged_from
+    assert [record.text for record in said if record.origin == network.author.origin and record.kind == Kind.SAY] == again
+
+
 def test_a_member_that_greets_while_we_take_another_origin_is_told_of_it():
     """History: the old one was listed by that neighbour for as long as they were linked."""
     network = peers.Network(b"me", 1, random.Random(1))
