@@ -2506,6 +2506,7 @@ class Bridge:
         self._quiet[outlet.number] = neighbour
         outlet.spread = self._rng.uniform(0, QUIET_SPREAD)
         neighbour.log = None
+        neighbour.position = max(neighbour.position, self._log.start)
         if neighbour.position < self._log.end:
             outlet.owed.append((neighbour.position, self._clock.now))
         for number, frame in enumerate(self._log.read(neighbour.position, self._log.end), neighbour.position):

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 
+import message
 import p2pchat
 import peers
 from helpers import encode_pair
@@ -528,10 +529,15 @@ def member(room, origin, host="10.0.0.9"):
     return neighbour
 
 
-def test_a_line_that_was_not_sent_yet_when_its_link_went_quiet_is_not_sent_once_it_came_back(room):
-    """History: nothing told that it came back, and the link took over though another gateway served it."""
+@pytest.mark.parametrize("limit", [message.LOG_BYTES, 300])
+def test_a_line_that_was_not_sent_yet_when_its_link_went_quiet_is_not_sent_once_it_came_back(room, monkeypatch, limit):
+    """History: nothing told that it came back, and the link took over though another gateway served it. And where the log
+    had lost what the link lacked, another line was taken for the one that came back."""
     carl, gate = room.neighbour(), member(room, GATEWAY)
-    room.network.received(gate, encode_record(Kind.GUEST, GATEWAY, 2, 0, b"cy", b"hi"))
+    monkeypatch.setattr(message, "LOG_BYTES", limit)
+    for sequence in range(2, 12):
+        room.network.received(gate, encode_record(Kind.HERE, GATEWAY, sequence, 0, b"gate", b""))
+    room.network.received(gate, encode_record(Kind.GUEST, GATEWAY, 12, 0, b"cy", b"hi"))
     room.network.received(carl, marked(b"gate", 9, b"x", origin=GATEWAY))
     assert carl.outlet.is_quiet and not sent(carl)
     room.network.received(carl, encode_pair(b"cy", b"hi"))
