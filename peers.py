@@ -2028,7 +2028,7 @@ class Outlet:
     Most of it is empty at most links, and there may be a thousand: an empty list takes 56 bytes, an empty deque 760.
     """
 
-    def __init__(self, number: int = 0) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number  # counts all plain links there ever were
         self.is_quiet = False
         self.is_evident = False  # whether other gateways can know of this link: something was sent into it, or what it brought was told
@@ -2036,14 +2036,13 @@ class Outlet:
         # line_id, with the hash of the text, of what came over the link with a mark
         self.marks: OrderedDict[bytes, None] = OrderedDict()
         self.marked_at = 0.0  # when the last of them came
-        # origin -> when its mark last came over the link; the latest is last
-        self.gateways: OrderedDict[int, float] = OrderedDict()
+        self.gateways: dict[int, float] = {}  # origin -> when its mark last came over the link; the latest is last
         # (number in the log, since when) of what has yet to come back over this link
         self.owed: list[tuple[int, float]] = []
-        self.words: dict[int, deque[int]] = {}  # C users' lines that are owed: hash of (name, text) -> numbers in the log
+        self.owed_lines: dict[int, deque[int]] = {}  # C users' lines among that: hash of (name, text) -> numbers in the log
         # (when, name, text, times): C users' lines that no other gateway has told yet
-        self.heard: list[tuple[float, bytes, bytes, int]] = []
-        self.heard_size = 0  # bytes that came into it since it was empty
+        self.untold: list[tuple[float, bytes, bytes, int]] = []
+        self.untold_size = 0  # bytes that came into it since it was empty
         self.spread = 0.0  # seconds, random
         self.goodbye: Optional[Batch] = None  # to be sent last: we are leaving
         self.garbled: list[float] = []  # when lines with a wrong checksum came
@@ -2059,7 +2058,7 @@ FIND_SECONDS = 2  # between two dials to a gateway that is not here through the 
 MAX_GATEWAYS = 16  # remembered for one link: those whose marks came over it; and for one guest
 MAX_SEEN_MARKS, LEAST_SEEN_MARKS = 20_000, 64  # marks that came before, or instead of, the mesh's record; the links share these
 MAX_BEHIND, LEAST_BEHIND = 4096, 16  # people behind plain links who are remembered: the links share these; and of one link
-MAX_HEARD, MAX_HEARD_BYTES = 4096, 1 << 20  # lines of C users that wait at a quiet link for another gateway to tell them
+MAX_UNTOLD, MAX_UNTOLD_BYTES = 4096, 1 << 20  # lines of C users that wait at a quiet link for another gateway to tell them
 MESH_SECONDS, LOOK_SECONDS = 4, 1  # until a line that the mesh should have brought is taken from a C program; between two looks
 MAX_AWAITED, MAX_AWAITING = 256, 16  # such lines of one member; such members
 GARBLED_LINES, GARBLED_SECONDS = 3, 10  # so many in so many seconds, and a C program that our user named is dialled again
@@ -2133,7 +2132,7 @@ class Bridge:
         """The link is closed, and nobody is behind it any more."""
         self._carry_awaited(inf)
         self.forget(neighbour)
-        self._pass_heard(neighbour)
+        self._pass_on_untold(neighbour)
         left, name = (None, b"") if neighbour.left is None else identity(neighbour.left)
         for key, frame in neighbour.names.items():
             self._behind[key] -= 1
@@ -2251,20 +2250,20 @@ class Bridge:
     def _come_back(self, neighbour: Neighbour, key: int) -> None:
         """These words of a C user came back over a quiet link: they are no longer owed to it, whoever told them."""
         outlet = neighbour.outlet
-        numbers = outlet.words.get(key)
+        numbers = outlet.owed_lines.get(key)
         if numbers:
             outlet.skips.add(numbers.popleft())
             if not numbers:
-                del outlet.words[key]
+                del outlet.owed_lines[key]
             self._advance(neighbour)
 
     def _wait_for(self, neighbour: Neighbour, name: bytes, text: bytes, times: int) -> None:
         """A quiet link brings a line that no other gateway has told yet."""
         outlet, size = neighbour.outlet, len(name) + len(text)
-        outlet.heard_size = size + (outlet.heard_size if outlet.heard else 0)
-        outlet.heard.append((self._clock.now, name, text, times))
+        outlet.untold_size = size + (outlet.untold_size if outlet.untold else 0)
+        outlet.untold.append((self._clock.now, name, text, times))
         self._changed = True
-        if len(outlet.heard) > MAX_HEARD or outlet.heard_size > MAX_HEARD_BYTES:
+        if len(outlet.untold) > MAX_UNTOLD or outlet.untold_size > MAX_UNTOLD_BYTES:
             self._take_over(neighbour)
 
     def _marked(self, neighbour: Neighbour, frame: bytes, text: bytes) -> None:
@@ -2278,7 +2277,7 @@ class Bridge:
             self._unmarked(neighbour, name, [text])
             return
         self._note_mark(neighbour, mark, text)
-        if mark.is_guest and neighbour.outlet.words:
+        if mark.is_guest:
             self._come_back(neighbour, hash((name, text)))
         if self._is_known(mark, name, text):
             return
@@ -2439,13 +2438,13 @@ class Bridge:
                 self._owe(neighbour, hash((name, text)), number)
 
     def _owe(self, neighbour: Neighbour, key: int, number: int) -> None:
-        words = neighbour.outlet.words
+        lines = neighbour.outlet.owed_lines
         if self._words.bringers(key).get(neighbour.outlet.number, 0) >= self._words.times_told(key):
             neighbour.outlet.skips.add(number)
             return
-        if len(words) > MAX_WORDS:
-            words.clear()
-        words.setdefault(key, deque()).append(number)
+        if len(lines) > MAX_WORDS:
+            lines.clear()
+        lines.setdefault(key, deque()).append(number)
 
     def _told_again(self, key: int, gateway: int) -> None:
         """A gateway tells what is told already, so our links that brought it lead where that gateway's link leads."""
@@ -2540,7 +2539,7 @@ class Bridge:
             del outlet.owed[0]
         if neighbour.position == self._log.end:
             outlet.owed.clear()
-            outlet.words.clear()
+            outlet.owed_lines.clear()
 
     def _has(self, outlet: Outlet, number: int, frame: bytes) -> bool:
         """Whether the C programs behind this link have this record, or must not get it."""
@@ -2600,7 +2599,7 @@ class Bridge:
         if neighbour.ending:
             return None
         since = [owed[1] for owed in outlet.owed[:1] if neighbour.position < self._log.end]
-        since += [heard[0] for heard in outlet.heard[:1]]
+        since += [line[0] for line in outlet.untold[:1]]
         return min(since) + self._pause(outlet) if since else None
 
     def tick(self) -> None:
@@ -2609,9 +2608,9 @@ class Bridge:
         if self._clock.has_reached(self._look_at):
             self._carry_awaited(self._clock.now)
         for neighbour in list(self._quiet.values()):
-            heard = neighbour.outlet.heard
-            while heard and self._words.times_told(hash(heard[0][1:3])) >= heard[0][3]:
-                del heard[0]
+            untold = neighbour.outlet.untold
+            while untold and self._words.times_told(hash(untold[0][1:3])) >= untold[0][3]:
+                del untold[0]
             if self._clock.has_reached(self._due(neighbour)):
                 self._take_over(neighbour)
 
@@ -2621,17 +2620,17 @@ class Bridge:
         sometimes("a quiet link takes over")
         outlet.is_quiet = False
         self._quiet.pop(outlet.number, None)
-        self._pass_heard(neighbour)
+        self._pass_on_untold(neighbour)
         neighbour.follow(self._log)
         outlet.owed.clear()
-        outlet.words.clear()
+        outlet.owed_lines.clear()
         outlet.gateways.clear()
         self._decided_at = None
 
-    def _pass_heard(self, neighbour: Neighbour) -> None:
-        heard, now = neighbour.outlet.heard, self._clock.now
-        while heard:
-            when, name, text, times = heard.pop(0)
+    def _pass_on_untold(self, neighbour: Neighbour) -> None:
+        untold, now = neighbour.outlet.untold, self._clock.now
+        while untold:
+            when, name, text, times = untold.pop(0)
             key = hash((name, text))
             if self._words.times_told(key) < times:
                 self._words.told(key, OURSELVES, when, mine=True)
