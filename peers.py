@@ -1964,15 +1964,14 @@ class Words:
     def told(self, key: int, gateway: Teller, now: float, mine: bool = False) -> bool:
         """A gateway tells this line, the hash of a (name, text), at `now` (seconds). Returns whether that is news."""
         is_awaited = not self._known(key)[1]  # a quiet link brought it, and waits for a gateway to tell it
-        line = self._line(key, now, LATE_WORDS_SECONDS if is_awaited else SAME_WORDS_SECONDS)
-        times = self._count(line[1], gateway)
-        most = max((count for teller, count in line[1].items() if teller != gateway), default=0)
-        return mine or times > most
+        _, told, _ = self._line(key, now, LATE_WORDS_SECONDS if is_awaited else SAME_WORDS_SECONDS)
+        times = self._count(told, gateway)
+        return mine or times > max((count for teller, count in told.items() if teller != gateway), default=0)
 
     def heard(self, key: int, link: int, now: float, is_quiet: bool) -> tuple[int, int]:
         """A link of ours brings this line. Returns how often it has, and how often gateways have told it."""
-        line = self._line(key, now, LATE_WORDS_SECONDS if is_quiet else SAME_WORDS_SECONDS)
-        return self._count(line[2], link), max(line[1].values(), default=0)
+        _, told, heard = self._line(key, now, LATE_WORDS_SECONDS if is_quiet else SAME_WORDS_SECONDS)
+        return self._count(heard, link), max(told.values(), default=0)
 
     def when(self, key: int) -> Optional[float]:
         """When this line was last told or heard (seconds), or None."""
@@ -2225,9 +2224,10 @@ class Bridge:
         self._owe_lines(name, texts, number)
 
     def _show_guest(self, neighbour: Neighbour, said: tuple[bytes, list[bytes]]) -> None:
-        name, texts = said
-        is_known = self._is_behind(neighbour, name, name)
-        self._actions.show(self._presence.guest(self._author.origin, name, name) if is_known else self._presence.label(name, name), texts)
+        frame, texts = said
+        key, name = identity(frame)
+        is_known = self._is_behind(neighbour, key, frame)
+        self._actions.show(self._presence.guest(self._author.origin, key, name) if is_known else self._presence.label(key, name), texts)
 
     def _is_behind(self, neighbour: Neighbour, key: Key, frame: bytes) -> bool:
         """Note who is behind this link. Returns whether there was room to remember it."""
@@ -2342,10 +2342,7 @@ class Bridge:
         self._remember(mark, name, text)
         if mark.is_guest and not self._words.told(hash((name, text)), mark.origin, when):
             return  # another gateway has told it
-        key = name if mark.is_guest else mark.origin
-        is_known = self._is_behind(neighbour, key, frame)
-        label = self._presence.guest(self._author.origin, key, name) if is_known else self._presence.label(key, name)
-        self._actions.show(label, [text])
+        self._show_guest(neighbour, (frame, [text]))
         number = self._author.tell(Kind.GUEST, frame, [text], self._clock.now - when)
         self._skip_at(neighbour, number, 1)
 
@@ -2394,7 +2391,7 @@ class Bridge:
             return label, texts
         news = []
         for offset, text in enumerate(texts):
-            if self._carried and not self.said(run, [text], number + offset, offset):
+            if not self.said(run, [text], number + offset, offset):
                 continue
             key = hash((name, text))
             if self._words.told(key, run.origin, self._told_at(key, number + offset, is_late)):
