@@ -378,7 +378,7 @@ class Kind:
     SAY = 1  # a member said it
     GUEST = 2  # somebody on a plain link said it; the origin is that of the member whose link it came over
     HERE = 3  # a member has joined, or contradicts that it is lost
-    LEFT = 4  # a member says goodbye
+    LEFT = 4  # a member says goodbye; the text is the origins of its neighbours
     LOST = 5  # somebody misses a member; the text is its origin and the last sequence heard of it
     GUEST_GONE = 6  # a guest's plain link has ended; the text is LEFT_TEXT if they said goodbye
     HELLO, PING, PONG, BYE, PEERS = 16, 17, 18, 19, 20  # from here on, between two neighbours only
@@ -398,6 +398,7 @@ CHAT = Kind.SAY, Kind.GUEST
 LEFT_TEXT = b"left"
 _RANGE, _ORIGIN = struct.Struct("<QQQ"), struct.Struct("<Q")
 MAX_ASKED = 16  # ranges in one ASK
+MAX_LEFT = 16  # neighbours in one LEFT
 
 
 class Record(NamedTuple):
@@ -601,6 +602,17 @@ def decode_renamed(body: bytes) -> int:
     except struct.error as error:
         raise ProtocolError("sent a name that makes no sense") from error
     return origin
+
+
+def encode_left(neighbours: Iterable[int]) -> bytes:
+    """The text of a LEFT. Version 1.0 sends none, and does not read it."""
+    return b"".join(map(_ORIGIN.pack, islice(neighbours, MAX_LEFT)))
+
+
+def decode_left(text: bytes) -> list[int]:
+    """The origins in the text of a LEFT, whatever it is."""
+    whole = min(len(text) // _ORIGIN.size, MAX_LEFT) * _ORIGIN.size
+    return [origin for (origin,) in _ORIGIN.iter_unpack(text[:whole])]
 
 
 def encode_lost(origin: int, sequence: int) -> bytes:

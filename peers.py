@@ -41,10 +41,10 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optio
 from message import (ASKS, ASKS_ALL, CHAT, FIRST_LOGGED, HEADER_SIZE, LAST_LOGGED, LEFT_TEXT, LOG_MESSAGES, MARK, MAX_PLAIN_FRAME,
                      MAX_RECORD_TEXT, PROBE, QUIT_TEXTS, SMALLEST_SEGMENT, TELLS, Address, Announcement, Batch, GarbledError, Hello, Kind,
                      Log, Mark, Marker, ProtocolError, Range, Record, RecordDecoder, Run, as_c_reads, decode_addresses,
-                     decode_announcement, decode_ask, decode_hello, decode_lost, decode_record, decode_renamed, encode_addresses,
-                     encode_announcement, encode_ask, encode_frame, encode_hello, encode_lost, encode_pair,
-                     encode_record, encode_records, encode_renamed, is_kind, join, keep_newest, looks_marked, new_tuple, plain_texts,
-                     read_id, read_mark, split_text, unmarked)
+                     decode_announcement, decode_ask, decode_hello, decode_left, decode_lost, decode_record, decode_renamed,
+                     encode_addresses, encode_announcement, encode_ask, encode_frame, encode_hello, encode_left, encode_lost,
+                     encode_pair, encode_record, encode_records, encode_renamed, is_kind, join, keep_newest, looks_marked, new_tuple,
+                     plain_texts, read_id, read_mark, split_text, unmarked)
 
 
 Key = Union[int, bytes]  # a person: a member by its origin, or a C user by name
@@ -1467,7 +1467,7 @@ class Network:
         elif record.kind == Kind.HERE:
             self.presence.here(record.origin, record.name, is_news)
         elif record.kind == Kind.LEFT:
-            self.presence.left(record.origin, is_news)
+            self.presence.left(record.origin, decode_left(record.text), is_news)
             self.overlay.forget(record.origin)
         elif self.presence.lost(record, is_news):
             self._note_forged(decode_lost(record.text)[1] or FORGED)
@@ -2917,11 +2917,16 @@ class RollCall:
         What comes while a call is under way is a call of its own: others answer it now, not when ours is over. Where
         there were too many lately (`must` overrules that), we answer now, and look later who else did.
         """
-        now = self.asked_at = self._again = self._clock.now
-        if self.answer_at is None:
-            self.answer_at = max(now + self._rng.uniform(0, ANSWER_SECONDS), self._answered_at + ANSWER_PAUSE)
+        self.ask()
+        self._again = self.asked_at
         if self.since is None:
             self.next(must)
+
+    def ask(self) -> None:
+        """Somebody wants to know whether we are here: answer soon."""
+        self.asked_at = self._clock.now
+        if self.answer_at is None:
+            self.answer_at = max(self.asked_at + self._rng.uniform(0, ANSWER_SECONDS), self._answered_at + ANSWER_PAUSE)
 
     def restart(self) -> None:
         """Wait anew, though nobody has been asked anew."""
@@ -2985,8 +2990,8 @@ class Presence:
         self.people: dict[Key, Person] = {}
         self._bearers: dict[bytes, Bearers] = {}  # by name
         self._guests: dict[int, dict[Key, None]] = {}  # gateway -> keys of those behind its plain links
-        # origin of a lost neighbour -> (since when, when to tell all that it is lost)
-        self._suspects: dict[int, tuple[float, float]] = {}
+        # origin of a lost neighbour, or one of somebody who left -> (since when, when to miss it, whether it was ours)
+        self._suspects: dict[int, tuple[float, float, bool]] = {}
         # origin that somebody called lost while we were linked to it -> the last sequence we had of it
         self._called_lost: dict[int, int] = {}
         # origin that was called lost -> its last sequence then, if we did not have it yet; FORGED: nobody uses it any more
@@ -3067,8 +3072,13 @@ class Presence:
         if is_new and is_news and origin in self.people:
             self._tell(self.people[origin], "joined")
 
-    def left(self, origin: int, is_news: bool) -> None:
-        """A member has said goodbye."""
+    def left(self, origin: int, neighbours: Sequence[int], is_news: bool) -> None:
+        """A member has said goodbye. Perhaps only its links reached some: its neighbours say that they are here, and expect it of each other."""
+        if is_news and self._author.origin in neighbours:
+            self._call.ask()
+            due = self._clock.now + CALL_SECONDS + self._rng.uniform(*SUSPECT_SECONDS)
+            for other in filter(self.is_here, neighbours):
+                self._suspects.setdefault(other, (self._clock.now, due, False))
         self._go(origin, "left" if is_news else None)
         self._note_gone(origin, FORGED)
 
@@ -3126,11 +3136,9 @@ class Presence:
             self._author.tell(Kind.HERE, self._author.name)
 
     def leave(self) -> None:
-        """Say who seems to be gone, since perhaps nobody else will notice, and goodbye."""
-        silent = [neighbour.origin for neighbour in self._links.mesh() if neighbour.pings]
-        for origin in filter(self.is_here, [*self._suspects, *silent]):
-            self._tell_lost(origin)
-        self._author.tell(Kind.LEFT, self._author.name)
+        """Say goodbye, and who our neighbours are."""
+        neighbours = encode_left([*self._links.origins(), *self._suspects])
+        self._author.tell(Kind.LEFT, self._author.name, [neighbours])
 
     def renamed(self, old: int, new: int, name: bytes) -> None:
         """A neighbour, or we ourselves, gave up an origin that somebody forged."""
@@ -3200,7 +3208,7 @@ class Presence:
         """The link is gone. If we let go of it, it is lost only if somebody missed it and it has not spoken since."""
         is_missed = self._log.have.get(origin, 0) == self._called_lost.pop(origin, None)
         if self.is_here(origin) and (not was_spared or is_missed):
-            self._suspects[origin] = self._clock.now, self._clock.now + self._rng.uniform(*SUSPECT_SECONDS)
+            self._suspects[origin] = self._clock.now, self._clock.now + self._rng.uniform(*SUSPECT_SECONDS), True
 
     def alone(self) -> None:
         """We have no mesh link at all."""
@@ -3218,7 +3226,7 @@ class Presence:
     @property
     def deadline(self) -> Optional[float]:
         """When to call tick (seconds); None: nothing is planned."""
-        times: list[Optional[float]] = [due for _, due in self._suspects.values()]
+        times: list[Optional[float]] = [due for _, due, _ in self._suspects.values()]
         times += islice(self._doubted.values(), 1)
         times += [self._contradict_at, self._silent_at, self._call.deadline, self._news.deadline, self._namesakes_at]
         times += [self._clock.now] * (self._namesakes_at is None and len(self._own.keys) - 1 != self._namesakes)
@@ -3227,10 +3235,10 @@ class Presence:
     def tick(self) -> None:
         """Do what is due: tell losses, answer or end a call."""
         now = self._clock.now
-        for origin, (since, due) in list(self._suspects.items()):
+        for origin, (since, due, was_linked) in list(self._suspects.items()):
             if due <= now:
                 del self._suspects[origin]
-                self._miss(origin, since)
+                self._miss(origin, since, was_linked)
         for origin, _ in list(takewhile(lambda doubt: doubt[1] <= now, self._doubted.items())):
             del self._doubted[origin]
             if not self._links.is_linked(origin):
@@ -3247,15 +3255,19 @@ class Presence:
         self._news.tick(next(reversed(self._doubted.values()), None))
         self._tell_namesakes()
 
-    def _miss(self, origin: int, since: float) -> None:
-        """We lost a neighbour: tell all. What was heard of it since may have been on its way, or forged: it may contradict."""
-        if not self.is_here(origin) or self._links.is_linked(origin):
+    def _miss(self, origin: int, since: float, was_linked: bool) -> None:
+        """Tell all whom we miss: a neighbour that we lost, or a member from whom we expected an answer.
+
+        What was heard of a lost neighbour since may have been on its way, or forged, so that it has to contradict.
+        """
+        was_heard = self.is_here(origin) and self.people[origin].heard_at > since
+        if not self.is_here(origin) or self._links.is_linked(origin) or was_heard and not was_linked:
             return
         self._tell_lost(origin)
-        if self.people[origin].heard_at > since:
-            self._doubted.setdefault(origin, self._clock.now + DOUBT_SECONDS)
-        else:
+        if was_linked and not was_heard:
             self._go(origin, "lost")
+        else:
+            self._doubted.setdefault(origin, self._clock.now + DOUBT_SECONDS)
         self._call.begin()
 
     def _answer(self) -> None:

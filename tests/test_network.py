@@ -1154,18 +1154,51 @@ def test_a_roll_call_beyond_what_is_allowed_is_only_put_off():
     assert listed(network, peers.CALL_PAUSE) == [8]
 
 
-def test_whoever_leaves_tells_who_may_be_gone_before_anybody_else_can_notice():
-    """History (seed 720250): a machine lost power, its only neighbour left, and everybody listed it for ever."""
-    network = peers.Network(b"me", 1, random.Random(1))
-    silent, dead, alive = [met(network, f"10.0.0.{number}", number) for number in (7, 8, 9)]
-    network.now += peers.PING_SECONDS
-    network.tick()
-    network.received(alive, encode_frame(bytes([Kind.PONG])))
-    network.closed(dead, "closed the connection")
-    network.leave()
-    told = [message.decode_record(frame) for frame in network.log.read(0, network.log.end)]
-    assert {message.decode_lost(record.text)[0] for record in told if record.kind == Kind.LOST} == {7, 8}
-    assert told[-1].kind == Kind.LEFT
+def test_when_the_only_way_to_some_members_leaves_they_are_lost():
+    """History: a machine in two networks left, and each half listed the other for ever."""
+    world = World(1)
+    hub = world.member(host="192.168.1.1")
+    world.also_at(hub, "192.168.2.1")
+    halves = [[world.member(host=f"192.168.{half}.{number}") for number in (10, 11)] for half in (1, 2)]
+    for member in sum(halves, []):
+        member.do(member.network.join, "the hub", [(member.host.rpartition(".")[0] + ".1", hub.port)])
+    world.run(10)
+    hub.leave()
+    world.run(20)
+    for half in halves:
+        world.check_who(half)
+
+
+def test_a_newcomer_that_vanished_is_missed_though_its_only_neighbour_left():
+    """History (seed 720250): nobody else could notice that its machine had lost power, and all listed it for ever."""
+    world = network_of(4)
+    leaver, newcomer = world.members[1], world.member()
+    newcomer.dial_only = True
+    newcomer.join(leaver)
+    world.run_until(lambda: newcomer in leaver.mesh(), 1, step=0.01)
+    world.kill(newcomer, sign=False)
+    world.run(1)
+    assert all(newcomer.network.author.origin in [person.key for person in member.network.who()] for member in world.members)
+    leaver.leave()
+    world.run(20)
+    world.check_who()
+    assert all(len(notices(member, "lost contact with m5; ")) == len(notices(member, "lost")) == 1 for member in world.members)
+
+
+@pytest.mark.parametrize("count, rest", [(0, b""), (1, b""), (2, b"1234567"), (message.MAX_LEFT, b"12345678" * 3)])
+def test_whatever_the_text_of_a_goodbye_is_it_names_at_most_so_many_whole_origins(count, rest):
+    assert message.decode_left(message.encode_left(range(count)) + rest) == [*range(count)]
+
+
+def test_when_one_of_many_leaves_its_neighbours_alone_say_that_they_are_here():
+    world = network_of(20)
+    leaver = world.members[3]
+    neighbours = [member.network.author.origin for member in leaver.mesh()]
+    log, start = world.members[0].network.log, world.members[0].network.log.end
+    leaver.leave()
+    world.run(20)
+    said = [(record.kind, record.origin) for record in map(message.decode_record, log.read(start, log.end))]
+    assert sorted(said) == sorted([(Kind.LEFT, leaver.network.author.origin), *((Kind.HERE, origin) for origin in neighbours)])
 
 
 def test_whoever_is_known_by_news_of_a_loss_only_is_not_called_like_the_lost():
