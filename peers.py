@@ -282,7 +282,7 @@ class Neighbour:
     @property
     def is_linked(self) -> bool:
         """Whether it hears what is said here."""
-        return (self.kind is MESH or self.kind is PLAIN) and not self.ending
+        return self.kind in KNOWN and not self.ending
 
     @property
     def may_be_c(self) -> bool:
