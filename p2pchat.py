@@ -47,7 +47,7 @@ import termios
 import time
 from collections import deque
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 if sys.version_info < (3, 9):  # before anything is read that an old Python does not understand
@@ -469,10 +469,9 @@ class FairReader:
 
     def read_waiting(self, now: float) -> None:
         """Read busy links until the time is up; `now` is when the turn began."""
-        waiting = sorted(self.waiting, key=self._busy.__getitem__)
-        size = max(READ_SIZE // len(waiting), LEAST_READ)
+        order = self._order()
         self.waiting, self._turn, began = [], self._turn + 1, time.monotonic()
-        for link in waiting:
+        for link, size in order:
             most = min(size, self._shares.get(link, size))
             brought = self._read(link, most)
             self._settle()  # a part of what this link costs
@@ -481,6 +480,18 @@ class FairReader:
             if ended >= now + TURN_SECONDS:
                 return  # the rest stay readable, and go before those read in this turn
             began = ended
+
+    def _order(self) -> List[Tuple[Link, int]]:
+        """The waiting links, and how many bytes each may bring.
+
+        Anybody may call, and as often as they like: so callers that are not known as members take turns with all others.
+        """
+        waiting = sorted(self.waiting, key=self._busy.__getitem__)
+        callers = [link for link in waiting if link.neighbour.is_caller]
+        others = [link for link in waiting if not link.neighbour.is_caller]
+        lanes = [lane for lane in ((others, callers), (callers, others))[self._turn % 2] if lane]
+        sizes = [max(READ_SIZE // (len(lane) * len(lanes)), LEAST_READ) for lane in lanes]
+        return [(link, size) for links in zip_longest(*lanes) for link, size in zip(links, sizes) if link is not None]
 
     def _adjust(self, link: Link, size: int, brought: int, seconds: float) -> None:
         """What this link may bring next time: less if this cost much, else more again, little by little."""

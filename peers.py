@@ -301,6 +301,11 @@ class Neighbour:
         return not (self.queued or self.asked or log and self.position < log.end)
 
     @property
+    def is_caller(self) -> bool:
+        """Whether it called us, and is not known as a member: anybody can have any number of such links."""
+        return self.attempt is None and self.kind is not MESH
+
+    @property
     def people(self) -> list[bytes]:
         """The names of those who were heard over this link, or its own."""
         return [self.name] if self.name else [unmarked(frame)[0] for frame in self.names.values()]

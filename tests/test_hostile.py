@@ -880,6 +880,24 @@ def test_a_crowd_of_newcomers_does_not_delay_known_members(members, strangers, m
     turn([ann], lambda: not strangers_of(ann))
 
 
+def test_callers_however_many_take_turns_with_the_links_that_we_have():
+    """History: each of hundreds of callers had as large a part of a turn as a member had, and a member was cut off for half a minute."""
+    network, read = Network(b"me", 1, random.Random(1)), []
+    known = [meet(network, "10.0.0.2", 2), network.opened("10.0.0.3", peers.Attempt(("10.0.0.3", 4000)))]
+    reader = p2pchat.FairReader(lambda link, size: read.append((link.neighbour, size)) or size, lambda: None)
+    near, far = socket.socketpair()
+    with near, far:
+        links = [p2pchat.Link(near, neighbour) for neighbour in [*(network.opened("10.6.6.6") for _ in range(50)), *known]]
+        for link in links:
+            reader.add(link)
+        for _ in range(8):
+            for link in links:
+                reader.read(link)
+            reader.read_waiting(0)  # the time is long up: one link is read
+    assert [[neighbour for neighbour, _ in read].count(one) for one in known] == [2, 2] and len(read) == 8
+    assert max(size for one, size in read if one not in known) == p2pchat.READ_SIZE // (2 * 50)  # as much together as those
+
+
 # Rubbish --------------------------------------------------------------------------------------------------------------
 
 UNSHOWN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
