@@ -1537,6 +1537,11 @@ def is_loopback(host: str) -> bool:
     return host.startswith("127.") or host == "::1"
 
 
+def own_end(link: Neighbour) -> str:
+    """Our address there, which tells networks apart. All loopback addresses are one: a local program can dial any of 16 million."""
+    return "loopback" if is_loopback(link.own_host) else link.own_host
+
+
 def is_link_local(host: str) -> bool:
     """Whether this numeric host is link-local: an IPv6 address of one network segment, the one of the interface behind the %."""
     return host.startswith("fe80:")
@@ -1810,7 +1815,7 @@ class Overlay:
 
         The first that reached one of our addresses may: perhaps nobody else connects us to that network.
         """
-        is_first = all(link.own_host != caller.own_host for link in self._links.mesh())
+        is_first = all(own_end(link) != own_end(caller) for link in self._links.mesh())
         return is_first or len(self._links.origins()) < MAX_MESH_LINKS
 
     def learn(self, neighbour: Neighbour, addresses: Iterable[Address]) -> None:
@@ -1911,8 +1916,8 @@ class Overlay:
     def _spare(self, others: list[Neighbour], newest: Neighbour) -> list[Neighbour]:
         """Whom to let go: one of the host with most links, if there is one, so that no machine pushes the others out."""
         others = [other for other in others if not other.pings] or others  # who does not answer may be dead, and somebody must notice
-        ways = Counter(link.own_host for link in (*others, newest))
-        others = [other for other in others if ways[other.own_host] > 1] or others  # the only link to another network, perhaps
+        ways = Counter(map(own_end, (*others, newest)))
+        others = [other for other in others if ways[own_end(other)] > 1] or others  # the only link to another network, perhaps
         if newest.attempt is None:  # a caller takes another caller's place, if there are many
             called = [other for other in others if other.attempt is None][ELDEST_CALLERS:]
             dialled = [other for other in others if other.attempt is not None][:-OUTBOUND_QUOTA]

@@ -490,6 +490,15 @@ def test_a_machine_in_two_networks_keeps_its_only_link_to_either():
     assert not one.ending
 
 
+def test_a_program_on_our_machine_that_dials_many_loopback_addresses_pushes_nobody_out():
+    network = peers.Network(b"me", 1, random.Random(1))
+    for number in range(2, 50):
+        met(network, f"127.0.0.{number}", number, "127.0.0.1")
+    kept = set(network.links.mesh())
+    callers = [met(network, "127.66.0.1", number, f"127.0.1.{number}", urgent=False) for number in range(50, 70)]
+    assert all(caller.ending for caller in callers) and set(network.links.mesh()) == kept
+
+
 def test_a_slept_laptop_rejoins_and_catches_up_by_itself():
     world = network_of(5)
     sleeper = world.members[3]
