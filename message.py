@@ -686,7 +686,7 @@ def encode_announcement(announcement: Announcement) -> bytes:
 
 
 def decode_announcement(packet: bytes) -> Optional[Announcement]:
-    """The Announcement in a packet; None if it makes no sense, since anyone can send one and there is no link to close."""
+    """The Announcement in a packet, or None if it makes no sense: anyone can send one, and there is no link to close."""
     if not _ANNOUNCEMENT.size < len(packet) <= _ANNOUNCEMENT.size + MAX_ROOM:
         return None
     magic, kind, origin, port, length = _ANNOUNCEMENT.unpack_from(packet)

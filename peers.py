@@ -990,7 +990,7 @@ class Network:
         if not self._told_alone:
             self._told_alone, self._alone_told_at = True, self.now
             self._actions.notice("nobody is connected; what you say is kept and delivered when somebody is" if self.was_connected
-                         else "nobody else is here yet; what you say is delivered to whoever joins")
+                                 else "nobody else is here yet; what you say is delivered to whoever joins")
 
     @property
     def unheard(self) -> bool:
@@ -1147,7 +1147,7 @@ class Network:
     # One link: dispatch on what it is --------------------------------------------------------
 
     def _read(self, neighbour: Neighbour) -> bool:
-        """Read until it is a mesh link or nothing is left: what is said may change the kind of a link. Returns whether it is one."""
+        """Read until it is a mesh link or nothing is left: what is said may change the link's kind. Returns whether it is a mesh link."""
         if neighbour.kind is PLAIN:
             self._read_pairs(neighbour)
         while neighbour.kind not in KNOWN and not neighbour.ending:
@@ -1251,7 +1251,7 @@ class Network:
         elif neighbour.pings >= MOST_PINGS:
             sometimes("a silent neighbour is given up")
             self.links.hang_up(neighbour, "is silent")
-        elif not self.has_address(neighbour.own_host):  # our address has changed, and what is sent to the old one is lost
+        elif not self.has_address(neighbour.own_host):  # our address has changed: what is sent to the old one is lost
             for dead in [link for link in self.links.all if link.own_host == neighbour.own_host]:
                 self.links.hang_up(dead, "was reached from an address that this machine no longer has")
         else:
@@ -1474,8 +1474,10 @@ class Network:
         elif record.kind == Kind.LEFT:
             self.presence.left(record.origin, decode_left(record.text), is_news)
             self.overlay.forget(record.origin)
-        elif self.presence.lost(record, is_news):
-            self._note_forged(decode_lost(record.text)[1] or FORGED)
+        else:
+            forged = self.presence.lost(record, is_news)
+            if forged is not None:
+                self._note_forged(forged)
 
     def _tell_missing(self) -> None:
         missing = self._missing = self._missing + self.log.holes.tell(self.now)
@@ -1522,6 +1524,7 @@ class Network:
         if self.now >= self._forged_told_at:
             self._forged_told_at = self.now + FORGED_PAUSE
             self._actions.notice("someone else is sending messages in your name; your last messages were sent again, so some people may see them twice")
+
 
 def _of_the_largest_crowd(neighbours: Sequence[Neighbour]) -> list[Neighbour]:
     """Those of the host that has most of these, oldest first; none if no host has two."""
@@ -2860,7 +2863,7 @@ class News:
         return max(self._due or 0, self._bucket.next_at)
 
     def tick(self, hold_until: Optional[float] = None) -> None:
-        """Tell what is due, and the rest with it; hold it back once, until more is known of others (`hold_until`, seconds)."""
+        """Tell what is due, along with the rest; hold it back once, until `hold_until` (seconds), when more is known of others."""
         if not self._clock.has_reached(self.deadline):
             return
         if hold_until is not None and not self._was_held:
@@ -3092,16 +3095,16 @@ class Presence:
         self._go(origin, "left" if is_news else None)
         self._note_gone(origin, FORGED)
 
-    def lost(self, record: Record, is_news: bool) -> bool:
-        """Somebody misses a member. Returns whether that is us, and more was heard of us than we said: somebody forged it."""
+    def lost(self, record: Record, is_news: bool) -> Optional[int]:
+        """Somebody misses a member. Returns the last sequence that was heard of us if we never said so much: somebody forged it."""
         origin, sequence = decode_lost(record.text)
         if origin == self._author.origin:
             if sequence is not None and sequence > self._author.sequence:
-                return True
+                return sequence
             sometimes("somebody misses us who are here")
             self._contradict_at = max(self._clock.now, self._contradicted_at + CONTRADICT_SECONDS)
             self._contradict()
-            return False
+            return None
         if is_news:
             self._call.begin()  # also whoever knows better answers: others wait for all
         if origin is not None and not self._is_outdated(origin, sequence) and self.is_here(origin):
@@ -3110,7 +3113,7 @@ class Presence:
             self._note_gone(origin, sequence)
         if origin is not None and sequence == FORGED:
             self._log.holes.hush(origin)
-        return False
+        return None
 
     def _is_outdated(self, origin: int, sequence: Optional[int]) -> bool:
         """Whether we have heard more of a member than whoever calls it lost."""

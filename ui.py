@@ -1280,7 +1280,7 @@ ALONE = "  nobody connected"
 
 
 def status(port: int, names: List[str], count: int, hint: str, cols: int, alone: bool = False) -> str:
-    """The port, who is here (`count`, the first of them by name) and how to join, in as much detail as there is room for.
+    """The port, who is here (`count` people, the first of them by name) and how to join, as fully as there is room for.
 
     `alone`: that nobody is connected, in place of the names.
     """
@@ -1593,7 +1593,7 @@ class Screen:
         self._bell = bell
 
     def clear(self) -> None:
-        """Forget all messages; what comes from now on is on an empty screen."""
+        """Forget all messages; later ones start on an empty screen."""
         self._back.clear()
         self._anchor, self._dirty = None, True
 
